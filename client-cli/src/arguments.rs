@@ -1,0 +1,188 @@
+//! The command line: what each command takes, and the text of `--help`.
+
+mod account;
+mod market;
+mod publisher;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use account::{
+    LoginArguments, NewVouchersArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments, VoucherCommand,
+    WalletArguments,
+};
+pub(crate) use market::{ApplyArguments, ListArguments, RunArguments, StatusArguments};
+pub(crate) use publisher::{NewReleaseArguments, PublishArguments, ReleaseCommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  failed on this machine, or a delivery was not completed
+    2  the command line is not valid
+    3  not logged in, or the login has ended
+    4  refused by the server; the reason is printed
+    5  the server cannot be reached or is not ready
+  130  interrupted";
+
+/// Receives and publishes timed releases of large contents.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// The folder of the account and the terminal key [default: the platform's configuration folder]
+    #[arg(long, global = true, env = "SPILLWAY_CONFIG", value_name = "DIR")]
+    pub config: Option<PathBuf>,
+
+    /// Print JSON: one object or array, or one event per line for `run`; errors as one JSON object on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create an account, log in and register this terminal
+    Register(RegisterArguments),
+    /// Log in; registers this terminal if the configuration folder has none
+    Login(LoginArguments),
+    /// Upload files or directories as editions of a content
+    Publish(PublishArguments),
+    /// Schedule or cancel releases
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Make prepaid vouchers (operator)
+    #[command(subcommand)]
+    Voucher(VoucherCommand),
+    /// Make an account a publisher, an operator, or a plain user again (operator)
+    Role(RoleArguments),
+    /// Turn a voucher code into credit
+    Redeem(RedeemArguments),
+    /// Show what the wallet holds and its last entries
+    Wallet(WalletArguments),
+    /// List the releases, or show one of them
+    List(ListArguments),
+    /// Apply to a release, or change or withdraw the application
+    Apply(ApplyArguments),
+    /// Receive and relay what was won
+    Run(RunArguments),
+    /// Show this terminal, its applications and its deliveries
+    Status(StatusArguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("spillway").chain(line.split_whitespace()))
+    }
+
+    const RELEASE: &str = "01234567-89ab-7def-8123-456789abcdef";
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_understood_in_full() {
+        let lines = [
+            "register --server https://s.example --email a@b.example --password-stdin --name tv --up-mbit 20 --down-mbit 100",
+            "login --server http://127.0.0.1:8080 --email a@b.example",
+            "login --email a@b.example",
+            "publish one.bin --title Film --label en",
+            "publish en.bin fr.bin --title Film --label en --label fr --chunking fixed",
+            &format!("publish en.bin --content {RELEASE}"),
+            &format!("release cancel {RELEASE}"),
+            "voucher create --count 3 --value 25.00 --expires +30d",
+            "redeem ABCD-EFGH",
+            "role a@b.example publisher",
+            "wallet --entries 5",
+            "wallet",
+            "list --all",
+            &format!("list {RELEASE}"),
+            &format!("apply {RELEASE} --maximum 5 --rank 2 --edition en"),
+            &format!("apply {RELEASE} --change --maximum 6.50"),
+            &format!("apply {RELEASE} --withdraw"),
+            &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --exit-when-done"),
+            "run",
+            "status --all",
+            &format!("status {RELEASE} --json --config /tmp/x"),
+            "--json --config /tmp/x wallet",
+        ];
+        for line in lines {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_release_is_described_on_one_line() {
+        let line = format!(
+            "release create --content {RELEASE} --edition en fr --rank 100:0:1 --rank 60:5:16 --reserve 1.00 --opens +0s --closes +10s \
+             --starts +15s --origin-budget 1.1x --relay-share 50% --fee 2% --limit 10m"
+        );
+        let Command::Release(ReleaseCommand::Create(release)) = parse(&line).unwrap().command else { panic!("another command") };
+        assert_eq!(release.editions, ["en", "fr"]);
+        assert_eq!(release.ranks.len(), 2);
+        assert_eq!(release.limit_s, 600);
+        assert_eq!(release.relay_share.get(), 5000);
+    }
+
+    #[test]
+    fn lines_that_contradict_themselves_are_usage_errors() {
+        let lines = [
+            "",
+            "fly",
+            "register --email a@b.example",
+            "register --server https://s.example",
+            "register --server ftp://s.example --email a@b.example",
+            "register --server s.example --email a@b.example",
+            "register --server https://s.example --email a@b.example --up-mbit 2.5",
+            "publish",
+            "publish one.bin",
+            &format!("publish one.bin --title Film --content {RELEASE}"),
+            "publish one.bin --content 42",
+            "release",
+            &format!("release create --content {RELEASE} --closes +10s --starts +15s"),
+            &format!("release create --content {RELEASE} --rank 100:0 --closes +10s --starts +15s"),
+            &format!("release create --content {RELEASE} --rank 100:0:1 --closes soon --starts +15s"),
+            &format!("release create --content {RELEASE} --rank 100:0:1 --closes +10s --starts +15s --fee 2"),
+            "release cancel",
+            "voucher create --count 0 --value 1",
+            "voucher create --count 1001 --value 1",
+            "voucher create --count 1 --value -1",
+            "voucher create --count 1 --value 1e3",
+            "redeem",
+            "role a@b.example emperor",
+            "wallet --entries many",
+            &format!("apply {RELEASE}"),
+            &format!("apply {RELEASE} --change"),
+            &format!("apply {RELEASE} --withdraw --change"),
+            &format!("apply {RELEASE} --withdraw --maximum 5"),
+            &format!("apply {RELEASE} --maximum 5 --rank 0"),
+            "apply --maximum 5",
+            "run --release nothing",
+            "run --up-mbit -1",
+            "status --release",
+        ];
+        for line in lines {
+            match parse(line) {
+                Ok(arguments) => panic!("{line} was understood as {arguments:?}"),
+                Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        let help = Arguments::command().render_long_help().to_string();
+        for code in ["0", "1", "2", "3", "4", "5", "130"] {
+            assert!(help.lines().any(|line| line.split_whitespace().next() == Some(code)), "{code} is missing in\n{help}");
+        }
+    }
+}

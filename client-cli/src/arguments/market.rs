@@ -1,0 +1,66 @@
+//! Arguments of those who receive: listing, applying, running.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use protocol::{Amount, BitsPerSecond, ReleaseId};
+
+use crate::values::{amount, mbit};
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Show this release with its editions, ranks and times
+    pub release: Option<ReleaseId>,
+    /// Also list releases that have ended
+    #[arg(long, conflicts_with = "release")]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("wish").multiple(true).args(["maximum", "edition", "rank"])))]
+pub(crate) struct ApplyArguments {
+    pub release: ReleaseId,
+    /// The most to be paid for the rank wanted; held in the wallet until the release is decided
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, required_unless_present_any = ["withdraw", "change"])]
+    pub maximum: Option<Amount>,
+    /// The edition's label or id [default: the only one]
+    #[arg(long, value_name = "LABEL")]
+    pub edition: Option<String>,
+    /// The best rank wanted [default: 1, the best]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub rank: Option<u32>,
+    /// Change the application made before; what is not given stays as it was
+    #[arg(long, requires = "wish")]
+    pub change: bool,
+    /// Withdraw the application made before
+    #[arg(long, conflicts_with_all = ["change", "wish"])]
+    pub withdraw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Use at most this much uplink, in Mbit/s [default: as registered]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub up_mbit: Option<BitsPerSecond>,
+    /// Use at most this much downlink, in Mbit/s [default: as registered]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub down_mbit: Option<BitsPerSecond>,
+    /// Where received editions go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Take part in this release only; may be repeated
+    #[arg(long = "release", value_name = "ID")]
+    pub releases: Vec<ReleaseId>,
+    /// End when nothing is left to receive or to relay
+    #[arg(long)]
+    pub exit_when_done: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Only this release
+    pub release: Option<ReleaseId>,
+    /// Also releases that have ended
+    #[arg(long, conflicts_with = "release")]
+    pub all: bool,
+}

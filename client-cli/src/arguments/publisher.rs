@@ -1,0 +1,112 @@
+//! Arguments of publishers: contents and releases.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use protocol::rest::{Chunking, Rank, Selection};
+use protocol::{Amount, BasisPoints, ContentId, ReleaseId};
+
+use crate::values::{Moment, OriginBudget, amount, moment, origin_budget, rank, seconds, share};
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true).args(["title", "content"])))]
+pub(crate) struct PublishArguments {
+    /// Files or directories; each becomes an edition
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Make a new content with this title
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Add the editions to this content
+    #[arg(long, value_name = "ID")]
+    pub content: Option<ContentId>,
+    /// An edition's label, once per path in the same order [default: the names of the paths]
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// How the bytes are cut: where their content says, so that versions share chunks, or every 64 KiB
+    #[arg(long, value_enum, default_value_t = CutBy::ContentDefined)]
+    pub chunking: CutBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CutBy {
+    ContentDefined,
+    Fixed,
+}
+
+impl From<CutBy> for Chunking {
+    fn from(cut: CutBy) -> Self {
+        match cut {
+            CutBy::ContentDefined => Self::ContentDefined,
+            CutBy::Fixed => Self::Fixed,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleaseCommand {
+    /// Schedule a release of a content
+    Create(Box<NewReleaseArguments>),
+    /// Cancel a release before its start; every hold is released
+    Cancel { release: ReleaseId },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewReleaseArguments {
+    /// The content, as `publish` printed it
+    #[arg(long, value_name = "ID")]
+    pub content: ContentId,
+    /// The release's title [default: the content's]
+    #[arg(long)]
+    pub title: Option<String>,
+    /// The editions' labels or ids [default: all of the content]
+    #[arg(long = "edition", value_name = "LABEL", num_args = 1..)]
+    pub editions: Vec<String>,
+    /// A rank, the best one first: worth relative to the others, delay after the start, places per edition
+    #[arg(long = "rank", value_name = "WEIGHT:DELAY:CAPACITY", required = true, num_args = 1.., value_parser = rank)]
+    pub ranks: Vec<Rank>,
+    /// How places are given
+    #[arg(long, value_enum, default_value_t = SelectBy::Auction)]
+    pub selection: SelectBy,
+    /// The least price of a place in rank 1
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, default_value = "0.00")]
+    pub reserve: Amount,
+    /// When applications begin: +10s, +1h30m, or a date and time such as 2026-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, default_value = "+0s")]
+    pub opens: Moment,
+    /// When applications end
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub closes: Moment,
+    /// When rank 1 starts
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub starts: Moment,
+    /// What the origin may send: bytes (500MB, 2GiB) or a multiple of the editions' sum
+    #[arg(long, value_name = "BYTES|TIMES", value_parser = origin_budget, default_value = "1.1x")]
+    pub origin_budget: OriginBudget,
+    /// The relays' share of what is left of a charge after the fee
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "50%")]
+    pub relay_share: BasisPoints,
+    /// The platform's share of a charge
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "2%")]
+    pub fee: BasisPoints,
+    /// How long after the last rank's start a delivery may take
+    #[arg(long = "limit", value_name = "SPAN", value_parser = seconds, default_value = "1h")]
+    pub limit_s: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SelectBy {
+    /// By the truthful rank auction
+    Auction,
+    /// By time of application; everybody pays the reserve
+    FirstCome,
+}
+
+impl From<SelectBy> for Selection {
+    fn from(select: SelectBy) -> Self {
+        match select {
+            SelectBy::Auction => Self::Auction,
+            SelectBy::FirstCome => Self::FirstCome,
+        }
+    }
+}

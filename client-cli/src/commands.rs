@@ -1,0 +1,165 @@
+//! What each command does: read the folder, ask the server, report. The output is made in `screen`.
+
+mod account;
+mod application;
+mod listing;
+mod money;
+mod publication;
+mod release;
+mod status;
+
+use protocol::rest::{Edition, Page, Release, ReleaseEdition};
+use protocol::{Currency, EditionId, ReleaseId};
+use terminal::api::{Api, ApiError, PageQuery};
+
+use crate::arguments::{Command, ReleaseCommand, VoucherCommand};
+use crate::failure::{Failure, Outcome};
+use crate::folder::Folder;
+use crate::screen::{Report, clean};
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub folder: Folder,
+    pub json: bool,
+}
+
+/// Runs one command.
+pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<Report> {
+    let folder = &setting.folder;
+    match command {
+        Command::Register(arguments) => account::register(arguments, folder).await,
+        Command::Login(arguments) => account::login(arguments, folder).await,
+        Command::Publish(arguments) => publication::publish(arguments, setting).await,
+        Command::Release(ReleaseCommand::Create(arguments)) => release::create(*arguments, folder).await,
+        Command::Release(ReleaseCommand::Cancel { release }) => release::cancel(release, folder).await,
+        Command::Voucher(VoucherCommand::Create(arguments)) => money::create_vouchers(arguments, folder).await,
+        Command::Role(arguments) => account::change_role(arguments, folder).await,
+        Command::Redeem(arguments) => money::redeem(arguments, folder).await,
+        Command::Wallet(arguments) => money::wallet(arguments, folder).await,
+        Command::List(arguments) => listing::list(arguments, folder).await,
+        Command::Apply(arguments) => application::apply(arguments, folder).await,
+        Command::Run(_) => Err(Failure::Failed("PENDING".into())),
+        Command::Status(arguments) => status::status(arguments, folder).await,
+    }
+}
+
+/// As many items a page as the server gives.
+const PAGE_ITEMS: u32 = 100;
+
+/// Every item of a list, page after page.
+async fn all_pages<T>(read: impl AsyncFn(&PageQuery) -> Result<Page<T>, ApiError>) -> Outcome<Vec<T>> {
+    let mut items = Vec::new();
+    let mut query = PageQuery { limit: Some(PAGE_ITEMS), cursor: None };
+    loop {
+        let page = read(&query).await?;
+        items.extend(page.items);
+        match page.next_cursor {
+            None => return Ok(items),
+            next if next == query.cursor => return Err(Failure::Unavailable("the server's list does not end".into())),
+            next => query.cursor = next,
+        }
+    }
+}
+
+/// The currency of the service: amounts are typed without one.
+async fn currency(api: &Api) -> Outcome<Currency> {
+    Ok(api.wallet().await?.available.currency)
+}
+
+/// An edition that can be named by its label or its id.
+trait Named {
+    fn label(&self) -> &str;
+    fn id(&self) -> EditionId;
+}
+
+impl Named for Edition {
+    fn label(&self) -> &str {
+        &self.label
+    }
+    fn id(&self) -> EditionId {
+        self.id
+    }
+}
+
+impl Named for ReleaseEdition {
+    fn label(&self) -> &str {
+        &self.label
+    }
+    fn id(&self) -> EditionId {
+        self.edition_id
+    }
+}
+
+/// The edition that `name` names, by label first.
+fn edition_named<'a, E: Named>(editions: &'a [E], name: &str) -> Outcome<&'a E> {
+    let by_id = |edition: &&E| edition.id().to_string() == name;
+    editions.iter().find(|edition| edition.label() == name).or_else(|| editions.iter().find(by_id)).ok_or_else(|| {
+        let labels: Vec<String> = editions.iter().map(|edition| clean(edition.label())).collect();
+        Failure::Usage(format!("there is no edition {name:?}; there are: {}", labels.join(", ")))
+    })
+}
+
+/// The states after which nothing more happens.
+fn has_ended(release: &Release) -> bool {
+    use protocol::rest::ReleaseState;
+    match release.state {
+        ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed | ReleaseState::Live => false,
+        ReleaseState::Settled | ReleaseState::Cancelled | ReleaseState::Aborted => true,
+    }
+}
+
+/// One release, or all that have not ended, or all.
+async fn chosen_releases(api: &Api, one: Option<ReleaseId>, all: bool) -> Outcome<Vec<Release>> {
+    if let Some(id) = one {
+        return Ok(vec![api.release(id).await?]);
+    }
+    let mut releases = all_pages(async |page| api.releases(page).await).await?;
+    releases.retain(|release| all || !has_ended(release));
+    Ok(releases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{Blake3, Bytes};
+    use std::cell::RefCell;
+
+    fn edition(label: &str, id: u8) -> Edition {
+        Edition {
+            id: EditionId([id; 32]),
+            label: label.into(),
+            directory: false,
+            length: Bytes(1),
+            chunks: 1,
+            blake3: Blake3([0; 32]),
+            created_at: time::OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn an_edition_is_found_by_its_label_before_its_id() {
+        let hostile_label = EditionId([1; 32]).to_string();
+        let editions = [edition("en", 1), edition("fr", 2), edition(&hostile_label, 3)];
+        assert_eq!(edition_named(&editions, "fr").unwrap().id, EditionId([2; 32]));
+        assert_eq!(edition_named(&editions, &EditionId([2; 32]).to_string()).unwrap().label, "fr");
+        assert_eq!(edition_named(&editions, &hostile_label).unwrap().id, EditionId([3; 32]));
+        let failure = edition_named(&editions[..2], "de").unwrap_err();
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains("en, fr"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_to_the_end_and_a_list_that_repeats_itself_is_not_followed() {
+        let asked = RefCell::new(Vec::new());
+        let read = async |query: &PageQuery| {
+            asked.borrow_mut().push(query.clone());
+            let page: u32 = query.cursor.as_deref().map_or(0, |cursor| cursor.parse().unwrap());
+            Ok(Page { items: vec![page], next_cursor: (page < 2).then(|| (page + 1).to_string()) })
+        };
+        assert_eq!(all_pages(read).await.unwrap(), [0, 1, 2]);
+        assert!(asked.borrow().iter().all(|query| query.limit == Some(100)));
+        let endless = async |_: &PageQuery| Ok(Page { items: vec![1], next_cursor: Some("same".into()) });
+        assert_eq!(all_pages(endless).await.unwrap_err().exit_code(), 5);
+    }
+}

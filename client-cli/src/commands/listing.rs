@@ -1,0 +1,22 @@
+//! `list`.
+
+use time::OffsetDateTime;
+
+use super::chosen_releases;
+use crate::arguments::ListArguments;
+use crate::failure::Outcome;
+use crate::folder::Folder;
+use crate::screen::{Report, release_page, releases_table};
+use crate::session::Login;
+
+pub(super) async fn list(arguments: ListArguments, folder: &Folder) -> Outcome<Report> {
+    let api = Login::from_folder(folder)?.api;
+    let now = OffsetDateTime::now_utc();
+    if let Some(id) = arguments.release {
+        let release = api.release(id).await?;
+        return Report::new(&release, release_page(&release, now));
+    }
+    let releases = chosen_releases(&api, None, arguments.all).await?;
+    let text = releases_table(&releases, now);
+    Report::new(&releases, text)
+}

@@ -1,0 +1,92 @@
+//! `status`: this terminal, what it has applied for, what it receives and earns.
+
+use protocol::rest::{Application, Delivery, Release};
+use protocol::{ReleaseId, TerminalId};
+use serde::Serialize;
+use terminal::api::Api;
+use time::OffsetDateTime;
+
+use super::{all_pages, chosen_releases};
+use crate::arguments::StatusArguments;
+use crate::failure::Outcome;
+use crate::folder::Folder;
+use crate::screen::{Report, application_line, clean, deliveries_table, distance};
+use crate::session::Login;
+
+#[derive(Debug, Serialize)]
+struct Status {
+    server: String,
+    email: String,
+    terminal: LocalTerminal,
+    releases: Vec<ReleaseStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct LocalTerminal {
+    id: TerminalId,
+    name: String,
+    config: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ReleaseStatus {
+    release_id: ReleaseId,
+    title: String,
+    /// The own ones, of all terminals of the account.
+    applications: Vec<Application>,
+    /// Of this terminal.
+    deliveries: Vec<Delivery>,
+    #[serde(skip)]
+    release: Release,
+}
+
+pub(super) async fn status(arguments: StatusArguments, folder: &Folder) -> Outcome<Report> {
+    let login = Login::from_folder(folder)?;
+    let (file, id) = login.terminal(folder)?;
+    let is_chosen = arguments.release.is_some();
+    let mut releases = Vec::new();
+    for release in chosen_releases(&login.api, arguments.release, arguments.all).await? {
+        let status = release_status(&login.api, release, id).await?;
+        if is_chosen || !status.applications.is_empty() || !status.deliveries.is_empty() {
+            releases.push(status);
+        }
+    }
+    let terminal = LocalTerminal { id, name: file.name, config: folder.path().display().to_string() };
+    let status = Status { server: login.account.server, email: login.account.email, terminal, releases };
+    let text = status_page(&status, OffsetDateTime::now_utc());
+    Report::new(&status, text)
+}
+
+async fn release_status(api: &Api, release: Release, terminal: TerminalId) -> Outcome<ReleaseStatus> {
+    let applications = all_pages(async |page| api.applications(release.id, page).await).await?;
+    let mut deliveries = all_pages(async |page| api.deliveries(release.id, page).await).await?;
+    // A publisher and the operator are told of everybody's.
+    deliveries.retain(|delivery| delivery.terminal_id == terminal);
+    Ok(ReleaseStatus { release_id: release.id, title: release.title.clone(), applications, deliveries, release })
+}
+
+fn status_page(status: &Status, now: OffsetDateTime) -> String {
+    let terminal = &status.terminal;
+    let mut page = format!(
+        "Terminal  {} ({})\nAccount   {} on {}\nFolder    {}\n",
+        clean(&terminal.name),
+        terminal.id,
+        clean(&status.email),
+        status.server,
+        clean(&terminal.config)
+    );
+    if status.releases.is_empty() {
+        page.push_str("\nNo applications. See `spillway list`.\n");
+    }
+    for status in &status.releases {
+        page.push_str(&format!("\n{}\n{}, starts {}\n", clean(&status.title), status.release_id, distance(status.release.starts_at, now)));
+        for application in &status.applications {
+            let whose = if application.terminal_id == terminal.id { "" } else { "another terminal: " };
+            page.push_str(&format!("  {whose}{}\n", application_line(application, &status.release)));
+        }
+        if !status.deliveries.is_empty() {
+            page.push_str(&deliveries_table(&status.deliveries, &status.release));
+        }
+    }
+    page
+}

@@ -1,0 +1,230 @@
+//! The configuration folder: who is logged in where, and this terminal's key.
+//!
+//! ```text
+//! account.json    server, user, tokens         mode 0600, replaced as a whole
+//! terminal.json   terminal id, name, secret    mode 0600, written before the key is registered
+//! lock            held while one of the two is being changed
+//! ```
+//!
+//! Several processes may share a folder (a `run` and a `wallet` beside it): they read without the lock, and take it around every change, because a
+//! refresh token is good for one use only.
+
+mod file;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use protocol::{TerminalId, TerminalKey, UserId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::failure::{Failure, Outcome, while_doing};
+
+const ACCOUNT_FILE: &str = "account.json";
+const TERMINAL_FILE: &str = "terminal.json";
+const LOCK_FILE: &str = "lock";
+
+/// Who is logged in, and with which tokens.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub server: String,
+    pub email: String,
+    pub user_id: UserId,
+    pub access_token: String,
+    /// By this machine's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub access_expires_at: OffsetDateTime,
+    pub refresh_token: String,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("server", &self.server).field("email", &self.email).finish_non_exhaustive()
+    }
+}
+
+/// This terminal. It belongs to one user of one server.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TerminalFile {
+    pub server: String,
+    pub user_id: UserId,
+    pub name: String,
+    /// None until the server has answered: the key is kept first, so that no registered key is ever lost.
+    pub id: Option<TerminalId>,
+    #[serde(with = "hex::serde")]
+    secret: [u8; 32],
+}
+
+impl std::fmt::Debug for TerminalFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TerminalFile").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl TerminalFile {
+    pub(crate) fn new(server: String, user_id: UserId, name: String, key: &TerminalKey) -> Self {
+        Self { server, user_id, name, id: None, secret: key.secret() }
+    }
+
+    pub(crate) fn key(&self) -> TerminalKey {
+        TerminalKey::from_secret(&self.secret)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+/// The right to change the folder's files, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+impl Folder {
+    /// The folder that was asked for, or the platform's: `~/.config/spillway` on Linux. It is created when something is written.
+    pub(crate) fn locate(asked: Option<PathBuf>) -> Outcome<Self> {
+        let path = match asked {
+            Some(path) => path,
+            None => directories::ProjectDirs::from("", "", "spillway")
+                .map(|dirs| dirs.config_dir().to_owned())
+                .ok_or_else(|| Failure::Failed("there is no home directory for the configuration: give --config DIR".into()))?,
+        };
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn account(&self) -> Outcome<Option<Account>> {
+        file::read(&self.path.join(ACCOUNT_FILE), "log in again with `spillway login`")
+    }
+
+    pub(crate) fn terminal(&self) -> Outcome<Option<TerminalFile>> {
+        file::read(&self.path.join(TERMINAL_FILE), "restore it from a copy, or remove it to register this machine as a new terminal")
+    }
+
+    pub(crate) fn write_account(&self, account: &Account, _lock: &FolderLock) -> Outcome<()> {
+        file::write(&self.path.join(ACCOUNT_FILE), account)
+    }
+
+    pub(crate) fn write_terminal(&self, terminal: &TerminalFile, _lock: &FolderLock) -> Outcome<()> {
+        file::write(&self.path.join(TERMINAL_FILE), terminal)
+    }
+
+    /// Waits until no other process is changing the folder. Creates the folder.
+    pub(crate) async fn lock(&self) -> Outcome<FolderLock> {
+        let path = self.path.clone();
+        let locking = tokio::task::spawn_blocking(move || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(while_doing(format_args!("cannot create the configuration folder {}", path.display())))?;
+            let lock = path.join(LOCK_FILE);
+            let describe = |lock: &Path| format!("cannot lock {}", lock.display());
+            let file =
+                File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock).map_err(while_doing(describe(&lock)))?;
+            file.lock().map_err(while_doing(describe(&lock)))?;
+            Ok(FolderLock { _file: file })
+        });
+        locking.await.map_err(|error| Failure::Failed(format!("cannot lock the configuration folder: {error}")))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+    use time::macros::datetime;
+
+    fn account(access_token: &str) -> Account {
+        Account {
+            server: "https://s.example".into(),
+            email: "a@b.example".into(),
+            user_id: UserId::from_bytes([1; 16]),
+            access_token: access_token.into(),
+            access_expires_at: datetime!(2026-11-21 12:00 UTC),
+            refresh_token: "refresh-secret".into(),
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_back_and_nobody_else_may_read_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::locate(Some(parent.path().join("new/folder"))).unwrap();
+        assert_eq!(folder.account().unwrap(), None);
+        assert_eq!(folder.terminal().unwrap(), None);
+        let lock = folder.lock().await.unwrap();
+        let key = TerminalKey::from_secret(&[9; 32]);
+        let terminal = TerminalFile::new("https://s.example".into(), UserId::from_bytes([1; 16]), "tv".into(), &key);
+        folder.write_account(&account("one"), &lock).unwrap();
+        folder.write_account(&account("two"), &lock).unwrap();
+        folder.write_terminal(&terminal, &lock).unwrap();
+        assert_eq!(folder.account().unwrap(), Some(account("two")));
+        let read = folder.terminal().unwrap().unwrap();
+        assert_eq!(read, terminal);
+        assert_eq!(read.key().public(), key.public());
+        assert_eq!(mode(folder.path()), 0o700);
+        let names: Vec<String> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(names.len(), 3, "no temporary file is left: {names:?}");
+        for name in names {
+            assert_eq!(mode(&folder.path().join(&name)), 0o600, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_others_may_read_is_refused_with_the_command_that_mends_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::locate(Some(parent.path().to_owned())).unwrap();
+        let lock = folder.lock().await.unwrap();
+        folder.write_account(&account("one"), &lock).unwrap();
+        let path = folder.path().join(ACCOUNT_FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = folder.account().unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+        folder.write_account(&account("two"), &lock).unwrap();
+        assert_eq!(mode(&path), 0o600, "writing mends it as well");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_named_and_never_taken_for_a_missing_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::locate(Some(parent.path().to_owned())).unwrap();
+        let path = folder.path().join(TERMINAL_FILE);
+        for bad in ["", "{", "[]", r#"{"server":"x"}"#] {
+            fs::write(&path, bad).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let error = folder.terminal().unwrap_err().to_string();
+            assert!(error.contains("terminal.json") && error.contains("restore it"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_holder_of_the_lock_waits_for_the_first() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::locate(Some(parent.path().to_owned())).unwrap();
+        let first = folder.lock().await.unwrap();
+        let second = folder.lock();
+        tokio::pin!(second);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut second).await.is_err(), "both hold the lock");
+        drop(first);
+        tokio::time::timeout(Duration::from_secs(5), second).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn secrets_do_not_appear_in_debug_output() {
+        let terminal = TerminalFile::new("s".into(), UserId::from_bytes([1; 16]), "tv".into(), &TerminalKey::from_secret(&[9; 32]));
+        let shown = format!("{:?} {terminal:?}", account("access-secret"));
+        assert!(!shown.contains("secret") && !shown.contains("0909"), "{shown}");
+    }
+}

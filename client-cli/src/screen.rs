@@ -1,0 +1,109 @@
+//! What a command prints: the same facts as text for people or as JSON for programs.
+
+mod market;
+mod money;
+mod table;
+
+use std::io::{ErrorKind, Write};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::failure::{Failure, Outcome};
+
+pub(crate) use market::{application_line, deliveries_table, release_page, releases_table};
+pub(crate) use money::wallet_page;
+
+/// A command's result.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: serde_json::Value,
+    text: String,
+}
+
+impl Report {
+    pub(crate) fn new(facts: &impl Serialize, text: impl Into<String>) -> Outcome<Self> {
+        let json =
+            serde_json::to_value(facts).map_err(|error| Failure::Failed(format!("the result cannot be written as JSON: {error}")))?;
+        Ok(Self { json, text: text.into() })
+    }
+
+    /// To standard output. A reader that has stopped reading has what it wanted: that is no failure.
+    pub(crate) fn print(&self, json: bool) -> Outcome<()> {
+        let text = if json { self.json.to_string() } else { self.text.trim_end().to_owned() };
+        print_line(&text)
+    }
+}
+
+/// One line (or a page of them) to standard output, at once.
+pub(crate) fn print_line(text: &str) -> Outcome<()> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Failed(format!("cannot write the result: {error}"))),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A text of somebody else's, such as a title, without what could move the cursor or reverse the line.
+pub(crate) fn clean(text: &str) -> String {
+    let is_harmful = |character: char| {
+        character.is_control() || matches!(character, '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if is_harmful(character) { '?' } else { character }).collect()
+}
+
+/// `2026-12-24 18:00:05Z`.
+pub(crate) fn date_time(moment: OffsetDateTime) -> String {
+    let utc = moment.to_offset(time::UtcOffset::UTC);
+    let (date, clock) = (utc.date(), utc.time());
+    format!("{date} {:02}:{:02}:{:02}Z", clock.hour(), clock.minute(), clock.second())
+}
+
+/// `in 5m`, `2h ago`: at most nine characters within a century.
+pub(crate) fn distance(moment: OffsetDateTime, now: OffsetDateTime) -> String {
+    let seconds = (moment - now).whole_seconds();
+    let magnitude = seconds.unsigned_abs();
+    let amount = match magnitude {
+        0..100 => format!("{magnitude}s"),
+        100..6_000 => format!("{}m", magnitude / 60),
+        6_000..172_800 => format!("{}h", magnitude / 3_600),
+        _ => format!("{}d", magnitude / 86_400),
+    };
+    if seconds < 0 { format!("{amount} ago") } else { format!("in {amount}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+    use time::macros::datetime;
+
+    #[test]
+    fn foreign_text_cannot_steer_the_terminal() {
+        assert_eq!(clean("Film – \u{1b}[2Jété\r\n\u{202E}x"), "Film – ?[2Jété???x");
+    }
+
+    #[test]
+    fn moments_are_shown_in_utc_and_as_a_distance() {
+        let now = datetime!(2026-11-21 13:00 +01:00);
+        assert_eq!(date_time(now), "2026-11-21 12:00:00Z");
+        let cases = [
+            (Duration::ZERO, "in 0s"),
+            (Duration::seconds(90), "in 90s"),
+            (Duration::seconds(-5), "5s ago"),
+            (Duration::minutes(99), "in 99m"),
+            (Duration::hours(-47), "47h ago"),
+            (Duration::days(3), "in 3d"),
+            (Duration::days(-20_000), "20000d ago"),
+        ];
+        for (span, text) in cases {
+            assert_eq!(distance(now + span, now), text);
+        }
+    }
+
+    #[test]
+    fn a_report_is_one_line_of_json() {
+        let report = Report::new(&vec!["a\nb"], "text").unwrap();
+        assert_eq!(report.json.to_string(), r#"["a\nb"]"#);
+    }
+}

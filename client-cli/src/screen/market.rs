@@ -1,0 +1,242 @@
+//! Releases, applications and deliveries as text.
+
+use protocol::rest::{Application, ApplicationState, Delivery, DeliveryState, Release, ReleaseState, Selection};
+use protocol::{Amount, BasisPoints, Money};
+use time::OffsetDateTime;
+
+use super::table::table;
+use super::{clean, date_time, distance};
+
+/// One line per release.
+pub(crate) fn releases_table(releases: &[Release], now: OffsetDateTime) -> String {
+    if releases.is_empty() {
+        return "No releases.\n".into();
+    }
+    let rows: Vec<Vec<String>> = releases
+        .iter()
+        .map(|release| {
+            vec![release.id.to_string(), state_word(release.state).into(), distance(release.starts_at, now), clean(&release.title)]
+        })
+        .collect();
+    table(&["RELEASE", "STATE", "STARTS", "TITLE"], &rows)
+}
+
+/// Everything about one release.
+pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
+    let times = [("Opens", release.opens_at), ("Closes", release.closes_at), ("Starts", release.starts_at), ("Ends", release.deadline_at)];
+    let mut page = format!("{}\n\nRelease    {}\nState      {}\n", clean(&release.title), release.id, state_word(release.state));
+    for (name, moment) in times {
+        page.push_str(&format!("{name:<11}{} ({})\n", date_time(moment), distance(moment, now)));
+    }
+    let selection = match release.selection {
+        Selection::Auction => "auction: who pays is decided by all bids, never by one's own",
+        Selection::FirstCome => "first come, first served, at the reserve",
+    };
+    page.push_str(&format!("Selection  {selection}\n"));
+    page.push_str(&format!(
+        "Relays     get {} of what is left of a charge after the fee of {}\n",
+        percent(release.relay_share),
+        percent(release.fee)
+    ));
+    page.push_str(&format!("Origin     {} sent of {} at most\n\n", release.origin.sent, release.origin.budget));
+    let ranks: Vec<Vec<String>> = (1u32..)
+        .zip(&release.ranks)
+        .map(|(number, rank)| {
+            let reserve = rank_reserve(release, rank.weight);
+            vec![number.to_string(), format!("+{}s", rank.delay_s), rank.capacity.to_string(), reserve.to_string()]
+        })
+        .collect();
+    page.push_str(&table(&["RANK", "STARTS", "PLACES", "FROM"], &ranks));
+    page.push('\n');
+    let editions: Vec<Vec<String>> = release
+        .editions
+        .iter()
+        .map(|edition| vec![edition.length.to_string(), edition.applications.to_string(), clean(&edition.label)])
+        .collect();
+    page.push_str(&table(&["LENGTH", "APPLIED", "EDITION"], &editions));
+    page
+}
+
+/// The least price of a place in a rank: the reserve of rank 1 by the weights, rounded up as a bid must reach it.
+fn rank_reserve(release: &Release, weight: u32) -> Money {
+    let first = release.ranks.first().map_or(1, |rank| rank.weight.max(1));
+    let reserve = (u128::from(release.reserve.amount.0) * u128::from(weight)).div_ceil(u128::from(first));
+    Money { amount: Amount(u64::try_from(reserve).unwrap_or(u64::MAX)), currency: release.reserve.currency }
+}
+
+fn percent(share: BasisPoints) -> String {
+    let points = share.get();
+    match points % 100 {
+        0 => format!("{}%", points / 100),
+        rest => format!("{}.{rest:02}%", points / 100),
+    }
+}
+
+/// What an application asks for and what has become of it.
+pub(crate) fn application_line(application: &Application, release: &Release) -> String {
+    let label = release.editions.iter().find(|edition| edition.edition_id == application.edition_id).map_or("?", |edition| &edition.label);
+    let asked = format!("{}, rank {} or later, at most {}", clean(label), application.rank_wanted, application.maximum);
+    let became = match (application.state, &application.award) {
+        (ApplicationState::Won, Some(award)) => format!("won rank {} for {}", award.rank, award.price),
+        (ApplicationState::Won, None) => "won".to_owned(),
+        (ApplicationState::Active, _) => "applied".to_owned(),
+        (ApplicationState::Withdrawn, _) => "withdrawn".to_owned(),
+        (ApplicationState::Lost, _) => "lost, nothing to pay".to_owned(),
+        (ApplicationState::Cancelled, _) => "cancelled, nothing to pay".to_owned(),
+    };
+    format!("{became} ({asked})")
+}
+
+/// One line per delivery.
+pub(crate) fn deliveries_table(deliveries: &[Delivery], release: &Release) -> String {
+    let rows: Vec<Vec<String>> = deliveries
+        .iter()
+        .map(|delivery| {
+            let edition = release.editions.iter().find(|edition| edition.edition_id == delivery.edition_id);
+            let length = edition.map_or(1, |edition| edition.length.0.max(1));
+            let verified = u128::from(delivery.verified.0) * 100 / u128::from(length);
+            vec![
+                delivery.rank.to_string(),
+                format!("{verified}%"),
+                delivery_word(delivery.state).to_owned(),
+                delivery.charged.to_string(),
+                delivery.earned.to_string(),
+                clean(edition.map_or("?", |edition| &edition.label)),
+            ]
+        })
+        .collect();
+    table(&["RANK", "DONE", "STATE", "CHARGED", "EARNED", "EDITION"], &rows)
+}
+
+fn state_word(state: ReleaseState) -> &'static str {
+    match state {
+        ReleaseState::Draft => "draft",
+        ReleaseState::Open => "open",
+        ReleaseState::Closed => "closed",
+        ReleaseState::Live => "live",
+        ReleaseState::Settled => "settled",
+        ReleaseState::Cancelled => "cancelled",
+        ReleaseState::Aborted => "aborted",
+    }
+}
+
+fn delivery_word(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => "pending",
+        DeliveryState::Settled => "settled",
+        DeliveryState::Released => "released",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{LINE_CHARACTERS_MAX, width};
+    use super::*;
+    use protocol::rest::{Award, OriginUsage, Rank, ReleaseEdition};
+    use protocol::*;
+    use time::Duration;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    fn eur(amount: u64) -> Money {
+        Money { amount: Amount(amount), currency: Currency::EUR }
+    }
+
+    fn release(title: &str) -> Release {
+        Release {
+            id: ReleaseId::from_bytes([0xFF; 16]),
+            publisher_id: UserId::from_bytes([1; 16]),
+            content_id: ContentId::from_bytes([2; 16]),
+            title: title.into(),
+            state: ReleaseState::Cancelled,
+            editions: vec![ReleaseEdition {
+                swarm_id: SwarmId::from_bytes([3; 16]),
+                edition_id: EditionId([4; 32]),
+                label: "en".into(),
+                length: Bytes(32 << 20),
+                chunks: 512,
+                applications: 3,
+            }],
+            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: 1 }, Rank { weight: 33, delay_s: 5, capacity: 16 }],
+            selection: Selection::Auction,
+            reserve: eur(101),
+            opens_at: NOW,
+            closes_at: NOW + Duration::seconds(10),
+            starts_at: NOW + Duration::days(300),
+            deadline_at: NOW + Duration::days(301),
+            relay_share: BasisPoints::new(5000).unwrap(),
+            fee: BasisPoints::new(205).unwrap(),
+            limit_s: 60,
+            origin: OriginUsage { budget: Bytes(40 << 20), sent: Bytes(0), reserved: Bytes(0) },
+            book_hash: None,
+        }
+    }
+
+    #[test]
+    fn the_list_of_releases_fits_eighty_columns_whatever_their_titles() {
+        let text = releases_table(&[release(&"long title ".repeat(20)), release("\u{1b}[31mred")], NOW);
+        assert!(text.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX), "{text}");
+        assert!(text.lines().all(|line| line.chars().all(|character| !character.is_control())), "{text}");
+        assert!(text.contains("ffffffff-ffff-ffff-ffff-ffffffffffff  cancelled  in 300d  long ti"), "{text}");
+        assert_eq!(releases_table(&[], NOW), "No releases.\n");
+    }
+
+    #[test]
+    fn a_release_is_shown_with_what_a_bidder_must_know() {
+        let page = release_page(&release("Film"), NOW);
+        for part in [
+            "in 10s",
+            "50%",
+            "2.05%",
+            "40.0 MiB",
+            "2     +5s     16      0.34 EUR",
+            "1     +0s     1       1.01 EUR",
+            "32.0 MiB  3        en",
+        ] {
+            assert!(page.contains(part), "{part} is missing in\n{page}");
+        }
+        assert!(page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX), "{page}");
+    }
+
+    #[test]
+    fn an_application_says_what_was_asked_and_what_became_of_it() {
+        let mut application = Application {
+            id: ApplicationId::from_bytes([1; 16]),
+            release_id: ReleaseId::from_bytes([0xFF; 16]),
+            terminal_id: TerminalId::from_bytes([5; 16]),
+            edition_id: EditionId([4; 32]),
+            rank_wanted: 1,
+            maximum: eur(500),
+            state: ApplicationState::Active,
+            applied_at: NOW,
+            award: None,
+            version: 1,
+        };
+        assert_eq!(application_line(&application, &release("Film")), "applied (en, rank 1 or later, at most 5.00 EUR)");
+        application.state = ApplicationState::Won;
+        application.award = Some(Award { delivery_id: DeliveryId::from_bytes([1; 16]), rank: 2, price: eur(155) });
+        assert_eq!(application_line(&application, &release("Film")), "won rank 2 for 1.55 EUR (en, rank 1 or later, at most 5.00 EUR)");
+    }
+
+    #[test]
+    fn a_delivery_shows_how_far_it_is_and_what_it_costs() {
+        let delivery = Delivery {
+            id: DeliveryId::from_bytes([1; 16]),
+            release_id: ReleaseId::from_bytes([0xFF; 16]),
+            terminal_id: TerminalId::from_bytes([5; 16]),
+            edition_id: EditionId([4; 32]),
+            rank: 1,
+            price: eur(155),
+            state: DeliveryState::Pending,
+            verified: Bytes((32 << 20) - 1),
+            charged: eur(0),
+            earned: eur(7),
+            sources: Vec::new(),
+            progress: None,
+            completed_at: None,
+        };
+        let text = deliveries_table(&[delivery], &release("Film"));
+        assert!(text.contains("1     99%   pending  0.00 EUR  0.07 EUR  en"), "{text}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The wallet's page.
+
+use protocol::rest::{TransferKind, Wallet, WalletEntry};
+
+use super::date_time;
+use super::table::table;
+use crate::values::signed;
+
+/// What is there, what is set aside, and the entries given, newest first.
+pub(crate) fn wallet_page(wallet: &Wallet, entries: &[WalletEntry]) -> String {
+    let mut page = format!("Available  {}\nHeld       {}\n", wallet.available, wallet.held);
+    if let Some(balance) = wallet.publisher_balance {
+        page.push_str(&format!("Earned as a publisher  {}\n", signed(balance)));
+    }
+    if !entries.is_empty() {
+        let rows: Vec<Vec<String>> = entries
+            .iter()
+            .map(|entry| vec![date_time(entry.created_at), signed(entry.amount), signed(entry.balance), purpose(entry).to_owned()])
+            .collect();
+        page.push('\n');
+        page.push_str(&table(&["TIME", "AMOUNT", "BALANCE", "FOR"], &rows));
+    }
+    page
+}
+
+fn purpose(entry: &WalletEntry) -> &'static str {
+    match (entry.kind, entry.amount.amount < 0) {
+        (TransferKind::VoucherRedemption, _) => "voucher",
+        (TransferKind::Delivery, true) => "received",
+        (TransferKind::Delivery, false) => "relayed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{LINE_CHARACTERS_MAX, width};
+    use super::*;
+    use protocol::rest::SignedMoney;
+    use protocol::{Amount, Currency, Money, TransferId};
+    use time::macros::datetime;
+
+    #[test]
+    fn the_wallet_shows_what_is_available_what_is_held_and_why_it_changed() {
+        let money = |amount| Money { amount: Amount(amount), currency: Currency::EUR };
+        let signed = |amount| SignedMoney { amount, currency: Currency::EUR };
+        let entry = |kind, amount, balance, version| WalletEntry {
+            transfer_id: TransferId::from_bytes([1; 16]),
+            kind,
+            amount: signed(amount),
+            balance: signed(balance),
+            version,
+            delivery_id: None,
+            created_at: datetime!(2026-11-21 12:00:05 UTC),
+        };
+        let entries = [
+            entry(TransferKind::Delivery, 12, 2112, 3),
+            entry(TransferKind::Delivery, -400, 2100, 2),
+            entry(TransferKind::VoucherRedemption, 2500, 2500, 1),
+        ];
+        let wallet = Wallet { available: money(1612), held: money(500), publisher_balance: None };
+        let page = wallet_page(&wallet, &entries);
+        assert_eq!(
+            page,
+            "Available  16.12 EUR\n\
+             Held       5.00 EUR\n\
+             \n\
+             TIME                  AMOUNT      BALANCE     FOR\n\
+             2026-11-21 12:00:05Z  +0.12 EUR   +21.12 EUR  relayed\n\
+             2026-11-21 12:00:05Z  -4.00 EUR   +21.00 EUR  received\n\
+             2026-11-21 12:00:05Z  +25.00 EUR  +25.00 EUR  voucher\n"
+        );
+        assert!(page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX));
+    }
+}

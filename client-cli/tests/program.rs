@@ -1,0 +1,93 @@
+//! The program as it is started from a shell: exit codes, and what goes to which stream.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn spillway(config: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spillway"))
+        .args(arguments)
+        .env_clear()
+        .env("SPILLWAY_CONFIG", config)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn help_and_version_are_no_failure_and_go_to_standard_output() {
+    let config = tempfile::tempdir().unwrap();
+    for line in [&["--help"][..], &["--version"], &["release", "create", "--help"], &["run", "--help"]] {
+        let output = spillway(config.path(), line);
+        assert_eq!(output.status.code(), Some(0), "{line:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line:?}");
+    }
+}
+
+#[test]
+fn every_kind_of_failure_has_its_exit_code_and_one_line_on_standard_error() {
+    let config = tempfile::tempdir().unwrap();
+    let empty = config.path().join("empty");
+    std::fs::write(&empty, b"").unwrap();
+    let empty = empty.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["publish", empty, "--title", "x"], 1, "at least one byte"),
+        (&["register", "--server", "http://127.0.0.1:9", "--email", "a@b.example"], 2, "--password-stdin"),
+        (&["login", "--email", "a@b.example"], 2, "--server"),
+        (&["wallet"], 3, "spillway login"),
+        (&["run"], 3, "spillway login"),
+        (&["status"], 3, "spillway login"),
+    ];
+    for (line, code, part) in cases {
+        let output = spillway(config.path(), line);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line:?}: {told}");
+        assert!(output.stdout.is_empty(), "{line:?}");
+        assert!(told.starts_with("spillway: ") && told.contains(part) && told.lines().count() == 1, "{line:?}: {told}");
+    }
+}
+
+#[test]
+fn a_line_that_is_not_understood_is_a_usage_error() {
+    let config = tempfile::tempdir().unwrap();
+    for line in [&[][..], &["fly"], &["wallet", "--entries", "x"], &["apply"]] {
+        let output = spillway(config.path(), line);
+        assert_eq!(output.status.code(), Some(2), "{line:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line:?}");
+    }
+}
+
+#[test]
+fn a_failure_is_one_json_object_for_a_program() {
+    let config = tempfile::tempdir().unwrap();
+    let output = spillway(config.path(), &["--json", "wallet"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.is_empty());
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["exit_code"], 3);
+}
+
+#[test]
+fn a_server_that_is_away_is_exit_code_five() {
+    use std::io::Write;
+    // Bound and dropped: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_spillway"))
+        .args(["register", "--server", &format!("http://127.0.0.1:{port}"), "--email", "a@b.example", "--password-stdin"])
+        .arg("--config")
+        .arg(config.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"long enough\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("could not be reached"));
+    assert_eq!(std::fs::read_dir(config.path()).unwrap().count(), 0, "nothing is stored of an account that does not exist");
+}

@@ -1,0 +1,244 @@
+//! The manifest of an edition: how its bytes are cut into chunks and laid out as files. Its BLAKE3 hash is the edition's id.
+//!
+//! An edition's byte stream is its files one after the other in the manifest's order. Layout, little-endian:
+//!
+//! ```text
+//! "SPILLWAY-MANIFEST-1\n" | directory u8 | length u64 | blake3(32) | files u32 | { path_len u16 | path | length u64 | executable u8 }… | chunks u32 | { length u32 | blake3(32) }…
+//! ```
+
+use crate::frame::CHUNK_MAX;
+use crate::ids::{Blake3, EditionId};
+use crate::units::Bytes;
+use crate::wire::{DecodeError, Reader, Writer};
+
+const MAGIC: &[u8; 20] = b"SPILLWAY-MANIFEST-1\n";
+/// Longest path of a file within an edition, in bytes: what common file systems take.
+pub const PATH_MAX: usize = 1024;
+/// Most files in an edition, so that a manifest stays small enough to be read whole.
+pub const FILES_MAX: usize = 100_000;
+/// Most chunks in an edition: 64 GiB at 64 KiB a chunk, a manifest of 36 MiB.
+pub const CHUNKS_MAX: usize = 1 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Relative, with `/` between components, without `.` and `..`.
+    pub path: String,
+    pub length: Bytes,
+    pub executable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkEntry {
+    /// 1 to [`CHUNK_MAX`] bytes.
+    pub length: u32,
+    pub hash: Blake3,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Whether the edition is a directory; else it is exactly one file.
+    pub directory: bool,
+    pub length: Bytes,
+    /// Of the whole byte stream; for a single file the file's own hash.
+    pub blake3: Blake3,
+    pub files: Vec<FileEntry>,
+    pub chunks: Vec<ChunkEntry>,
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    #[error("the manifest cannot be read")]
+    Decode(#[from] DecodeError),
+    #[error("an edition must have at least one byte")]
+    Empty,
+    #[error("the path {0:?} is not allowed; use a relative path of plain names joined by '/'")]
+    Path(String),
+    #[error("the path {0:?} stands twice, or is a file and a folder at once")]
+    DuplicatePath(String),
+    #[error("the files add up to {files} bytes and the chunks to {chunks}, not to the stated {stated}")]
+    Length { files: u64, chunks: u64, stated: u64 },
+    #[error("chunk {0} has a length outside 1..={CHUNK_MAX}")]
+    ChunkLength(usize),
+    #[error("{0} are too many for one edition")]
+    TooMany(&'static str),
+}
+
+/// Whether `path` may be written below a folder of the receiver's choosing: it can never leave that folder.
+pub fn is_safe_path(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= PATH_MAX
+        && !path.chars().any(|character| character.is_control() || character == '\\')
+        && path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(':'))
+}
+
+/// Checks a file layout: safe, distinct paths, none of which is also a folder of another.
+pub fn check_layout(files: &[FileEntry]) -> Result<(), ManifestError> {
+    if files.len() > FILES_MAX {
+        return Err(ManifestError::TooMany("files"));
+    }
+    if let Some(file) = files.iter().find(|file| !is_safe_path(&file.path)) {
+        return Err(ManifestError::Path(file.path.clone()));
+    }
+    let mut paths: std::collections::BTreeSet<&str> = std::collections::BTreeSet::new();
+    for file in files {
+        if !paths.insert(&file.path) {
+            return Err(ManifestError::DuplicatePath(file.path.clone()));
+        }
+    }
+    for file in files {
+        let mut folder = file.path.as_str();
+        while let Some((parent, _)) = folder.rsplit_once('/') {
+            if paths.contains(parent) {
+                return Err(ManifestError::DuplicatePath(parent.to_owned()));
+            }
+            folder = parent;
+        }
+    }
+    Ok(())
+}
+
+impl Manifest {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(72 + self.files.len() * 64 + self.chunks.len() * 36)
+            .raw(MAGIC)
+            .u8(u8::from(self.directory))
+            .u64(self.length.0)
+            .raw(&self.blake3.0)
+            .u32(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
+        for file in &self.files {
+            writer = writer
+                .u16(u16::try_from(file.path.len()).unwrap_or(u16::MAX))
+                .raw(file.path.as_bytes())
+                .u64(file.length.0)
+                .u8(u8::from(file.executable));
+        }
+        writer = writer.u32(u32::try_from(self.chunks.len()).unwrap_or(u32::MAX));
+        for chunk in &self.chunks {
+            writer = writer.u32(chunk.length).raw(&chunk.hash.0);
+        }
+        writer.finish()
+    }
+
+    /// Reads and checks a manifest: whatever it says, the receiver can act on it safely.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err(DecodeError::OutOfRange("magic").into());
+        }
+        let directory = reader.u8()? == 1;
+        let (length, blake3) = (Bytes(reader.u64()?), Blake3(reader.array()?));
+        let file_count = reader.u32()? as usize;
+        if file_count > FILES_MAX {
+            return Err(ManifestError::TooMany("files"));
+        }
+        let mut files = Vec::with_capacity(file_count.min(1024));
+        for _ in 0..file_count {
+            let path_len = usize::from(reader.u16()?);
+            let path = std::str::from_utf8(reader.take(path_len)?).map_err(|_| DecodeError::OutOfRange("path"))?.to_owned();
+            files.push(FileEntry { path, length: Bytes(reader.u64()?), executable: reader.u8()? == 1 });
+        }
+        let chunk_count = reader.u32()? as usize;
+        if chunk_count > CHUNKS_MAX {
+            return Err(ManifestError::TooMany("chunks"));
+        }
+        let mut chunks = Vec::with_capacity(chunk_count.min(reader.remaining() / 36));
+        for _ in 0..chunk_count {
+            chunks.push(ChunkEntry { length: reader.u32()?, hash: Blake3(reader.array()?) });
+        }
+        reader.end()?;
+        let manifest = Self { directory, length, blake3, files, chunks };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Whether the parts agree with each other.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        if self.length.0 == 0 || self.chunks.is_empty() {
+            return Err(ManifestError::Empty);
+        }
+        check_layout(&self.files)?;
+        if !self.directory && self.files.len() != 1 {
+            return Err(ManifestError::TooMany("files"));
+        }
+        if self.chunks.len() > CHUNKS_MAX {
+            return Err(ManifestError::TooMany("chunks"));
+        }
+        if let Some(index) = self.chunks.iter().position(|chunk| chunk.length == 0 || chunk.length > CHUNK_MAX) {
+            return Err(ManifestError::ChunkLength(index));
+        }
+        let files = self.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.length.0)).unwrap_or(u64::MAX);
+        let chunks = self.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        if files != self.length.0 || chunks != self.length.0 {
+            return Err(ManifestError::Length { files, chunks, stated: self.length.0 });
+        }
+        Ok(())
+    }
+
+    pub fn edition_id(&self) -> EditionId {
+        EditionId(*blake3::hash(&self.encode()).as_bytes())
+    }
+
+    /// The number of chunks. Never more than [`CHUNKS_MAX`] in a checked manifest.
+    pub fn chunk_count(&self) -> u32 {
+        u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, length: u64) -> FileEntry {
+        FileEntry { path: path.into(), length: Bytes(length), executable: false }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            directory: true,
+            length: Bytes(70_000),
+            blake3: Blake3([1; 32]),
+            files: vec![file("a/b", 69_999), file("a/empty", 0), file("c", 1)],
+            chunks: vec![ChunkEntry { length: 65_536, hash: Blake3([2; 32]) }, ChunkEntry { length: 4_464, hash: Blake3([3; 32]) }],
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_the_wire_and_names_its_edition() {
+        let manifest = manifest();
+        let bytes = manifest.encode();
+        assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
+        assert_eq!(manifest.edition_id(), EditionId(*blake3::hash(&bytes).as_bytes()));
+    }
+
+    #[test]
+    fn a_path_that_could_leave_its_folder_is_refused() {
+        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "C:/x", "a\0b", "a\nb"] {
+            assert!(!is_safe_path(bad), "{bad:?} was accepted");
+        }
+        for good in ["a", "a/b.txt", "données/été.bin", "..a/b..", "...x"] {
+            assert!(is_safe_path(good), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_also_a_folder_is_refused() {
+        assert_eq!(check_layout(&[file("a", 1), file("a/b", 1)]), Err(ManifestError::DuplicatePath("a".into())));
+        assert_eq!(check_layout(&[file("a", 1), file("a.b", 1), file("a/b", 1)]), Err(ManifestError::DuplicatePath("a".into())));
+        assert_eq!(check_layout(&[file("a", 1), file("a", 1)]), Err(ManifestError::DuplicatePath("a".into())));
+    }
+
+    #[test]
+    fn sums_that_disagree_and_cut_texts_are_refused() {
+        let mut wrong = manifest();
+        wrong.length = Bytes(70_001);
+        assert!(matches!(Manifest::decode(&wrong.encode()), Err(ManifestError::Length { .. })));
+        let mut long = manifest();
+        long.chunks[0].length = CHUNK_MAX + 1;
+        assert_eq!(Manifest::decode(&long.encode()), Err(ManifestError::ChunkLength(0)));
+        let bytes = manifest().encode();
+        for cut in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..cut]).is_err());
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Bodies of the REST API. Plural kebab-case paths, snake_case fields, RFC 3339 UTC times, money as integer minor units with a currency.
+
+mod account;
+mod content;
+mod release;
+
+pub use account::*;
+pub use content::*;
+pub use release::*;
+
+use serde::{Deserialize, Serialize};
+
+/// One page of a list, oldest first unless the operation says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Pass it as `cursor` to read on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_cursor: Option<String>,
+}

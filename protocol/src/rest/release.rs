@@ -1,0 +1,231 @@
+//! Releases, applications and deliveries.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::OriginUsage;
+use crate::ids::*;
+use crate::units::{BasisPoints, Bytes, Money};
+use crate::ws::Progress;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseState {
+    /// Known, not open yet.
+    Draft,
+    /// Takes applications.
+    Open,
+    /// The book is cleared, the awards stand, the plan is being made.
+    Closed,
+    /// The first wave has opened.
+    Live,
+    /// Every delivery is settled.
+    Settled,
+    /// Ended before the start; every hold was released.
+    Cancelled,
+    /// Ended while live; verified bytes were settled.
+    Aborted,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// The truthful rank auction.
+    #[default]
+    Auction,
+    /// By time of application; everybody pays the reserve.
+    FirstCome,
+}
+
+/// One rank of a release; the first in the list is rank 1, the best.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rank {
+    /// Worth of a place relative to the other ranks; strictly falling from rank to rank, 1 to 1,000,000.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub weight: u32,
+    /// Seconds from the start to this rank's wave; 0 for rank 1, rising.
+    #[schema(maximum = 604_800)]
+    pub delay_s: u32,
+    /// Places per edition.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub capacity: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRelease {
+    pub content_id: ContentId,
+    #[schema(min_length = 1, max_length = 200)]
+    pub title: String,
+    /// Which of the content's editions take part.
+    #[schema(min_items = 1, max_items = 64)]
+    pub editions: Vec<EditionId>,
+    #[schema(min_items = 1, max_items = 16)]
+    pub ranks: Vec<Rank>,
+    #[serde(default)]
+    pub selection: Selection,
+    /// The least price of a place in rank 1; in rank r it is this times weight_r / weight_1.
+    pub reserve: Money,
+    #[serde(with = "time::serde::rfc3339")]
+    pub opens_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub closes_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub starts_at: OffsetDateTime,
+    /// Payload bytes that the origin may send in all; at least the sum of the editions.
+    pub origin_budget: Bytes,
+    /// Relays' share of what is left of a charge after the fee.
+    pub relay_share: BasisPoints,
+    /// The platform's share of a charge.
+    pub fee: BasisPoints,
+    /// Seconds after the last wave until what is not delivered is given up, 1 to 604,800.
+    #[schema(minimum = 1, maximum = 604_800)]
+    pub limit_s: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReleaseEdition {
+    pub swarm_id: SwarmId,
+    pub edition_id: EditionId,
+    pub label: String,
+    pub length: Bytes,
+    pub chunks: u32,
+    /// How many active applications name this edition.
+    pub applications: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Release {
+    pub id: ReleaseId,
+    pub publisher_id: UserId,
+    pub content_id: ContentId,
+    pub title: String,
+    pub state: ReleaseState,
+    pub editions: Vec<ReleaseEdition>,
+    pub ranks: Vec<Rank>,
+    pub selection: Selection,
+    pub reserve: Money,
+    #[serde(with = "time::serde::rfc3339")]
+    pub opens_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub closes_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub starts_at: OffsetDateTime,
+    /// When the last wave's limit ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline_at: OffsetDateTime,
+    pub relay_share: BasisPoints,
+    pub fee: BasisPoints,
+    pub limit_s: u32,
+    pub origin: OriginUsage,
+    /// BLAKE3 over the closed book, so that anyone can recompute the prices; absent until closing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub book_hash: Option<Blake3>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApplication {
+    pub terminal_id: TerminalId,
+    pub edition_id: EditionId,
+    /// The best rank wanted; a better one is never given.
+    #[serde(default = "first_rank")]
+    #[schema(minimum = 1, default = 1)]
+    pub rank: u32,
+    /// The most to be paid for the rank wanted; held in the wallet.
+    pub maximum: Money,
+}
+
+fn first_rank() -> u32 {
+    1
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeApplication {
+    pub edition_id: EditionId,
+    #[schema(minimum = 1)]
+    pub rank: u32,
+    pub maximum: Money,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplicationState {
+    Active,
+    Withdrawn,
+    Won,
+    Lost,
+    /// The release was cancelled.
+    Cancelled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Application {
+    pub id: ApplicationId,
+    pub release_id: ReleaseId,
+    pub terminal_id: TerminalId,
+    pub edition_id: EditionId,
+    pub rank_wanted: u32,
+    pub maximum: Money,
+    pub state: ApplicationState,
+    #[serde(with = "time::serde::rfc3339")]
+    pub applied_at: OffsetDateTime,
+    /// Set when the application has won.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub award: Option<Award>,
+    /// Rises with each change; the `ETag` is this number in quotes.
+    pub version: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Award {
+    pub delivery_id: DeliveryId,
+    pub rank: u32,
+    pub price: Money,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Awarded, not complete.
+    Pending,
+    /// Settled: complete, or as far as it came by the deadline.
+    Settled,
+    /// Released without a charge.
+    Released,
+}
+
+/// Payload that one source delivered to a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SourceShare {
+    /// The nil UUID is the origin.
+    pub source: TerminalId,
+    pub bytes: Bytes,
+    pub earned: Money,
+}
+
+/// One delivery as the server accounts for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub release_id: ReleaseId,
+    pub terminal_id: TerminalId,
+    pub edition_id: EditionId,
+    pub rank: u32,
+    pub price: Money,
+    pub state: DeliveryState,
+    /// Acknowledged by signed receipts.
+    pub verified: Bytes,
+    pub charged: Money,
+    /// What this terminal was paid so far in this release as a relay.
+    pub earned: Money,
+    /// By source, known once the delivery is settled.
+    pub sources: Vec<SourceShare>,
+    /// What the terminal itself last reported.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<Progress>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    pub completed_at: Option<OffsetDateTime>,
+}

@@ -1,0 +1,9 @@
+//! What the service does, between the routes and the stores: load → decide → one transaction → answer. No HTTP and no SQL here.
+
+pub mod accounts;
+pub mod applications;
+pub mod checks;
+pub mod contents;
+pub mod releases;
+pub mod terminals;
+pub mod wallet;

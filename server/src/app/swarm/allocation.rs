@@ -1,0 +1,204 @@
+//! What members say about chunks, brought to the lease table of their group; and the table built again when Redis has lost it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use protocol::bitmap::{SEGMENT_BYTES, segment_chunks, segment_count};
+use protocol::frame::CHUNK_MAX;
+use protocol::rest::ReleaseState;
+use protocol::ws::{ChunkNotice, LIST_MAX, LeaveReason, PushMessage, SuspectReason};
+use protocol::{Bytes, DeliveryId, ErrorCode, GroupId, SwarmId, TerminalId};
+
+use super::Member;
+use crate::clock;
+use crate::error::ApiError;
+use crate::live::{GroupAnswer, Holdings, Missing, Sender, Table};
+use crate::state::AppState;
+
+/// How much of the origin's uplink may be leased ahead: enough that it never runs dry between two messages, little enough that a lease is fetched
+/// long before it expires and that the choice among members is made late.
+const LEASED_AHEAD: Duration = Duration::from_millis(500);
+/// How long a member that others found silent is given nothing, unless nobody is left: its WebSocket may be well while its links are not.
+const BENCH: Duration = Duration::from_secs(5);
+/// The most credits that count: half a second of 10 Gbit/s.
+const CREDITS_MAX: u32 = 4_096;
+
+/// The most bytes of a group that may be leased and not received; 0 if the origin's uplink has no limit.
+pub fn in_flight_max(state: &AppState) -> Bytes {
+    let rate = state.pace.rate().0;
+    if rate == 0 {
+        return Bytes(0);
+    }
+    let ahead = u128::from(rate) / 8 * LEASED_AHEAD.as_millis() / 1_000;
+    Bytes(u64::try_from(ahead).unwrap_or(u64::MAX).max(4 * u64::from(CHUNK_MAX)))
+}
+
+fn sender(state: &AppState, member: &Member) -> Sender {
+    Sender { group: member.place.group_id, terminal: member.terminal, in_flight_max: in_flight_max(state) }
+}
+
+/// What a ready table said; nothing if it is being rebuilt, which this begins if nobody has.
+async fn answered<T>(state: &AppState, member: &Member, table: Table<T>) -> Result<Option<T>, ApiError> {
+    match table {
+        Table::Ready(answer) => Ok(Some(answer)),
+        Table::Rebuilding => Ok(None),
+        Table::Stranger => Err(ApiError::new(ErrorCode::NotInSwarm)),
+        Table::Lost => {
+            rebuild(state, member.swarm.facts.swarm_id, member.place.group_id).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Begins to rebuild a group's table, unless its release has ended meanwhile: then the members are told so.
+///
+/// # Errors
+/// A store fails.
+pub async fn rebuild(state: &AppState, swarm_id: SwarmId, group_id: GroupId) -> Result<(), ApiError> {
+    let swarm = state.swarms.reload(swarm_id).await?;
+    let reason = match swarm.facts.state {
+        ReleaseState::Closed | ReleaseState::Live => None,
+        ReleaseState::Settled => Some(LeaveReason::Settled),
+        ReleaseState::Aborted => Some(LeaveReason::Aborted),
+        ReleaseState::Draft | ReleaseState::Open | ReleaseState::Cancelled => Some(LeaveReason::Cancelled),
+    };
+    let Some(spec) = swarm.group_spec(group_id) else { return Ok(()) };
+    if let Some(reason) = reason {
+        let leave = spec.members.iter().map(|(terminal, _)| (*terminal, PushMessage::Leave { swarm_id, reason }));
+        return Ok(super::push_all(state, leave.collect()).await?);
+    }
+    tracing::warn!(%swarm_id, %group_id, "the group's table is gone; its members are asked what they hold");
+    Ok(state.live.rebuild_group(&spec, clock::now()).await?)
+}
+
+/// The member is there: after its connection, and again while it lasts.
+///
+/// # Errors
+/// A store fails.
+pub async fn join(state: &AppState, member: &Member) -> Result<(), ApiError> {
+    let table = state.live.join(sender(state, member), clock::now()).await?;
+    answered(state, member, table).await.map(|_| ())
+}
+
+/// The member's WebSocket is gone, and no newer one stands for it.
+///
+/// # Errors
+/// A store fails.
+pub async fn leave(state: &AppState, member: &Member) -> Result<(), ApiError> {
+    // A lost table is not rebuilt for somebody who leaves.
+    state.live.leave(sender(state, member), Duration::ZERO, clock::now()).await?;
+    Ok(())
+}
+
+/// # Errors
+/// A store fails.
+pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(), ApiError> {
+    if !member.place.root || clock::now() >= member.swarm.facts.deadline_at {
+        return Ok(());
+    }
+    let table = state.live.credits(sender(state, member), open.min(CREDITS_MAX), clock::now()).await?;
+    answered(state, member, table).await.map(|_| ())
+}
+
+/// # Errors
+/// `invalid_request` for a list that is too long or a chunk that does not exist; or a store fails.
+pub async fn notices(state: &AppState, member: &Member, notices: &[ChunkNotice]) -> Result<(), ApiError> {
+    check_length("/notices", notices.len())?;
+    member.check_chunks("/notices", notices.iter().map(|notice| notice.chunk))?;
+    let table = state.live.notices(sender(state, member), notices, clock::now()).await?;
+    if let Some(GroupAnswer { outcome: samples, .. }) = answered(state, member, table).await? {
+        for sample in samples {
+            tracing::trace!(terminal = %member.terminal, overhead_ns_per_byte = sample, "measured");
+        }
+    }
+    Ok(())
+}
+
+/// The member finds nobody who offers these chunks.
+///
+/// # Errors
+/// `invalid_request` for a list that is too long or a chunk that does not exist; or a store fails.
+pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Result<(), ApiError> {
+    check_length("/chunks", chunks.len())?;
+    member.check_chunks("/chunks", chunks.iter().copied())?;
+    member.check_open(clock::now())?;
+    let wanted: BTreeSet<u32> = chunks.iter().copied().collect();
+    let receipted = held_by_live_peers(state, member, &wanted).await?;
+    let wanted: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
+    let affordable = state.budgets.affordable(member.swarm.facts.release_id).await?;
+    let table = state.live.missing(sender(state, member), affordable, &wanted, clock::now()).await?;
+    let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else { return Ok(()) };
+    for (chunks, code) in [(elsewhere, ErrorCode::Conflict), (unaffordable, ErrorCode::BudgetSpent)] {
+        if !chunks.is_empty() {
+            let refused = PushMessage::RepairRefused { swarm_id: member.swarm.facts.swarm_id, chunks, code };
+            state.live.push(member.terminal, &refused, clock::now()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which chunks the receipts of somebody contain whom the member is linked to and who is connected.
+async fn held_by_live_peers(state: &AppState, member: &Member, chunks: &BTreeSet<u32>) -> Result<BTreeSet<u32>, ApiError> {
+    let peers: Vec<TerminalId> = member.swarm.peers(member.terminal).into_iter().collect();
+    let connected = state.live.connected(&peers).await?;
+    let deliveries: Vec<DeliveryId> =
+        connected.into_iter().filter_map(|terminal| member.swarm.place(terminal)).map(|place| place.delivery_id).collect();
+    Ok(state.store.receipted_chunks(&deliveries, chunks).await?)
+}
+
+/// The answer to a question for holdings.
+#[derive(Debug)]
+pub struct ToldHoldings<'a> {
+    pub segment: u32,
+    /// Base64 of 512 bytes.
+    pub bitmap: &'a str,
+    pub last: bool,
+    pub leases: &'a [u32],
+}
+
+/// # Errors
+/// `invalid_request` for what is no segment of the edition; or a store fails.
+pub async fn holdings(state: &AppState, member: &Member, told: &ToldHoldings<'_>) -> Result<(), ApiError> {
+    let count = member.swarm.chunk_count();
+    check_length("/leases", told.leases.len())?;
+    member.check_chunks("/leases", told.leases.iter().copied())?;
+    if told.segment >= segment_count(count) {
+        return Err(ApiError::invalid("/segment", format!("the edition has {} segments", segment_count(count))));
+    }
+    let bytes = BASE64_STANDARD.decode(told.bitmap).ok().and_then(|bytes| <[u8; SEGMENT_BYTES]>::try_from(bytes).ok());
+    let bitmap = bytes.ok_or_else(|| ApiError::invalid("/bitmap", format!("expected base64 of {SEGMENT_BYTES} bytes")))?;
+    if segment_chunks(told.segment, &bitmap).any(|chunk| chunk >= count) {
+        return Err(ApiError::invalid("/bitmap", format!("the edition has {count} chunks")));
+    }
+    let holdings = Holdings { segment: told.segment, bitmap: &bitmap, last: told.last, leases: told.leases };
+    let table = state.live.holdings(sender(state, member), &holdings, clock::now()).await?;
+    answered(state, member, table).await.map(|_| ())
+}
+
+/// The member finds a linked terminal silent or misbehaving. Two different neighbours, or one if the WebSocket is gone as well, remove it from its
+/// group: what it leases goes to others. It is back with its next message, once its bench is over.
+///
+/// # Errors
+/// `not_in_swarm` if the two are not linked; or a store fails.
+pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, reason: SuspectReason) -> Result<(), ApiError> {
+    let swarm_id = member.swarm.facts.swarm_id;
+    if !member.swarm.peers(member.terminal).contains(&suspected) {
+        return Err(ApiError::new(ErrorCode::NotInSwarm).at("/terminal_id", "this terminal is not linked to that one"));
+    }
+    let agreed = state.live.suspect(swarm_id, suspected, member.terminal, clock::now()).await?;
+    tracing::info!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
+    let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
+    metrics::counter!("spillway_members_removed_total").increment(1);
+    let removed = Sender { group: place.group_id, terminal: suspected, in_flight_max: in_flight_max(state) };
+    state.live.leave(removed, BENCH, clock::now()).await?;
+    Ok(())
+}
+
+fn check_length(pointer: &str, length: usize) -> Result<(), ApiError> {
+    if length > LIST_MAX {
+        return Err(ApiError::invalid(pointer, format!("at most {LIST_MAX} entries")));
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The end of a release: everything that is still owed is settled, everybody is told, and Redis forgets the groups.
+
+use protocol::rest::ReleaseState;
+use protocol::ws::{LeaveReason, PushMessage};
+use protocol::{ReleaseId, TerminalId};
+
+use super::{push_all, settling};
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The deadline is over: what has arrived is paid for, what has not is released.
+///
+/// # Errors
+/// A store fails, or a delivery could not be settled; it is to be called again. One delivery that cannot be settled does not keep the others from it.
+pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
+    /// Read at once; the largest release has many more.
+    const ROUND: u32 = 1_000;
+    // A delivery that cannot be settled stands in the next round again: then there is no progress, and the error is reported.
+    loop {
+        let (mut settled, mut failed) = (0, None);
+        for (delivery_id, swarm_id) in state.store.pending_deliveries(Some(release_id), false, ROUND).await? {
+            match settling::settle(state, delivery_id, swarm_id, true).await {
+                Ok(true) => settled += 1,
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if settled == 0 => return Err(error),
+            None if settled == 0 => break,
+            Some(_) | None => {}
+        }
+    }
+    state.budgets.write_release(release_id).await?;
+    settling::finish(state, release_id).await?;
+    // Whoever finished the release before may have died before it told everybody.
+    after_the_end(state, release_id, LeaveReason::Settled).await
+}
+
+/// The release was cancelled: links that were opened early are closed.
+///
+/// # Errors
+/// A store fails.
+pub async fn on_cancelled(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
+    after_the_end(state, release_id, LeaveReason::Cancelled).await
+}
+
+/// Tells every planned member to leave, and forgets the groups. Does nothing while the release goes on.
+pub(super) async fn after_the_end(state: &AppState, release_id: ReleaseId, reason: LeaveReason) -> Result<(), ApiError> {
+    state.budgets.write_release(release_id).await?;
+    for swarm_id in state.store.swarms_of(release_id).await? {
+        let swarm = state.swarms.reload(swarm_id).await?;
+        match swarm.facts.state {
+            ReleaseState::Settled | ReleaseState::Cancelled | ReleaseState::Aborted => {}
+            ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed | ReleaseState::Live => continue,
+        }
+        for group in swarm.tree.groups() {
+            let members: Vec<TerminalId> = group.members.iter().map(|member| member.terminal_id).collect();
+            state.live.drop_group(group.id, &members, clock::now()).await?;
+        }
+        let leave = swarm.terminals().map(|terminal| (terminal, PushMessage::Leave { swarm_id, reason }));
+        push_all(state, leave.collect()).await?;
+        state.swarms.forget(swarm_id);
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The plans that this instance has at hand, so that a message or a chunk request needs no database.
+//!
+//! What is kept of a swarm never becomes wrong, only incomplete: a later wave adds groups. Whoever needs a newer plan asks for at least so many groups, or
+//! for a member that is not known yet.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::manifest::Manifest;
+use protocol::ws::SwarmPlan;
+use protocol::{DeliveryId, GroupId, SwarmId, TerminalId, UserId};
+use rules::relay_plan::{PlannedGroup, SwarmTree};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::clock::to_timestamp_ms;
+use crate::error::ApiError;
+use crate::live::GroupSpec;
+use crate::origin::ChunkStore;
+use crate::store::Store;
+use crate::store::plan::SwarmFacts;
+
+/// Most swarms at hand; the one that was not used for longest goes first. A swarm of a thousand members takes about a megabyte.
+const SWARMS_MAX: usize = 128;
+/// The least time between two looks into the database for a terminal that is no member: keeps strangers from causing work.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long a group's table is kept in Redis beyond the deadline, should nobody remove it.
+const KEEP_BEYOND: Duration = Duration::from_secs(3600);
+/// What an uplink is taken for that nobody has measured, in bits per second.
+const UNKNOWN_UPLINK: u64 = 10_000_000;
+
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub owner: UserId,
+    pub delivery_id: DeliveryId,
+    pub group_id: GroupId,
+    /// Whether the origin feeds its group.
+    pub root: bool,
+    pub wave: u32,
+    pub opens_at: OffsetDateTime,
+}
+
+/// A swarm as it was planned up to some wave.
+#[derive(Debug)]
+pub struct KnownSwarm {
+    pub facts: SwarmFacts,
+    pub tree: SwarmTree,
+    /// Rises with each wave; plans carry it.
+    pub epoch: u64,
+    pub manifest: Arc<Manifest>,
+    pub chunk_lengths: Vec<u32>,
+    places: HashMap<TerminalId, Place>,
+}
+
+impl KnownSwarm {
+    async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
+        let facts = store.swarm_facts(swarm_id).await?;
+        let plan = store.stored_plan(swarm_id).await?;
+        let manifest = chunks.manifest(facts.edition_id).await?;
+        let mut places = HashMap::with_capacity(plan.owners.len());
+        for group in &plan.groups {
+            let wave = usize::try_from(group.wave).unwrap_or(usize::MAX);
+            let opens_at = facts.waves.get(wave).copied().ok_or_else(|| ApiError::internal(format!("swarm {swarm_id} has no wave {wave}")))?;
+            for member in &group.members {
+                let owner = plan.owners.get(&member.terminal_id).copied();
+                let owner = owner.ok_or_else(|| ApiError::internal(format!("terminal {} has no owner", member.terminal_id)))?;
+                let (delivery_id, group_id, root, wave) = (member.delivery_id, group.id, group.root, group.wave);
+                places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at });
+            }
+        }
+        Ok(Self {
+            epoch: u64::try_from(plan.groups.len()).unwrap_or(u64::MAX),
+            tree: SwarmTree::new(plan.groups).map_err(ApiError::internal)?,
+            chunk_lengths: manifest.chunks.iter().map(|chunk| chunk.length).collect(),
+            facts,
+            manifest,
+            places,
+        })
+    }
+
+    pub fn place(&self, terminal: TerminalId) -> Option<Place> {
+        self.places.get(&terminal).copied()
+    }
+
+    pub fn terminals(&self) -> impl Iterator<Item = TerminalId> + '_ {
+        self.places.keys().copied()
+    }
+
+    pub fn chunk_count(&self) -> u32 {
+        self.manifest.chunk_count()
+    }
+
+    fn group(&self, group: GroupId) -> Option<&PlannedGroup> {
+        self.tree.groups().iter().find(|planned| planned.id == group)
+    }
+
+    /// What a member is told; `None` for who is no member.
+    pub fn plan(&self, terminal: TerminalId) -> Option<SwarmPlan> {
+        let (view, place) = (self.tree.view(terminal)?, self.place(terminal)?);
+        Some(SwarmPlan {
+            release_id: self.facts.release_id,
+            swarm_id: self.facts.swarm_id,
+            edition_id: self.facts.edition_id,
+            delivery_id: place.delivery_id,
+            epoch: self.epoch,
+            rank: place.wave.saturating_add(1),
+            opens_at: to_timestamp_ms(place.opens_at),
+            deadline_at: to_timestamp_ms(self.facts.deadline_at),
+            group_id: view.group_id,
+            root: view.root,
+            members: view.members,
+            parents: view.parents,
+            children: view.children,
+            serves: view.serves,
+        })
+    }
+
+    /// Whom a member is linked to.
+    pub fn peers(&self, terminal: TerminalId) -> BTreeSet<TerminalId> {
+        let plan = self.plan(terminal);
+        plan.iter().flat_map(SwarmPlan::peers).map(|peer| peer.terminal_id).collect()
+    }
+
+    /// What the table of a group is made from.
+    pub fn group_spec(&self, group_id: GroupId) -> Option<GroupSpec> {
+        let group = self.group(group_id)?;
+        let copies_below = self.tree.groups().iter().filter(|below| below.parent == Some(group_id)).count();
+        let copies = u64::try_from(group.members.len().saturating_sub(1) + copies_below).unwrap_or(u64::MAX).max(1);
+        let opens_at = self.facts.waves.get(usize::try_from(group.wave).ok()?).copied()?;
+        let members = group.members.iter().map(|member| {
+            let up = if member.up.0 == 0 { UNKNOWN_UPLINK } else { member.up.0 };
+            (member.terminal_id, 8_000_000_000 * copies / up)
+        });
+        Some(GroupSpec {
+            group: group_id,
+            swarm: self.facts.swarm_id,
+            root: group.root,
+            opens_at,
+            keep_until: self.facts.deadline_at + KEEP_BEYOND,
+            chunk_lengths: self.chunk_lengths.clone(),
+            members: members.collect(),
+        })
+    }
+}
+
+/// The swarms at hand. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Swarms {
+    store: Store,
+    chunks: ChunkStore,
+    entries: Arc<Mutex<HashMap<SwarmId, Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    swarm: Arc<KnownSwarm>,
+    loaded_at: Instant,
+    used_at: Instant,
+}
+
+impl Swarms {
+    pub fn new(store: Store, chunks: ChunkStore) -> Self {
+        Self { store, chunks, entries: Arc::default() }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<SwarmId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at_hand(&self, swarm_id: SwarmId) -> Option<(Arc<KnownSwarm>, Instant)> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(&swarm_id)?;
+        entry.used_at = Instant::now();
+        Some((Arc::clone(&entry.swarm), entry.loaded_at))
+    }
+
+    /// Reads the swarm anew, whatever is at hand.
+    ///
+    /// # Errors
+    /// `not_found`, or a store fails.
+    pub async fn reload(&self, swarm_id: SwarmId) -> Result<Arc<KnownSwarm>, ApiError> {
+        // Taken before the read: what is added to the plan meanwhile may be missing from it.
+        let loaded_at = Instant::now();
+        let swarm = Arc::new(KnownSwarm::load(&self.store, &self.chunks, swarm_id).await?);
+        let mut entries = self.entries();
+        if entries.len() >= SWARMS_MAX && !entries.contains_key(&swarm_id) {
+            let oldest = entries.iter().min_by_key(|(_, entry)| entry.used_at).map(|(&id, _)| id);
+            oldest.and_then(|oldest| entries.remove(&oldest));
+        }
+        let newer = entries.get(&swarm_id).filter(|entry| entry.swarm.epoch > swarm.epoch).map(|entry| Arc::clone(&entry.swarm));
+        if let Some(newer) = newer {
+            return Ok(newer);
+        }
+        entries.insert(swarm_id, Entry { swarm: Arc::clone(&swarm), loaded_at, used_at: loaded_at });
+        Ok(swarm)
+    }
+
+    /// The swarm with at least so many groups.
+    ///
+    /// # Errors
+    /// `not_found`, or a store fails.
+    pub async fn with_groups(&self, swarm_id: SwarmId, groups: u64) -> Result<Arc<KnownSwarm>, ApiError> {
+        match self.at_hand(swarm_id) {
+            Some((swarm, _)) if swarm.epoch >= groups => Ok(swarm),
+            Some(_) | None => self.reload(swarm_id).await,
+        }
+    }
+
+    /// The swarm if `terminal` is a member of it.
+    ///
+    /// # Errors
+    /// A store fails.
+    pub async fn with_member(&self, swarm_id: SwarmId, terminal: TerminalId) -> Result<Option<Arc<KnownSwarm>>, ApiError> {
+        if let Some((swarm, loaded_at)) = self.at_hand(swarm_id) {
+            if swarm.place(terminal).is_some() {
+                return Ok(Some(swarm));
+            }
+            if loaded_at.elapsed() < LOOK_AGAIN {
+                return Ok(None);
+            }
+        }
+        match self.reload(swarm_id).await {
+            Ok(swarm) => Ok(swarm.place(terminal).is_some().then_some(swarm)),
+            Err(error) if error.code == protocol::ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a swarm that is over.
+    pub fn forget(&self, swarm_id: SwarmId) {
+        self.entries().remove(&swarm_id);
+    }
+}

@@ -1,0 +1,135 @@
+//! What an instance is told at its start: by arguments, or by the environment variable named beside each.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use protocol::units::Currency;
+use protocol::ws::IceServer;
+
+/// Settings of one instance. All instances of a service share everything but `listen` and `public_url`.
+#[derive(Clone, clap::Args)]
+pub struct Config {
+    /// Address and port to serve HTTP on; port 0 takes a free one.
+    #[arg(long, env = "SPILLWAY_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The Postgres database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// The Redis instance.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: String,
+
+    /// What the names of all keys in Redis begin with: services that share one Redis need different ones.
+    #[arg(long, env = "SPILLWAY_REDIS_NAMESPACE", default_value = "spillway")]
+    pub redis_namespace: String,
+
+    /// Folder for chunks and manifests; shared by all instances.
+    #[arg(long, env = "SPILLWAY_DATA_DIR")]
+    pub data_dir: PathBuf,
+
+    /// Whether an upload's chunks reach the disk before it is acknowledged. Without it a power failure can lose acknowledged chunks.
+    #[arg(long, env = "SPILLWAY_SYNC_CHUNKS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub sync_chunks: bool,
+
+    /// The address that terminals and browsers use; by default the one listened on.
+    #[arg(long, env = "SPILLWAY_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// The one currency of the service.
+    #[arg(long, env = "SPILLWAY_CURRENCY", default_value = "EUR")]
+    pub currency: Currency,
+
+    /// `iss` of access tokens.
+    #[arg(long, env = "SPILLWAY_JWT_ISSUER", default_value = "spillway")]
+    pub jwt_issuer: String,
+
+    /// `aud` of access tokens.
+    #[arg(long, env = "SPILLWAY_JWT_AUDIENCE", default_value = "spillway-api")]
+    pub jwt_audience: String,
+
+    /// Days after which a new key signs access tokens; the one before it stays valid.
+    #[arg(long, env = "SPILLWAY_KEY_ROTATION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub key_rotation_days: u16,
+
+    /// The origin's uplink for chunks in Mbit/s; 0 is unlimited.
+    #[arg(long, env = "SPILLWAY_ORIGIN_UP_MBIT", default_value_t = 0)]
+    pub origin_up_mbit: u32,
+
+    /// Origins that browsers may open the WebSocket from; the public address is always one.
+    #[arg(long = "allowed-origin", env = "SPILLWAY_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
+
+    /// STUN and TURN servers for the terminals: a JSON list of `{"urls": […], "username": …, "credential": …}`.
+    #[arg(long, env = "SPILLWAY_ICE_SERVERS", hide_env_values = true, default_value = "[]", value_parser = parse_ice_servers)]
+    pub ice_servers: IceServers,
+
+    /// Threads that serve HTTP; by default one per core.
+    #[arg(long, env = "SPILLWAY_WORKERS")]
+    pub workers: Option<std::num::NonZeroUsize>,
+}
+
+/// A list of its own type, so that the argument parser takes it as one value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IceServers(pub Vec<IceServer>);
+
+fn parse_ice_servers(text: &str) -> Result<IceServers, String> {
+    serde_json::from_str(text).map(IceServers).map_err(|error| format!("not a JSON list of ICE servers: {error}"))
+}
+
+impl Config {
+    /// The address that terminals use, without a slash at the end.
+    pub fn public_url(&self) -> String {
+        match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", self.listen),
+        }
+    }
+}
+
+/// The database and Redis addresses carry passwords, so they are left out.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("listen", &self.listen).field("public_url", &self.public_url()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    const NEEDED: [&str; 7] =
+        ["spillway-server", "--database-url", "postgres://u:secret@h/d", "--redis-url", "redis://h", "--data-dir", "/tmp/d"];
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let config = Arguments::try_parse_from(NEEDED).unwrap().config;
+        assert_eq!(config.public_url(), "http://127.0.0.1:8080");
+        assert_eq!((config.currency, config.origin_up_mbit), (Currency::EUR, 0));
+    }
+
+    #[test]
+    fn a_currency_or_a_list_of_servers_that_cannot_be_read_stops_the_start() {
+        for bad in [["--currency", "euro"], ["--ice-servers", "stun:host"], ["--key-rotation-days", "0"]] {
+            assert!(Arguments::try_parse_from(NEEDED.into_iter().chain(bad)).is_err(), "{bad:?} was accepted");
+        }
+        let servers = r#"[{"urls":["stun:host:3478"]}]"#;
+        let config = Arguments::try_parse_from(NEEDED.into_iter().chain(["--ice-servers", servers])).unwrap().config;
+        assert_eq!(config.ice_servers.0[0].urls, ["stun:host:3478"]);
+    }
+
+    #[test]
+    fn printing_the_settings_shows_no_password() {
+        let config = Arguments::try_parse_from(NEEDED).unwrap().config;
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,342 @@
+//! The lease table of a group: who is given which chunk next, decided inside Redis in one step (`lua/group.lua` holds the rules and the layout).
+//!
+//! Each call answers with a [`Table`]: `Ready` with what was decided, `Rebuilding` while the members are being asked what they hold after a loss, or `Lost`:
+//! then the caller rebuilds it with [`Live::rebuild_group`] and the terminal asks again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protocol::bitmap::SEGMENT_BYTES;
+use protocol::ws::{ChunkNotice, GrantKind};
+use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
+use time::OffsetDateTime;
+
+use super::{Arguments, Live, LiveError};
+
+/// How long members are asked what they hold before the table is built from those who answered (a connected one may take longer).
+const ASK_FOR: Duration = Duration::from_secs(1);
+
+/// Everything that a group's table is made from; all of it is in Postgres and in the manifest.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    pub group: GroupId,
+    pub swarm: SwarmId,
+    /// Whether the origin feeds the group: only then are first copies given.
+    pub root: bool,
+    pub opens_at: OffsetDateTime,
+    /// When the table may be forgotten, whatever happens.
+    pub keep_until: OffsetDateTime,
+    pub chunk_lengths: Vec<u32>,
+    /// Every planned member with what it is expected to need per byte it has to copy, in nanoseconds, until that is measured.
+    pub members: Vec<(TerminalId, u64)>,
+}
+
+/// Who speaks to which group.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    pub group: GroupId,
+    pub terminal: TerminalId,
+    /// The most bytes of the group that may be leased and not received yet: what the origin sends in a moment. 0 is no limit.
+    pub in_flight_max: Bytes,
+}
+
+/// What a call to a group's table found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Table<T> {
+    Ready(T),
+    /// The members are being asked what they hold; nothing is given meanwhile.
+    Rebuilding,
+    /// Redis has no such table.
+    Lost,
+    /// The terminal is no member of the group.
+    Stranger,
+}
+
+impl GroupAnswer<Vec<String>> {
+    fn read<T>(self, read: impl FnOnce(&[String]) -> Result<T, LiveError>) -> Result<GroupAnswer<T>, LiveError> {
+        Ok(GroupAnswer { returned: self.returned, granted: self.granted, outcome: read(&self.outcome)? })
+    }
+}
+
+impl<T> Table<T> {
+    pub fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, LiveError>) -> Result<Table<U>, LiveError> {
+        Ok(match self {
+            Self::Ready(value) => Table::Ready(map(value)?),
+            Self::Rebuilding => Table::Rebuilding,
+            Self::Lost => Table::Lost,
+            Self::Stranger => Table::Stranger,
+        })
+    }
+}
+
+/// What a call changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupAnswer<T> {
+    /// Leases that ended without the chunk.
+    pub returned: u64,
+    /// Chunks given by this call, to whomever; the terminals have been told.
+    pub granted: Vec<Grant>,
+    pub outcome: T,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub terminal: TerminalId,
+    pub chunk: u32,
+    pub kind: GrantKind,
+}
+
+/// Which part of the origin's budget a chunk counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// The group's first copy.
+    First,
+    /// It was sent before.
+    Repair,
+}
+
+/// Whether a terminal may fetch a chunk from the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchRight {
+    None,
+    Granted {
+        budget: Budget,
+        /// What [`Live::unfetch`] needs if the chunk is not sent after all.
+        marks: String,
+    },
+}
+
+/// What a terminal holds after a loss: one segment, and with the last one its leases.
+#[derive(Debug, Clone)]
+pub struct Holdings<'a> {
+    pub segment: u32,
+    pub bitmap: &'a [u8; SEGMENT_BYTES],
+    pub last: bool,
+    pub leases: &'a [u32],
+}
+
+/// How many bytes the origin may still send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affordable {
+    /// Of chunks that it has sent before.
+    pub again: Bytes,
+    /// Of chunks that it has not.
+    pub first: Bytes,
+}
+
+/// The outcome of asking for chunks that nobody offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// A member has it or will be given it: pull or wait.
+    pub elsewhere: Vec<u32>,
+    /// The origin may not send it any more.
+    pub unaffordable: Vec<u32>,
+}
+
+type Reply = (String, u64, Vec<String>, Vec<String>);
+
+impl Live {
+    /// Makes the table of a group whose members cannot hold anything yet. One that is there already is left alone.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn create_group(&self, spec: &GroupSpec, now: OffsetDateTime) -> Result<(), LiveError> {
+        self.make_group(spec, Duration::ZERO, now).await
+    }
+
+    /// Begins to rebuild a lost table: asks every member what it holds. Harmless if the table is there, or somebody has begun already.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn rebuild_group(&self, spec: &GroupSpec, now: OffsetDateTime) -> Result<(), LiveError> {
+        self.make_group(spec, ASK_FOR, now).await
+    }
+
+    async fn make_group(&self, spec: &GroupSpec, ask_for: Duration, now: OffsetDateTime) -> Result<(), LiveError> {
+        let lengths: Vec<u8> = spec.chunk_lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+        let mut arguments = Arguments::default()
+            .add(spec.group)
+            .add("")
+            .add(0)
+            .add(spec.swarm)
+            .add(spec.chunk_lengths.len())
+            .add(u8::from(spec.root))
+            .add(millis(spec.opens_at))
+            .add(millis(spec.keep_until))
+            .bytes(&lengths)
+            .add(ask_for.as_millis());
+        for (terminal, overhead) in &spec.members {
+            arguments = arguments.add(terminal).add(overhead);
+        }
+        let (word, ..): Reply = self.run(&self.inner.scripts.create, now, &arguments).await?;
+        match word.as_str() {
+            "ready" | "rebuilding" | "exists" => Ok(()),
+            _ => Err(LiveError::Reply(format!("a new group is {word:?}"))),
+        }
+    }
+
+    /// The terminal has `open` credits.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn credits(&self, from: Sender, open: u32, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group(&self.inner.scripts.allocate, arguments(from).add(open), now).await
+    }
+
+    /// The terminal is there, whatever credits it may have.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn join(&self, from: Sender, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group(&self.inner.scripts.allocate, arguments(from).add(""), now).await
+    }
+
+    /// Gives chunks to the credits that are open, as at the moment when a wave begins.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn allocate(&self, group: GroupId, in_flight_max: Bytes, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group(&self.inner.scripts.allocate, Arguments::default().add(group).add("").add(in_flight_max.0).add(""), now).await
+    }
+
+    /// Records what became of chunks; the outcome are the overheads measured, in nanoseconds per byte. The caller has checked that the chunks exist.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn notices(&self, from: Sender, notices: &[ChunkNotice], now: OffsetDateTime) -> Result<Table<GroupAnswer<Vec<u64>>>, LiveError> {
+        let mut call = arguments(from);
+        for notice in notices {
+            call = call.add(notice.chunk).add(notice.copies_done_at.map(|TimestampMs(at)| at.to_string()).unwrap_or_default());
+        }
+        let table = self.group_with(&self.inner.scripts.notices, call, now).await?;
+        table.try_map(|answer| answer.read(|rest| rest.iter().map(|text| number(text)).collect()))
+    }
+
+    /// The terminal is gone: what it leases goes to others. With `bench` it was removed and is given nothing for that time.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn leave(&self, from: Sender, bench: Duration, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group(&self.inner.scripts.leave, arguments(from).add(bench.as_millis()), now).await
+    }
+
+    /// The terminal finds nobody who has these chunks. With each chunk comes whether the receipts of a live terminal that it is linked to contain it.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn missing(
+        &self,
+        from: Sender,
+        affordable: Affordable,
+        chunks: &BTreeMap<u32, bool>,
+        now: OffsetDateTime,
+    ) -> Result<Table<GroupAnswer<Missing>>, LiveError> {
+        let mut call = arguments(from).add(affordable.again.0).add(affordable.first.0);
+        for (chunk, receipted) in chunks {
+            call = call.add(chunk).add(u8::from(*receipted));
+        }
+        let table = self.group_with(&self.inner.scripts.missing, call, now).await?;
+        table.try_map(|answer| answer.read(read_missing))
+    }
+
+    /// Whether the terminal may fetch the chunk now; renews its lease and marks the chunk as sent.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn fetch(&self, from: Sender, chunk: u32, now: OffsetDateTime) -> Result<Table<FetchRight>, LiveError> {
+        let table = self.group_with(&self.inner.scripts.fetch, arguments(from).add(chunk).add(""), now).await?;
+        table.try_map(|answer| match answer.outcome.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["none"] => Ok(FetchRight::None),
+            ["first", marks] => Ok(FetchRight::Granted { budget: Budget::First, marks: marks.to_owned() }),
+            ["again", marks] => Ok(FetchRight::Granted { budget: Budget::Repair, marks: marks.to_owned() }),
+            _ => Err(LiveError::Reply(format!("a fetch is {:?}", answer.outcome))),
+        })
+    }
+
+    /// The chunk was not sent after all.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn unfetch(&self, from: Sender, chunk: u32, marks: &str, now: OffsetDateTime) -> Result<(), LiveError> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(marks), now).await.map(|_| ())
+    }
+
+    /// Takes what the terminal holds into the table, be it there or being rebuilt. The caller has checked that the chunks exist.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn holdings(&self, from: Sender, holdings: &Holdings<'_>, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        let mut call = arguments(from).add(holdings.segment).bytes(holdings.bitmap).add(u8::from(holdings.last));
+        for chunk in holdings.leases {
+            call = call.add(chunk);
+        }
+        self.group(&self.inner.scripts.holdings, call, now).await
+    }
+
+    /// Forgets a group whose release is over.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn drop_group(&self, group: GroupId, members: &[TerminalId], now: OffsetDateTime) -> Result<(), LiveError> {
+        let mut call = Arguments::default().add(group).add("").add(0);
+        for member in members {
+            call = call.add(member);
+        }
+        self.group(&self.inner.scripts.drop_group, call, now).await.map(|_| ())
+    }
+
+    async fn group(&self, script: &redis::Script, call: Arguments, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group_with(script, call, now).await?.try_map(|answer| answer.read(|_| Ok(())))
+    }
+
+    async fn group_with(
+        &self,
+        script: &redis::Script,
+        call: Arguments,
+        now: OffsetDateTime,
+    ) -> Result<Table<GroupAnswer<Vec<String>>>, LiveError> {
+        let (word, returned, grants, rest): Reply = self.run(script, now, &call).await?;
+        match word.as_str() {
+            "ready" => {
+                let granted = grants.chunks_exact(3).map(grant_of).collect::<Result<Vec<_>, _>>()?;
+                metrics::counter!("spillway_leases_granted_total").increment(granted.len() as u64);
+                metrics::counter!("spillway_leases_returned_total").increment(returned);
+                Ok(Table::Ready(GroupAnswer { returned, granted, outcome: rest }))
+            }
+            "rebuilding" => Ok(Table::Rebuilding),
+            "lost" => Ok(Table::Lost),
+            "stranger" => Ok(Table::Stranger),
+            _ => Err(LiveError::Reply(format!("a group is {word:?}"))),
+        }
+    }
+}
+
+fn arguments(from: Sender) -> Arguments {
+    Arguments::default().add(from.group).add(from.terminal).add(from.in_flight_max.0)
+}
+
+fn read_missing(refusals: &[String]) -> Result<Missing, LiveError> {
+    let mut missing = Missing::default();
+    for refusal in refusals.chunks_exact(2) {
+        let chunk = number(&refusal[0])?;
+        if refusal[1] == "b" { missing.unaffordable.push(chunk) } else { missing.elsewhere.push(chunk) }
+    }
+    Ok(missing)
+}
+
+fn grant_of(fields: &[String]) -> Result<Grant, LiveError> {
+    let terminal = fields[0].parse().map_err(|_| LiveError::Reply(format!("{:?} is no terminal", fields[0])))?;
+    let kind = if fields[2] == "f" { GrantKind::FirstCopy } else { GrantKind::Repair };
+    Ok(Grant { terminal, chunk: number(&fields[1])?, kind })
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, LiveError> {
+    text.parse().map_err(|_| LiveError::Reply(format!("{text:?} is no number")))
+}
+
+fn millis(moment: OffsetDateTime) -> u64 {
+    crate::clock::to_timestamp_ms(moment).0
+}

@@ -1,0 +1,294 @@
+//! What the group scripts must do, written down a second time in plain Rust: the tests run both side by side on random histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::TerminalId;
+use protocol::ws::GrantKind;
+
+use super::Grant;
+
+const LEASE_MS: u64 = 15_000;
+const COPIES_MS: u64 = 60_000;
+const CREDIT_LIFE_MS: u64 = 1_600;
+const GRANTS_MAX: usize = 256;
+const PATIENCE_MS: u64 = 5_000;
+const PATIENCE_FORGOTTEN_MS: u64 = 60_000;
+const OVERHEAD_MAX: u64 = 1_000_000;
+
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    pub(super) terminal: TerminalId,
+    sent: u64,
+    outstanding: u64,
+    kind: GrantKind,
+    pub(super) received: bool,
+    until: u64,
+}
+
+impl Lease {
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.until <= now
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) lengths: Vec<u64>,
+    pub(super) root: bool,
+    pub(super) opens: u64,
+    pub(super) in_flight_max: u64,
+    pub(super) members: BTreeMap<TerminalId, u64>,
+    pub(super) next: u32,
+    pub(super) in_flight: u64,
+    pub(super) live: BTreeSet<TerminalId>,
+    pub(super) open: BTreeMap<TerminalId, (u32, u64)>,
+    pub(super) outstanding: BTreeMap<TerminalId, u64>,
+    pub(super) leases: BTreeMap<u32, Lease>,
+    pub(super) returned: BTreeSet<u32>,
+    pub(super) held: BTreeMap<TerminalId, BTreeSet<u32>>,
+    pub(super) benched: BTreeMap<TerminalId, u64>,
+    pub(super) asked: BTreeMap<u32, u64>,
+    pub(super) sent: BTreeSet<u32>,
+    /// Whose WebSocket is there.
+    pub(super) present: BTreeSet<TerminalId>,
+    pub(super) now: u64,
+    pub(super) grants: Vec<Grant>,
+    pub(super) came_back: u64,
+}
+
+/// What one call did: leases that came back, and what was given.
+pub(super) type Outcome = (u64, Vec<Grant>);
+
+impl Model {
+    fn length(&self, chunk: u32) -> u64 {
+        self.lengths[chunk as usize]
+    }
+
+    fn chunks(&self) -> u32 {
+        u32::try_from(self.lengths.len()).unwrap()
+    }
+
+    pub(super) fn live_holder(&self, chunk: u32, except: Option<TerminalId>) -> bool {
+        self.live.iter().any(|terminal| Some(*terminal) != except && self.held.get(terminal).is_some_and(|held| held.contains(&chunk)))
+    }
+
+    fn drop_lease(&mut self, chunk: u32) -> Lease {
+        let lease = self.leases.remove(&chunk).unwrap();
+        let length = self.length(chunk);
+        let outstanding = self.outstanding.entry(lease.terminal).or_default();
+        *outstanding = outstanding.saturating_sub(length);
+        if !lease.received {
+            self.in_flight = self.in_flight.saturating_sub(length);
+        }
+        lease
+    }
+
+    fn end_lease(&mut self, chunk: u32) {
+        let lease = self.drop_lease(chunk);
+        if !lease.received {
+            if self.root && !self.live_holder(chunk, None) {
+                self.returned.insert(chunk);
+            }
+            self.came_back += 1;
+        }
+    }
+
+    fn gone(&mut self, terminal: TerminalId) {
+        self.live.remove(&terminal);
+        self.open.remove(&terminal);
+        let leased: Vec<u32> = self.leases.iter().filter(|(_, lease)| lease.terminal == terminal).map(|(&chunk, _)| chunk).collect();
+        leased.into_iter().for_each(|chunk| self.end_lease(chunk));
+        self.outstanding.remove(&terminal);
+    }
+
+    fn sweep(&mut self, caller: Option<TerminalId>) {
+        let mut over: Vec<(u64, u32)> =
+            self.leases.iter().filter(|(_, lease)| lease.until <= self.now).map(|(&chunk, lease)| (lease.until, chunk)).collect();
+        over.sort_unstable();
+        over.into_iter().for_each(|(_, chunk)| self.end_lease(chunk));
+        let gone: Vec<TerminalId> =
+            self.live.iter().filter(|terminal| Some(**terminal) != caller && !self.present.contains(terminal)).copied().collect();
+        gone.into_iter().for_each(|terminal| self.gone(terminal));
+    }
+
+    fn is_benched(&self, terminal: TerminalId) -> bool {
+        self.benched.get(&terminal).is_some_and(|&until| self.now < until)
+    }
+
+    fn join_live(&mut self, terminal: TerminalId) {
+        if !self.is_benched(terminal) {
+            self.live.insert(terminal);
+        }
+    }
+
+    fn grant(&mut self, chunk: u32, terminal: TerminalId, kind: GrantKind) {
+        let length = self.length(chunk);
+        let outstanding = self.outstanding.entry(terminal).or_default();
+        *outstanding += length;
+        let lease = Lease { terminal, sent: self.now, outstanding: *outstanding, kind, received: false, until: self.now + LEASE_MS };
+        self.leases.insert(chunk, lease);
+        self.in_flight += length;
+        self.grants.push(Grant { terminal, chunk, kind });
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        while let Some(&chunk) = self.returned.first() {
+            if !self.leases.contains_key(&chunk) && !self.live_holder(chunk, None) {
+                return Some(chunk);
+            }
+            self.returned.remove(&chunk);
+        }
+        while self.next < self.chunks() {
+            if !self.leases.contains_key(&self.next) && !self.live_holder(self.next, None) {
+                return Some(self.next);
+            }
+            self.next += 1;
+        }
+        None
+    }
+
+    fn give_chunks(&mut self) {
+        if !self.root || self.now < self.opens {
+            return;
+        }
+        for _ in 0..GRANTS_MAX {
+            let wanting: Vec<TerminalId> = self
+                .live
+                .iter()
+                .filter(|terminal| {
+                    self.open.get(terminal).is_some_and(|&(open, at)| open > 0 && self.now.saturating_sub(at) <= CREDIT_LIFE_MS)
+                })
+                .copied()
+                .collect();
+            if wanting.is_empty() {
+                return;
+            }
+            let Some(chunk) = self.take() else { return };
+            let length = self.length(chunk);
+            if self.in_flight_max > 0 && self.in_flight > 0 && self.in_flight + length > self.in_flight_max {
+                return;
+            }
+            let finish = |terminal: &TerminalId| self.members[terminal] * (self.outstanding.get(terminal).unwrap_or(&0) + length);
+            let chosen = wanting.into_iter().min_by_key(|terminal| (finish(terminal), *terminal)).unwrap();
+            if !self.returned.remove(&chunk) {
+                self.next = chunk + 1;
+            }
+            self.grant(chunk, chosen, GrantKind::FirstCopy);
+            self.open.get_mut(&chosen).unwrap().0 -= 1;
+        }
+    }
+
+    fn done(&mut self) -> Outcome {
+        (std::mem::take(&mut self.came_back), std::mem::take(&mut self.grants))
+    }
+
+    pub(super) fn credits(&mut self, terminal: TerminalId, open: Option<u32>) -> Outcome {
+        self.sweep(Some(terminal));
+        self.join_live(terminal);
+        match open {
+            Some(0) => _ = self.open.remove(&terminal),
+            Some(open) => _ = self.open.insert(terminal, (open, self.now)),
+            None => {}
+        }
+        self.give_chunks();
+        self.done()
+    }
+
+    pub(super) fn allocate(&mut self) -> Outcome {
+        self.sweep(None);
+        self.give_chunks();
+        self.done()
+    }
+
+    pub(super) fn notices(&mut self, terminal: TerminalId, notices: &[(u32, Option<u64>)]) -> (Outcome, Vec<u64>) {
+        self.sweep(Some(terminal));
+        self.join_live(terminal);
+        let mut samples = Vec::new();
+        for &(chunk, copies_done) in notices {
+            self.held.entry(terminal).or_default().insert(chunk);
+            self.returned.remove(&chunk);
+            let (now, length) = (self.now, self.length(chunk));
+            let Some(lease) = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal) else { continue };
+            if !lease.received {
+                lease.received = true;
+                lease.until = now + COPIES_MS;
+                self.in_flight = self.in_flight.saturating_sub(length);
+            }
+            if let Some(done) = copies_done {
+                let spent = done.max(lease.sent).min(now.max(lease.sent)) - lease.sent;
+                let sample = (spent * 1_000_000 / lease.outstanding).clamp(1, OVERHEAD_MAX);
+                let overhead = self.members.get_mut(&terminal).unwrap();
+                *overhead = ((3 * *overhead + sample) / 4).max(1);
+                samples.push(sample);
+                self.drop_lease(chunk);
+            }
+        }
+        self.give_chunks();
+        (self.done(), samples)
+    }
+
+    pub(super) fn leave(&mut self, terminal: TerminalId, bench_ms: u64) -> Outcome {
+        self.sweep(Some(terminal));
+        if bench_ms > 0 {
+            self.benched.insert(terminal, self.now + bench_ms);
+        }
+        self.gone(terminal);
+        self.give_chunks();
+        self.done()
+    }
+
+    /// (outcome, refused because elsewhere, refused because of the budget).
+    pub(super) fn missing(&mut self, terminal: TerminalId, mut again_budget: u64, mut first_budget: u64, wanted: &BTreeMap<u32, bool>) -> (Outcome, Vec<u32>, Vec<u32>) {
+        self.sweep(Some(terminal));
+        self.join_live(terminal);
+        let (mut elsewhere_list, mut unaffordable) = (Vec::new(), Vec::new());
+        for (&chunk, &receipted) in wanted {
+            self.held.entry(terminal).or_default().remove(&chunk);
+            let lease = self.leases.get(&chunk).cloned();
+            let others = lease.as_ref().is_some_and(|lease| lease.terminal != terminal);
+            let elsewhere = receipted || self.live_holder(chunk, Some(terminal)) || others;
+            let waited = self.now - self.asked.get(&chunk).copied().unwrap_or(0);
+            let patient = (PATIENCE_MS..PATIENCE_FORGOTTEN_MS).contains(&waited);
+            let running = lease.as_ref().filter(|lease| !lease.received);
+            if let Some(lease) = running.filter(|_| !others) {
+                self.grants.push(Grant { terminal, chunk, kind: lease.kind });
+            } else if self.is_benched(terminal) || running.is_some() || (elsewhere && !patient) {
+                if elsewhere && waited >= PATIENCE_FORGOTTEN_MS {
+                    self.asked.insert(chunk, self.now);
+                }
+                elsewhere_list.push(chunk);
+            } else if !elsewhere && chunk >= self.next {
+                elsewhere_list.push(chunk);
+            } else if self.length(chunk) > if self.sent.contains(&chunk) { again_budget } else { first_budget } {
+                unaffordable.push(chunk);
+            } else {
+                first_budget = first_budget.saturating_sub(self.length(chunk));
+                if self.sent.contains(&chunk) {
+                    again_budget -= self.length(chunk);
+                }
+                if lease.is_some() {
+                    self.drop_lease(chunk);
+                }
+                self.asked.remove(&chunk);
+                let first = self.returned.remove(&chunk);
+                self.grant(chunk, terminal, if first { GrantKind::FirstCopy } else { GrantKind::Repair });
+            }
+        }
+        self.give_chunks();
+        (self.done(), elsewhere_list, unaffordable)
+    }
+
+    /// Whether the terminal may fetch the chunk.
+    pub(super) fn fetch(&mut self, terminal: TerminalId, chunk: u32) -> bool {
+        self.sweep(Some(terminal));
+        self.done();
+        let now = self.now;
+        let lease = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received);
+        if let Some(lease) = lease {
+            lease.until = now + LEASE_MS;
+            self.sent.insert(chunk);
+            return true;
+        }
+        false
+    }
+}

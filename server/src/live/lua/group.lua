@@ -1,0 +1,305 @@
+-- The lease table of one group. ARGV[4] the group, ARGV[5] the terminal that speaks ('' for the server itself), ARGV[6] the most bytes that may be
+-- leased and not yet received (0: any).
+--
+--   group:G            hash   swarm, chunks, root, opens, keep, next (the first chunk never given), inflight (leased bytes that have not arrived)
+--   group:G:members    hash   terminal -> overhead in ns per byte, for every planned member
+--   group:G:live       set    members that can be given chunks
+--   group:G:open       hash   terminal -> "credits time"
+--   group:G:out        hash   terminal -> granted bytes whose copies are not done
+--   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase"; phase l: not received yet, r: received, copies not done
+--   group:G:expiry     zset   chunk by the time when its lease ends
+--   group:G:returned   zset   chunks that were given and came back
+--   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
+--   group:G:sent       string the same for what the origin began to send to this group; swarm:S:sent for the whole swarm
+--   group:G:benched    hash   terminal -> until when it is given nothing
+--   group:G:asked      hash   chunk -> when a repair for it was first refused because another member should have it
+--   swarm:S:lengths    string chunk lengths, 4 bytes each
+local G = ns .. ':group:' .. ARGV[4]
+local caller, inflight_max = ARGV[5], tonumber(ARGV[6])
+local KEYS_OF = {'members', 'live', 'open', 'out', 'leases', 'expiry', 'returned', 'sent', 'benched', 'asked', 'rebuild', 'answered', 'claims', 'union'}
+local K = {}
+for _, name in ipairs(KEYS_OF) do K[name] = G .. ':' .. name end
+
+-- A lease that brought no chunk by then goes to somebody else; fetching renews it.
+local LEASE_MS = 15000
+-- Copies that were not reported done by then no longer count against the terminal that owes them.
+local COPIES_MS = 60000
+-- Credits are repeated twice a second while they are wanted; older ones are of a terminal that has stopped asking.
+local CREDIT_LIFE_MS = 1600
+-- The most grants in one call, so that no call holds up Redis for long; what is open stays open for the next one.
+local GRANTS_MAX = 256
+-- A member that asks this long for a chunk that another one should have is given it: the other one lies or cannot be reached.
+local PATIENCE_MS, PATIENCE_FORGOTTEN_MS = 5000, 60000
+-- How much longer than the others a connected member may take to tell what it holds, after a loss.
+local ANSWER_MS = 4000
+-- Overheads are whole nanoseconds per byte up to 8 kbit/s, so that overhead times bytes stays exact.
+local OVERHEAD_MAX = 1000000
+
+local state, live, returned_count, grants = nil, {}, 0, {}
+
+local function bit_of(chunk) return chunk - chunk % 8 + 7 - chunk % 8 end
+local function held_key(terminal) return G .. ':held:' .. terminal end
+local function swarm_key(name) return ns .. ':swarm:' .. state.swarm .. ':' .. name end
+local function holds(terminal, chunk) return redis.call('GETBIT', held_key(terminal), bit_of(chunk)) == 1 end
+local function whole(number) return string.format('%.0f', number) end
+
+local function length_of(chunk)
+  return (struct.unpack('<I4', redis.call('GETRANGE', swarm_key('lengths'), 4 * chunk, 4 * chunk + 3)))
+end
+
+local function load()
+  local m = redis.call('HMGET', G, 'swarm', 'chunks', 'root', 'opens', 'keep', 'next', 'inflight')
+  if not m[1] then return false end
+  state = {swarm = m[1], chunks = tonumber(m[2]), root = m[3] == '1', opens = tonumber(m[4]), keep = m[5], next = tonumber(m[6]),
+    inflight = tonumber(m[7])}
+  if redis.call('EXISTS', swarm_key('lengths')) == 0 then
+    state = nil
+    return false
+  end
+  live = redis.call('SMEMBERS', K.live)
+  table.sort(live)
+  return true
+end
+
+local function save()
+  redis.call('HSET', G, 'next', state.next, 'inflight', state.inflight)
+  redis.call('PEXPIREAT', G, state.keep)
+  for _, key in pairs(K) do redis.call('PEXPIREAT', key, state.keep) end
+  if caller ~= '' then redis.call('PEXPIREAT', held_key(caller), state.keep) end
+  redis.call('PEXPIREAT', swarm_key('lengths'), state.keep)
+  redis.call('PEXPIREAT', swarm_key('sent'), state.keep)
+end
+
+local function live_holder(chunk, except)
+  for _, terminal in ipairs(live) do
+    if terminal ~= except and holds(terminal, chunk) then return terminal end
+  end
+  return nil
+end
+
+-- Whether the origin has begun to send the chunk before: to this group, if it feeds it, else to any terminal of the swarm.
+local function was_sent(chunk)
+  if redis.call('GETBIT', swarm_key('sent'), bit_of(chunk)) == 0 then return false end
+  return not state.root or redis.call('GETBIT', K.sent, bit_of(chunk)) == 1
+end
+
+local function lease_of(chunk)
+  local record = redis.call('HGET', K.leases, chunk)
+  if not record then return nil end
+  local terminal, sent, out, kind, phase = string.match(record, '^(%S+) (%d+) (%d+) (%a) (%a)$')
+  return {terminal = terminal, sent = tonumber(sent), out = tonumber(out), kind = kind, phase = phase}
+end
+
+local function write_lease(chunk, lease, until_ms)
+  redis.call('HSET', K.leases, chunk, table.concat({lease.terminal, whole(lease.sent), whole(lease.out), lease.kind, lease.phase}, ' '))
+  redis.call('ZADD', K.expiry, until_ms, chunk)
+end
+
+local function outstanding(terminal) return tonumber(redis.call('HGET', K.out, terminal) or '0') end
+
+local function drop_lease(chunk, lease)
+  local length = length_of(chunk)
+  redis.call('HDEL', K.leases, chunk)
+  redis.call('ZREM', K.expiry, chunk)
+  redis.call('HSET', K.out, lease.terminal, math.max(0, outstanding(lease.terminal) - length))
+  if lease.phase == 'l' then state.inflight = math.max(0, state.inflight - length) end
+end
+
+-- A lease ended without the chunk: somebody else gets it, unless a live member has it after all.
+local function give_back(chunk)
+  if state.root and not live_holder(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
+  returned_count = returned_count + 1
+end
+
+local function leave(terminal)
+  redis.call('SREM', K.live, terminal)
+  redis.call('HDEL', K.open, terminal)
+  for index, name in ipairs(live) do
+    if name == terminal then
+      table.remove(live, index)
+      break
+    end
+  end
+  for _, text in ipairs(redis.call('HKEYS', K.leases)) do
+    local chunk = tonumber(text)
+    local lease = lease_of(chunk)
+    if lease.terminal == terminal then
+      drop_lease(chunk, lease)
+      if lease.phase == 'l' then give_back(chunk) end
+    end
+  end
+  redis.call('HDEL', K.out, terminal)
+end
+
+-- Leases whose time is over, and members whose WebSocket is gone without anybody having said so.
+local function sweep()
+  for _, text in ipairs(redis.call('ZRANGEBYSCORE', K.expiry, '-inf', now)) do
+    local chunk = tonumber(text)
+    local lease = lease_of(chunk)
+    drop_lease(chunk, lease)
+    if lease.phase == 'l' then give_back(chunk) end
+  end
+  local gone = {}
+  for _, terminal in ipairs(live) do
+    if terminal ~= caller and redis.call('EXISTS', presence_key(terminal)) == 0 then gone[#gone + 1] = terminal end
+  end
+  for _, terminal in ipairs(gone) do leave(terminal) end
+end
+
+local function benched(terminal) return now < tonumber(redis.call('HGET', K.benched, terminal) or '0') end
+
+-- Whether somebody speaks who is no planned member.
+local function stranger() return caller ~= '' and redis.call('HEXISTS', K.members, caller) == 0 end
+
+-- Whoever speaks is there.
+local function join(terminal)
+  if not benched(terminal) and redis.call('SADD', K.live, terminal) == 1 then
+    live[#live + 1] = terminal
+    table.sort(live)
+  end
+end
+
+local function grant(chunk, terminal, kind)
+  local length = length_of(chunk)
+  local out = outstanding(terminal) + length
+  redis.call('HSET', K.out, terminal, out)
+  state.inflight = state.inflight + length
+  write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = kind, phase = 'l'}, now + LEASE_MS)
+  grants[#grants + 1] = {terminal = terminal, chunk = chunk, kind = kind}
+end
+
+-- The chunk to be given next: returned ones first. Never one that a live member holds or leases.
+local function take()
+  while true do
+    local chunk = tonumber(redis.call('ZRANGE', K.returned, 0, 0)[1])
+    if not chunk then break end
+    if not lease_of(chunk) and not live_holder(chunk) then return chunk end
+    redis.call('ZREM', K.returned, chunk)
+  end
+  while state.next < state.chunks do
+    if not lease_of(state.next) and not live_holder(state.next) then return state.next end
+    state.next = state.next + 1
+  end
+  return nil
+end
+
+-- Gives chunks to open credits, each to the terminal that is expected to have copied it to everybody first.
+local function allocate()
+  if not state.root or now < state.opens then return end
+  local candidates = {}
+  for _, terminal in ipairs(live) do
+    local open, at = string.match(redis.call('HGET', K.open, terminal) or '0 0', '^(%d+) (%d+)$')
+    if tonumber(open) > 0 and now - tonumber(at) <= CREDIT_LIFE_MS then
+      candidates[#candidates + 1] = {terminal = terminal, open = tonumber(open), at = at,
+        overhead = tonumber(redis.call('HGET', K.members, terminal)), out = outstanding(terminal)}
+    end
+  end
+  for _ = 1, GRANTS_MAX do
+    if #candidates == 0 then break end
+    local chunk = take()
+    if not chunk then break end
+    local length = length_of(chunk)
+    if inflight_max > 0 and state.inflight > 0 and state.inflight + length > inflight_max then break end
+    local best, least
+    for index, candidate in ipairs(candidates) do
+      local finish = candidate.overhead * (candidate.out + length)
+      if not best or finish < least then best, least = index, finish end
+    end
+    local chosen = candidates[best]
+    if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end
+    grant(chunk, chosen.terminal, 'f')
+    chosen.out, chosen.open = chosen.out + length, chosen.open - 1
+    redis.call('HSET', K.open, chosen.terminal, chosen.open .. ' ' .. chosen.at)
+    if chosen.open == 0 then table.remove(candidates, best) end
+  end
+end
+
+-- Tells the terminals of their grants in the same step in which they were made: a lease that nobody knows of would cost its chunk 15 seconds.
+local function announce()
+  local lists, order = {}, {}
+  for _, given in ipairs(grants) do
+    local key = given.terminal .. ' ' .. given.kind
+    if not lists[key] then
+      lists[key] = {}
+      order[#order + 1] = {key = key, terminal = given.terminal, kind = given.kind}
+    end
+    table.insert(lists[key], whole(given.chunk))
+  end
+  for _, entry in ipairs(order) do
+    push(entry.terminal, string.format('{"type":"grant","swarm_id":"%s","kind":"%s","chunks":[%s],"expires_at":%s}', state.swarm,
+      entry.kind == 'f' and 'first_copy' or 'repair', table.concat(lists[entry.key], ','), whole(now + LEASE_MS)))
+  end
+end
+
+-- Builds the table from what the members have told after a loss.
+local function finish_rebuild()
+  local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep')
+  local chunks, root = tonumber(r[2]), r[3] == '1'
+  redis.call('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0)
+  for _, terminal in ipairs(redis.call('SMEMBERS', K.answered)) do
+    redis.call('SADD', K.live, terminal)
+    redis.call('BITOP', 'OR', K.union, K.union, held_key(terminal))
+  end
+  if not load() then return false end
+  redis.call('BITOP', 'OR', K.sent, K.union)
+  redis.call('BITOP', 'OR', swarm_key('sent'), swarm_key('sent'), K.union)
+  local claims = redis.call('HGETALL', K.claims)
+  for index = 1, #claims, 2 do
+    local chunk, terminal = tonumber(claims[index]), claims[index + 1]
+    if not live_holder(chunk) then
+      local out = outstanding(terminal) + length_of(chunk)
+      redis.call('HSET', K.out, terminal, out)
+      state.inflight = state.inflight + length_of(chunk)
+      write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = 'f', phase = 'l'}, now + LEASE_MS)
+    end
+    if root and chunk >= state.next then state.next = chunk + 1 end
+  end
+  if root then
+    local bytes = redis.call('GET', K.union) or ''
+    local last = #bytes
+    while last > 0 and string.byte(bytes, last) == 0 do last = last - 1 end
+    for chunk = math.min(8 * last, chunks) - 1, state.next, -1 do
+      if redis.call('GETBIT', K.union, bit_of(chunk)) == 1 then
+        state.next = chunk + 1
+        break
+      end
+    end
+    for chunk = 0, state.next - 1 do
+      if redis.call('GETBIT', K.union, bit_of(chunk)) == 0 and not lease_of(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
+    end
+  end
+  redis.call('DEL', K.rebuild, K.answered, K.claims, K.union)
+  return true
+end
+
+-- 'ready' with the table loaded, 'rebuilding' while members are being asked, 'lost' if nobody has begun to.
+local function open_table()
+  if load() then return 'ready' end
+  local until_ms = tonumber(redis.call('HGET', K.rebuild, 'until'))
+  if not until_ms then return 'lost' end
+  local silent, connected = 0, 0
+  for _, terminal in ipairs(redis.call('HKEYS', K.members)) do
+    if redis.call('SISMEMBER', K.answered, terminal) == 0 then
+      silent = silent + 1
+      connected = connected + redis.call('EXISTS', presence_key(terminal))
+    end
+  end
+  -- Whoever is connected is waited for a little longer: what it holds must not be given again.
+  if (silent > 0 and now < until_ms) or (connected > 0 and now < until_ms + ANSWER_MS) then return 'rebuilding' end
+  return finish_rebuild() and 'ready' or 'lost'
+end
+
+-- The answer of every group script: {state, how many leases came back, grants as {terminal, chunk, kind, …}, what else the script says}.
+local function answer(word, rest)
+  local list = {}
+  if word == 'ready' then
+    save()
+    announce()
+    for _, given in ipairs(grants) do
+      list[#list + 1] = given.terminal
+      list[#list + 1] = whole(given.chunk)
+      list[#list + 1] = given.kind
+    end
+  end
+  return {word, returned_count, list, rest or {}}
+end

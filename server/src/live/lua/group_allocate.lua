@@ -1,0 +1,15 @@
+-- The terminal that speaks, if any, is there (ARGV[7]: its credits, '' if it does not say); then chunks are given to open credits.
+local word = open_table()
+if word ~= 'ready' then return answer(word) end
+if stranger() then return answer('stranger') end
+sweep()
+if caller ~= '' then
+  join(caller)
+  if ARGV[7] == '0' then
+    redis.call('HDEL', K.open, caller)
+  elseif ARGV[7] ~= '' then
+    redis.call('HSET', K.open, caller, ARGV[7] .. ' ' .. whole(now))
+  end
+end
+allocate()
+return answer('ready')

@@ -1,0 +1,340 @@
+//! The scripts against the model, and the promises of the lease table against both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use protocol::ws::{ChunkNotice, GrantKind};
+use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
+
+use super::super::group_model::{Model, Outcome};
+use super::*;
+
+const MEMBERS: u8 = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Credits { member: u8, open: u32 },
+    Join { member: u8 },
+    Allocate,
+    /// Notices for some of the chunks that the member leases, or (with `stray`) for any chunk.
+    Notices { member: u8, pick: Vec<u8>, done: bool, stray: bool },
+    Leave { member: u8, bench_ms: u16 },
+    /// The WebSocket is gone, and nobody says so.
+    Vanish { member: u8 },
+    Return { member: u8 },
+    Missing { member: u8, pick: Vec<u8>, receipted: bool, again: u32, first: u32 },
+    Fetch { member: u8, pick: u8 },
+    Wait { ms: u16 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let member = 0..MEMBERS;
+    let pick = prop::collection::vec(any::<u8>(), 1..6);
+    prop_oneof![
+        6 => (member.clone(), 0u32..6).prop_map(|(member, open)| Step::Credits { member, open }),
+        1 => member.clone().prop_map(|member| Step::Join { member }),
+        1 => Just(Step::Allocate),
+        6 => (member.clone(), pick.clone(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(|(member, pick, done, stray)| Step::Notices { member, pick, done, stray }),
+        1 => (member.clone(), prop_oneof![Just(0u16), 1u16..9000]).prop_map(|(member, bench_ms)| Step::Leave { member, bench_ms }),
+        1 => member.clone().prop_map(|member| Step::Vanish { member }),
+        2 => member.clone().prop_map(|member| Step::Return { member }),
+        2 => (member.clone(), pick, prop::bool::weighted(0.2), 0u32..3000, 0u32..3000)
+            .prop_map(|(member, pick, receipted, again, more)| Step::Missing { member, pick, receipted, again, first: again + more }),
+        1 => (member, any::<u8>()).prop_map(|(member, pick)| Step::Fetch { member, pick }),
+        5 => prop_oneof![3 => 1u16..700, 1 => 700u16..20_000].prop_map(|ms| Step::Wait { ms }),
+    ]
+}
+
+/// Both tables side by side.
+struct Pair<'a> {
+    fixture: &'a Fixture,
+    model: Model,
+    group: GroupId,
+    bench: Duration,
+}
+
+impl Pair<'_> {
+    async fn new(fixture: &Fixture, lengths: Vec<u32>, overheads: [u64; MEMBERS as usize], root: bool, in_flight_max: u64) -> Pair<'_> {
+        let members: Vec<(TerminalId, u64)> = (0..MEMBERS).map(terminal).zip(overheads).collect();
+        let group = GroupId::from_bytes([7; 16]);
+        let spec = GroupSpec {
+            group,
+            swarm: SwarmId::from_bytes([8; 16]),
+            root,
+            opens_at: at(500),
+            keep_until: OffsetDateTime::now_utc() + Duration::from_secs(600),
+            chunk_lengths: lengths.clone(),
+            members: members.clone(),
+        };
+        fixture.live.create_group(&spec, at(0)).await.unwrap();
+        let chunks = u32::try_from(lengths.len()).unwrap();
+        let model = Model {
+            lengths: lengths.into_iter().map(u64::from).collect(),
+            root,
+            opens: crate::clock::to_timestamp_ms(at(500)).0,
+            in_flight_max,
+            members: members.into_iter().collect(),
+            next: if root { 0 } else { chunks },
+            now: crate::clock::to_timestamp_ms(at(0)).0,
+            ..Model::default()
+        };
+        let mut pair = Pair { fixture, model, group, bench: Duration::ZERO };
+        for member in 0..MEMBERS {
+            pair.present(member, true).await;
+        }
+        pair
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::from_millis(self.model.now)
+    }
+
+    fn from(&self, member: u8) -> Sender {
+        Sender { group: self.group, terminal: terminal(member), in_flight_max: Bytes(self.model.in_flight_max) }
+    }
+
+    async fn present(&mut self, member: u8, present: bool) {
+        self.fixture.set_present(terminal(member), present).await;
+        if present { self.model.present.insert(terminal(member)) } else { self.model.present.remove(&terminal(member)) };
+    }
+
+    /// Whether a first copy may be given now: nobody live holds or leases the chunk. Looked up before the call, with those whom the call itself
+    /// finds gone taken away by the model's own rule afterwards.
+    fn check_first_copies(&self, before: &BTreeSet<u32>, outcome: &Outcome) {
+        for grant in outcome.1.iter().filter(|grant| grant.kind == GrantKind::FirstCopy) {
+            assert!(!self.model.live_holder(grant.chunk, None), "chunk {} was given although a live member holds it", grant.chunk);
+            assert_eq!(self.model.leases[&grant.chunk].terminal, grant.terminal);
+            assert!(!before.contains(&grant.chunk), "chunk {} was given while another member leased it", grant.chunk);
+        }
+        let mut chunks: Vec<u32> = outcome.1.iter().map(|grant| grant.chunk).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        assert_eq!(chunks.len(), outcome.1.len(), "a chunk was given twice in one step");
+    }
+
+    /// Chunks under leases that hold beyond this step whatever happens in it: of members that are there, not expired.
+    fn firm_leases(&self, leaving: Option<TerminalId>, asking: Option<TerminalId>) -> BTreeSet<u32> {
+        let firm = |terminal: TerminalId| Some(terminal) != leaving && Some(terminal) != asking && self.model.present.contains(&terminal);
+        self.model
+            .leases
+            .iter()
+            .filter(|(_, lease)| firm(lease.terminal) && !lease.received && !lease.is_over(self.model.now))
+            .map(|(&chunk, _)| chunk)
+            .collect()
+    }
+
+    async fn step(&mut self, step: &Step) {
+        let (live, now) = (&self.fixture.live, self.now());
+        match step {
+            Step::Credits { member, open } => {
+                let firm = self.firm_leases(None, Some(terminal(*member)));
+                let real = ready(live.credits(self.from(*member), *open, now).await);
+                let model = self.model.credits(terminal(*member), Some(*open));
+                self.check_first_copies(&firm, &model);
+                assert_eq!((real.returned, real.granted), model);
+            }
+            Step::Join { member } => {
+                let real = ready(live.join(self.from(*member), now).await);
+                assert_eq!((real.returned, real.granted), self.model.credits(terminal(*member), None));
+            }
+            Step::Allocate => {
+                let firm = self.firm_leases(None, None);
+                let real = ready(live.allocate(self.group, Bytes(self.model.in_flight_max), now).await);
+                let model = self.model.allocate();
+                self.check_first_copies(&firm, &model);
+                assert_eq!((real.returned, real.granted), model);
+            }
+            Step::Notices { member, pick, done, stray } => self.notices(*member, pick, *done, *stray).await,
+            Step::Leave { member, bench_ms } => {
+                let firm = self.firm_leases(Some(terminal(*member)), None);
+                let bench = Duration::from_millis(u64::from(*bench_ms));
+                let real = ready(live.leave(self.from(*member), bench, now).await);
+                let model = self.model.leave(terminal(*member), u64::from(*bench_ms));
+                self.check_first_copies(&firm, &model);
+                assert_eq!((real.returned, real.granted), model);
+                self.bench = self.bench.max(bench);
+            }
+            Step::Vanish { member } => self.present(*member, false).await,
+            Step::Return { member } => self.present(*member, true).await,
+            Step::Missing { member, pick, receipted, again, first } => self.missing(*member, pick, *receipted, (*again, *first)).await,
+            Step::Fetch { member, pick } => {
+                let chunk = u32::from(*pick) % u32::try_from(self.model.lengths.len()).unwrap();
+                let Table::Ready(real) = live.fetch(self.from(*member), chunk, now).await.unwrap() else { panic!("the table is gone") };
+                assert_eq!(real != FetchRight::None, self.model.fetch(terminal(*member), chunk));
+            }
+            Step::Wait { ms } => self.model.now += u64::from(*ms),
+        }
+    }
+
+    async fn notices(&mut self, member: u8, pick: &[u8], done: bool, stray: bool) {
+        let leased: Vec<u32> =
+            self.model.leases.iter().filter(|(_, lease)| lease.terminal == terminal(member)).map(|(&chunk, _)| chunk).collect();
+        let count = u32::try_from(self.model.lengths.len()).unwrap();
+        let chunk_of = |pick: u8| {
+            if stray { Some(u32::from(pick) % count) } else { (!leased.is_empty()).then(|| leased[usize::from(pick) % leased.len()]) }
+        };
+        let mut notices: Vec<(u32, Option<u64>)> = pick
+            .iter()
+            .filter_map(|&pick| Some((chunk_of(pick)?, done.then(|| self.model.now.saturating_add(40).saturating_sub(u64::from(pick))))))
+            .collect();
+        notices.sort_unstable();
+        notices.dedup_by_key(|notice| notice.0);
+        let sent: Vec<ChunkNotice> = notices
+            .iter()
+            .map(|&(chunk, done)| ChunkNotice { chunk, received_at: TimestampMs(self.model.now), copies_done_at: done.map(TimestampMs) })
+            .collect();
+        let firm = self.firm_leases(None, Some(terminal(member)));
+        let real = ready(self.fixture.live.notices(self.from(member), &sent, self.now()).await);
+        let (model, samples) = self.model.notices(terminal(member), &notices);
+        self.check_first_copies(&firm, &model);
+        assert_eq!((real.returned, real.granted), model);
+        assert_eq!(real.outcome, samples);
+    }
+
+    async fn missing(&mut self, member: u8, pick: &[u8], receipted: bool, (again, first): (u32, u32)) {
+        let count = u32::try_from(self.model.lengths.len()).unwrap();
+        let wanted: BTreeMap<u32, bool> = pick.iter().map(|&pick| (u32::from(pick) % count, receipted && pick % 2 == 0)).collect();
+        let affordable = Affordable { again: Bytes(again.into()), first: Bytes(first.into()) };
+        let real = ready(self.fixture.live.missing(self.from(member), affordable, &wanted, self.now()).await);
+        let (model, elsewhere, unaffordable) = self.model.missing(terminal(member), again.into(), first.into(), &wanted);
+        assert_eq!((real.returned, real.granted), model);
+        assert_eq!(real.outcome, Missing { elsewhere, unaffordable });
+    }
+
+    /// Everybody is there, asks, and receives what it is given: each chunk must get to somebody.
+    async fn drain(&mut self) {
+        self.model.now += u64::try_from(self.bench.as_millis()).unwrap();
+        for member in 0..MEMBERS {
+            self.present(member, true).await;
+        }
+        for _ in 0..2 * self.model.lengths.len() + 40 {
+            for member in 0..MEMBERS {
+                self.step(&Step::Credits { member, open: 4 }).await;
+                self.step(&Step::Notices { member, pick: (0..=7).collect(), done: true, stray: false }).await;
+            }
+            let count = u32::try_from(self.model.lengths.len()).unwrap();
+            if (0..count).all(|chunk| self.model.next > chunk && !self.model.returned.contains(&chunk)) && self.model.leases.is_empty() {
+                return;
+            }
+            self.model.now += 100;
+        }
+        panic!("not every chunk was given: {:?}", self.model);
+    }
+}
+
+fn ready<T>(table: Result<Table<GroupAnswer<T>>, LiveError>) -> GroupAnswer<T> {
+    match table.unwrap() {
+        Table::Ready(answer) => answer,
+        Table::Rebuilding | Table::Lost | Table::Stranger => panic!("the table is not ready"),
+    }
+}
+
+#[test]
+fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let histories = (
+        prop::collection::vec(1u32..1200, 1..40),
+        [1u64..5000, 1u64..5000, 1u64..5000, 1u64..5000],
+        prop::bool::weighted(0.9),
+        prop_oneof![Just(0u64), 800u64..6000],
+        prop::collection::vec(step(), 1..90),
+    );
+    let mut runner = TestRunner::new(ProptestConfig { cases: 150, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() });
+    let outcome = runner.run(&histories, |(lengths, overheads, root, in_flight_max, steps)| {
+        runtime.block_on(async {
+            let fixture = Fixture::new().await;
+            let mut pair = Pair::new(&fixture, lengths, overheads, root, in_flight_max).await;
+            for step in &steps {
+                pair.step(step).await;
+            }
+            if root {
+                pair.drain().await;
+            }
+            fixture.lose_everything().await;
+        });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_came_back_is_given_before_a_new_one_and_to_the_member_that_finishes_first() {
+    let fixture = Fixture::new().await;
+    let mut pair = Pair::new(&fixture, vec![1000; 10], [100, 10, 40, 1], true, 0).await;
+    pair.model.now += 1000;
+    pair.step(&Step::Credits { member: 0, open: 2 }).await;
+    pair.step(&Step::Leave { member: 0, bench_ms: 0 }).await;
+    let answer = ready(fixture.live.credits(pair.from(2), 1, pair.now()).await);
+    assert_eq!(answer.granted, [Grant { terminal: terminal(2), chunk: 0, kind: GrantKind::FirstCopy }]);
+    // Chunk 1 is left over from member 0. Members 1 (10 ns) and 2 (40 ns) both have room, 2 already owes 1000 bytes.
+    let answer = ready(fixture.live.credits(pair.from(1), 3, pair.now()).await);
+    let chunks: Vec<u32> = answer.granted.iter().map(|grant| grant.chunk).collect();
+    assert_eq!(chunks, [1, 2, 3]);
+    assert!(answer.granted.iter().all(|grant| grant.terminal == terminal(1)));
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn nothing_is_given_before_the_wave_opens_and_what_was_asked_for_is_given_at_that_moment() {
+    let fixture = Fixture::new().await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    assert!(ready(fixture.live.credits(pair.from(0), 2, at(499)).await).granted.is_empty());
+    let given = ready(fixture.live.allocate(pair.group, Bytes(0), at(500)).await).granted;
+    assert_eq!(given.iter().map(|grant| grant.chunk).collect::<Vec<_>>(), [0, 1]);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_given_nothing_and_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    assert_eq!(fixture.live.credits(pair.from(99), 4, at(1000)).await.unwrap(), Table::Stranger);
+    assert_eq!(fixture.live.notices(pair.from(99), &[], at(1000)).await.unwrap(), Table::Stranger);
+    assert_eq!(ready(fixture.live.credits(pair.from(0), 4, at(1000)).await).granted.len(), 4);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn the_origin_counts_the_first_sending_of_a_chunk_as_a_first_copy_and_every_other_as_a_repair() {
+    let fixture = Fixture::new().await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let (live, now) = (&fixture.live, at(1000));
+    ready(live.credits(pair.from(0), 1, now).await);
+    assert_eq!(live.fetch(pair.from(1), 0, now).await.unwrap(), Table::Ready(FetchRight::None));
+    let Table::Ready(FetchRight::Granted { budget: Budget::First, marks }) = live.fetch(pair.from(0), 0, now).await.unwrap() else {
+        panic!("the first sending is no first copy")
+    };
+    // Refused by the budget: the next try is the first one again.
+    live.unfetch(pair.from(0), 0, &marks, now).await.unwrap();
+    let first = live.fetch(pair.from(0), 0, now).await.unwrap();
+    assert!(matches!(first, Table::Ready(FetchRight::Granted { budget: Budget::First, .. })));
+    let again = live.fetch(pair.from(0), 0, now).await.unwrap();
+    assert!(matches!(again, Table::Ready(FetchRight::Granted { budget: Budget::Repair, .. })));
+    // Received: the lease is over.
+    let notice = ChunkNotice { chunk: 0, received_at: TimestampMs(0), copies_done_at: None };
+    ready(live.notices(pair.from(0), &[notice], now).await);
+    assert_eq!(live.fetch(pair.from(0), 0, now).await.unwrap(), Table::Ready(FetchRight::None));
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_grant_is_pushed_in_the_step_that_makes_it() {
+    let fixture = Fixture::new().await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    fixture.set_present(terminal(0), false).await;
+    let attached = fixture.live.attach(terminal(0), "t", at(1000)).await.unwrap();
+    ready(fixture.live.credits(pair.from(0), 2, at(1000)).await);
+    let Pushes::Next(pushes) = fixture.live.pushes(terminal(0), "t", attached.end, at(1000)).await.unwrap() else { panic!("no pushes") };
+    let expires_at = crate::clock::to_timestamp_ms(at(16_000));
+    let grant = protocol::ws::PushMessage::Grant {
+        swarm_id: SwarmId::from_bytes([8; 16]),
+        kind: GrantKind::FirstCopy,
+        chunks: vec![0, 1],
+        expires_at,
+    };
+    assert_eq!(pushes.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), [grant]);
+    fixture.lose_everything().await;
+}

@@ -1,0 +1,162 @@
+//! A lost table is built again from what the members tell.
+
+use std::collections::BTreeMap;
+
+use protocol::bitmap::{ChunkSet, SEGMENT_BYTES};
+use protocol::ws::{GrantKind, PushMessage};
+use protocol::{Bytes, GroupId, SwarmId};
+
+use super::*;
+
+const SWARM: SwarmId = SwarmId::from_bytes([8; 16]);
+
+fn spec(chunks: usize, root: bool) -> GroupSpec {
+    GroupSpec {
+        group: GroupId::from_bytes([7; 16]),
+        swarm: SWARM,
+        root,
+        opens_at: at(0),
+        keep_until: OffsetDateTime::now_utc() + Duration::from_secs(600),
+        chunk_lengths: vec![1000; chunks],
+        members: (0..3).map(|member| (terminal(member), 10)).collect(),
+    }
+}
+
+fn from(member: u8) -> Sender {
+    Sender { group: GroupId::from_bytes([7; 16]), terminal: terminal(member), in_flight_max: Bytes(0) }
+}
+
+fn bitmap(chunks: &[u32]) -> [u8; SEGMENT_BYTES] {
+    chunks.iter().copied().collect::<ChunkSet>().segment(0)
+}
+
+/// The chunks given by a call on a ready table.
+fn given<T>(table: Result<Table<GroupAnswer<T>>, LiveError>) -> Vec<(protocol::TerminalId, u32)> {
+    match table.unwrap() {
+        Table::Ready(answer) => answer.granted.into_iter().map(|grant| (grant.terminal, grant.chunk)).collect(),
+        Table::Rebuilding | Table::Lost | Table::Stranger => panic!("the table is not ready"),
+    }
+}
+
+async fn tell(live: &Live, member: u8, chunks: &[u32], leases: &[u32], ms: u64) -> Table<GroupAnswer<()>> {
+    live.holdings(from(member), &Holdings { segment: 0, bitmap: &bitmap(chunks), last: true, leases }, at(ms)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_rebuilt_table_gives_holes_first_and_nothing_that_a_member_holds_or_leases() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    assert_eq!(live.credits(from(0), 3, at(0)).await.unwrap(), Table::Lost);
+    live.rebuild_group(&spec(12, true), at(0)).await.unwrap();
+    assert_eq!(live.credits(from(0), 3, at(1)).await.unwrap(), Table::Rebuilding);
+    assert_eq!(tell(live, 0, &[0, 1, 6], &[2], 10).await, Table::Rebuilding);
+    assert_eq!(tell(live, 1, &[0, 3], &[8], 11).await, Table::Rebuilding);
+    assert!(matches!(tell(live, 2, &[], &[], 12).await, Table::Ready(_)), "everybody has answered");
+    for member in 0..3 {
+        fixture.set_present(terminal(member), true).await;
+    }
+    let chunks = given(live.credits(from(2), 20, at(20)).await).into_iter().map(|(_, chunk)| chunk).collect::<Vec<_>>();
+    assert_eq!(chunks, [4, 5, 7, 9, 10, 11]);
+    // The leases told are leases again.
+    assert!(matches!(live.fetch(from(0), 2, at(21)).await.unwrap(), Table::Ready(FetchRight::Granted { budget: Budget::First, .. })));
+    assert_eq!(live.fetch(from(0), 8, at(21)).await.unwrap(), Table::Ready(FetchRight::None));
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn members_that_are_away_are_waited_for_a_second_and_connected_ones_longer() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.rebuild_group(&spec(4, true), at(0)).await.unwrap();
+    for member in 0..2 {
+        fixture.set_present(terminal(member), true).await;
+    }
+    tell(live, 0, &[0], &[], 10).await;
+    assert_eq!(live.credits(from(0), 1, at(999)).await.unwrap(), Table::Rebuilding);
+    assert_eq!(live.credits(from(0), 1, at(1_500)).await.unwrap(), Table::Rebuilding, "member 1 is connected and has not answered");
+    tell(live, 1, &[1], &[], 1_600).await;
+    assert_eq!(given(live.credits(from(0), 1, at(1_601)).await), [(terminal(0), 2)], "member 2 is away");
+    // It comes back with a chunk that was not given yet, and with one that was.
+    fixture.set_present(terminal(2), true).await;
+    assert_eq!(given(Ok(tell(live, 2, &[2, 3], &[], 1_700).await)), []);
+    assert_eq!(given(live.credits(from(0), 5, at(1_701)).await), []);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_member_that_never_answers_does_not_stop_the_group_for_ever() {
+    let fixture = Fixture::new().await;
+    fixture.live.rebuild_group(&spec(2, true), at(0)).await.unwrap();
+    fixture.set_present(terminal(1), true).await;
+    assert_eq!(fixture.live.credits(from(0), 1, at(4_999)).await.unwrap(), Table::Rebuilding);
+    assert_eq!(given(fixture.live.credits(from(0), 1, at(5_000)).await), [(terminal(0), 0)]);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn beginning_to_rebuild_asks_every_member_and_a_second_beginning_asks_nobody() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    let attached = live.attach(terminal(1), "t", at(0)).await.unwrap();
+    live.rebuild_group(&spec(4, true), at(0)).await.unwrap();
+    live.rebuild_group(&spec(4, true), at(1)).await.unwrap();
+    let Pushes::Next(pushes) = live.pushes(terminal(1), "t", attached.end, at(1)).await.unwrap() else { panic!("no pushes") };
+    let messages: Vec<PushMessage> = pushes.into_iter().map(|(_, message)| message).collect();
+    assert_eq!(messages, [PushMessage::ReportHoldings { swarm_id: SWARM }]);
+    for member in 0..3 {
+        tell(live, member, &[0, 1, 2, 3], &[], 2).await;
+    }
+    live.rebuild_group(&spec(4, true), at(3)).await.unwrap();
+    assert_eq!(given(live.credits(from(0), 4, at(4)).await), [], "the table that is there was left alone");
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn chunks_are_found_again_across_segments() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    let held: ChunkSet = (0..4_000).chain(4_100..8_200).collect();
+    live.rebuild_group(&spec(9_000, true), at(0)).await.unwrap();
+    for segment in 0..3 {
+        let holdings = Holdings { segment, bitmap: &held.segment(segment), last: segment == 2, leases: &[] };
+        live.holdings(from(0), &holdings, at(1)).await.unwrap();
+    }
+    tell(live, 1, &[], &[], 2).await;
+    tell(live, 2, &[], &[], 3).await;
+    fixture.set_present(terminal(0), true).await;
+    let chunks: Vec<u32> = given(live.credits(from(0), 102, at(4)).await).into_iter().map(|(_, chunk)| chunk).collect();
+    assert_eq!(chunks, (4_000..4_100).chain(8_200..8_202).collect::<Vec<_>>());
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_origin_does_not_feed_gives_repairs_only() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.create_group(&spec(4, false), at(0)).await.unwrap();
+    for member in 0..3 {
+        fixture.set_present(terminal(member), true).await;
+    }
+    assert_eq!(given(live.credits(from(0), 4, at(1)).await), []);
+    let Table::Ready(answer) = live.missing(from(0), Affordable { again: Bytes(0), first: Bytes(1_500) }, &BTreeMap::from([(0, false), (1, true), (2, false)]), at(2)).await.unwrap() else {
+        panic!("the table is not ready")
+    };
+    assert_eq!(answer.granted, [Grant { terminal: terminal(0), chunk: 0, kind: GrantKind::Repair }]);
+    assert_eq!(answer.outcome, Missing { elsewhere: vec![1], unaffordable: vec![2] });
+    assert!(matches!(live.fetch(from(0), 0, at(3)).await.unwrap(), Table::Ready(FetchRight::Granted { budget: Budget::First, .. })));
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_table_that_misses_a_part_counts_as_lost() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.create_group(&spec(4, true), at(0)).await.unwrap();
+    let mut delete = redis::cmd("DEL");
+    delete.arg(format!("{}:swarm:{SWARM}:lengths", fixture.namespace));
+    live.command::<u64>(delete).await.unwrap();
+    assert_eq!(live.credits(from(0), 1, at(1)).await.unwrap(), Table::Lost);
+    live.rebuild_group(&spec(4, true), at(2)).await.unwrap();
+    assert_eq!(live.credits(from(0), 1, at(3)).await.unwrap(), Table::Rebuilding);
+    fixture.lose_everything().await;
+}

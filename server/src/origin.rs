@@ -1,0 +1,10 @@
+//! The origin's side of the bytes: the store of chunks and manifests, and the way an upload gets into it.
+
+pub mod budget;
+pub mod chunks;
+pub mod cutter;
+mod manifests;
+pub mod pace;
+pub mod upload;
+
+pub use chunks::{ChunkStore, ChunkStoreError};

@@ -1,0 +1,200 @@
+//! This instance's part of the origin budgets: blocks reserved in Postgres and not sent yet, and what was sent and is not written down yet.
+//!
+//! A block is a thousandth of the budget, at least the longest chunk: few enough statements, and little enough to lose when an instance dies. What is
+//! left of a block goes back when the release has been quiet for [`QUIET_FOR`], so that another instance can use it, and at a stop.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::frame::CHUNK_MAX;
+use protocol::{Bytes, ReleaseId};
+use tokio::time::Instant;
+
+use crate::live::Affordable;
+use crate::store::budget::Purpose;
+use crate::store::{Store, StoreError};
+
+/// How often what was sent is written down: what a publisher sees is at most this old, and at most this much of it is lost when an instance dies.
+pub const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How long a release must be quiet before the rest of its blocks goes back.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+/// One block out of so many; see the module's description.
+const BLOCKS: u64 = 1_000;
+
+pub const SENT_BYTES: &str = "spillway_origin_payload_bytes_total";
+
+/// The accounts of all releases that this instance serves. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    store: Store,
+    runtime: tokio::runtime::Handle,
+    /// One per release with chunks being fetched here; it goes when the release is quiet.
+    accounts: Arc<Mutex<HashMap<ReleaseId, Arc<Account>>>>,
+}
+
+/// Whoever takes from an account waits for whoever is reserving a block for it, instead of reserving another one.
+#[derive(Debug)]
+struct Account {
+    release_id: ReleaseId,
+    inner: tokio::sync::Mutex<Reserved>,
+}
+
+#[derive(Debug)]
+struct Reserved {
+    first: u64,
+    repair: u64,
+    sent: u64,
+    /// The length of a block, known after the first reservation.
+    block: Option<u64>,
+    used_at: Instant,
+    /// Taken out of the table: whoever holds it must look again.
+    retired: bool,
+}
+
+impl Reserved {
+    fn left(&mut self, purpose: Purpose) -> &mut u64 {
+        match purpose {
+            Purpose::FirstCopy => &mut self.first,
+            Purpose::Repair => &mut self.repair,
+        }
+    }
+}
+
+impl Budgets {
+    pub fn new(store: Store, runtime: tokio::runtime::Handle) -> Self {
+        Self { store, runtime, accounts: Arc::default() }
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, HashMap<ReleaseId, Arc<Account>>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes `bytes` that are about to be sent; `false` if the budget does not have them. They count as sent, however much the client reads of them.
+    ///
+    /// # Errors
+    /// The database fails; nothing was taken.
+    pub async fn take(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<bool, StoreError> {
+        let budgets = self.clone();
+        // On a task of its own: a client that leaves in the middle must not take a reserved block with it.
+        let taken = self.runtime.spawn(async move { budgets.take_to_the_end(release_id, purpose, bytes).await });
+        taken.await.map_err(|error| StoreError::Invariant(format!("a reservation did not end: {error}")))?
+    }
+
+    /// What may still be sent here, as far as can be told without reserving it.
+    ///
+    /// # Errors
+    /// `not_found`, or the database fails.
+    pub async fn affordable(&self, release_id: ReleaseId) -> Result<Affordable, StoreError> {
+        let account = self.accounts().get(&release_id).cloned();
+        let (first, repair) = match account {
+            Some(account) => {
+                let reserved = account.inner.lock().await;
+                (reserved.first, reserved.repair)
+            }
+            None => (0, 0),
+        };
+        let budget = self.store.origin_budget(release_id).await?;
+        let of = |purpose, left: u64| Bytes(budget.room(purpose).0.saturating_add(left));
+        Ok(Affordable { again: of(Purpose::Repair, repair), first: of(Purpose::FirstCopy, first) })
+    }
+
+    async fn take_to_the_end(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<bool, StoreError> {
+        loop {
+            let account = Arc::clone(self.accounts().entry(release_id).or_insert_with(|| Arc::new(Account::new(release_id))));
+            let mut reserved = account.inner.lock().await;
+            if reserved.retired {
+                continue;
+            }
+            reserved.used_at = Instant::now();
+            if *reserved.left(purpose) < bytes.0 {
+                let block = match reserved.block {
+                    Some(block) => block,
+                    None => (self.store.origin_budget(release_id).await?.limit.0 / BLOCKS).max(u64::from(CHUNK_MAX)),
+                };
+                reserved.block = Some(block);
+                let need = bytes.0 - *reserved.left(purpose);
+                let more = self.store.reserve_origin_bytes(release_id, purpose, Bytes(need), Bytes(block)).await?;
+                *reserved.left(purpose) += more.0;
+            }
+            if *reserved.left(purpose) < bytes.0 {
+                return Ok(false);
+            }
+            *reserved.left(purpose) -= bytes.0;
+            reserved.sent += bytes.0;
+            metrics::counter!(SENT_BYTES).increment(bytes.0);
+            return Ok(true);
+        }
+    }
+
+    /// Writes down what was sent, and gives back the rest of quiet releases' blocks.
+    ///
+    /// # Errors
+    /// The database fails; what was not written is written the next time.
+    pub async fn write(&self) -> Result<(), StoreError> {
+        self.write_if(|reserved| reserved.used_at.elapsed() >= QUIET_FOR).await
+    }
+
+    /// Writes everything down and gives everything back: this instance stops.
+    ///
+    /// # Errors
+    /// The database fails: what is left counts as spent.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.write_if(|_| true).await
+    }
+
+    async fn write_if(&self, over: impl Fn(&Reserved) -> bool) -> Result<(), StoreError> {
+        let accounts: Vec<Arc<Account>> = self.accounts().values().cloned().collect();
+        for account in accounts {
+            let mut reserved = account.inner.lock().await;
+            if reserved.sent > 0 {
+                self.store.add_origin_sent(&[(account.release_id, Bytes(reserved.sent))]).await?;
+                reserved.sent = 0;
+            }
+            if over(&reserved) {
+                reserved.retired = true;
+                self.accounts().remove(&account.release_id);
+                if reserved.first + reserved.repair > 0 {
+                    // Once only: if the answer is lost, the bytes count as spent rather than being given back twice.
+                    self.store.return_origin_bytes(account.release_id, Bytes(reserved.first), Bytes(reserved.repair)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was sent for one release, so that its last figures are right.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn write_release(&self, release_id: ReleaseId) -> Result<(), StoreError> {
+        let Some(account) = self.accounts().get(&release_id).cloned() else { return Ok(()) };
+        let mut reserved = account.inner.lock().await;
+        if reserved.sent > 0 {
+            self.store.add_origin_sent(&[(release_id, Bytes(reserved.sent))]).await?;
+            reserved.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes about once a second until told to stop, then gives everything back.
+    pub async fn keep_written(self, mut stopping: tokio::sync::watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(WRITE_EVERY);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+            if let Err(error) = self.write().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "what the origin sent could not be written; it is tried again");
+            }
+        }
+    }
+}
+
+impl Account {
+    fn new(release_id: ReleaseId) -> Self {
+        let inner = Reserved { first: 0, repair: 0, sent: 0, block: None, used_at: Instant::now(), retired: false };
+        Self { release_id, inner: tokio::sync::Mutex::new(inner) }
+    }
+}

@@ -1,0 +1,35 @@
+//! How results become HTTP answers.
+
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use protocol::rest::Application;
+use serde::Serialize;
+
+use super::input::headers::etag;
+use crate::error::ApiError;
+use crate::store::idempotency::Answer;
+
+/// 201 with the place of what was made.
+pub(super) fn created(location: String, body: impl Serialize) -> HttpResponse {
+    HttpResponse::Created().insert_header((header::LOCATION, location)).json(body)
+}
+
+/// The answer to a request that runs once; a repeat says so.
+pub(super) fn once(answer: &Answer) -> Result<HttpResponse, ApiError> {
+    let status = StatusCode::from_u16(answer.status).map_err(ApiError::internal)?;
+    let mut response = HttpResponse::build(status);
+    if answer.replayed {
+        response.insert_header(("Idempotency-Replayed", "true"));
+    }
+    Ok(response.json(&answer.body))
+}
+
+/// Like [`once`], with the tag of the application's version.
+pub(super) fn once_application(answer: &Answer) -> Result<HttpResponse, ApiError> {
+    let application: Application = answer.read()?;
+    let mut response = once(answer)?;
+    let (name, tag) = etag(application.version);
+    let tag = tag.parse().map_err(|_| ApiError::internal("an entity tag is no header"))?;
+    response.headers_mut().insert(header::HeaderName::from_static(name), tag);
+    Ok(response)
+}

@@ -1,0 +1,86 @@
+//! `/v1/releases`: scheduled distributions, and what became of them.
+
+use actix_web::{HttpResponse, web};
+use protocol::ReleaseId;
+use protocol::rest::{Delivery, NewRelease, Page, Release, Role};
+
+use super::answers::once;
+use super::contents::viewer;
+use super::input::query::{PagingParameters, cursor_fault};
+use super::input::{Body, IdempotencyKey, Paging};
+use super::refusals::{Conflict, NotFound, Unprocessable};
+use crate::app::releases;
+use crate::auth::{Caller, Publisher};
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::store::lifecycle::CancelledBy;
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/v1/releases").route(web::post().to(create)).route(web::get().to(list)))
+        .service(web::resource("/v1/releases/{id}").route(web::get().to(get)))
+        .service(web::resource("/v1/releases/{id}/cancel").route(web::post().to(cancel)))
+        .service(web::resource("/v1/releases/{id}/deliveries").route(web::get().to(deliveries)));
+}
+
+/// Schedule a release of an own content. Publishers only.
+#[utoipa::path(post, path = "/v1/releases", tag = "releases", operation_id = "create_release",
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")), request_body = NewRelease,
+    responses((status = 201, description = "Scheduled.", body = Release), NotFound, Conflict, Unprocessable))]
+pub async fn create(
+    state: web::Data<AppState>,
+    publisher: Publisher,
+    key: IdempotencyKey,
+    body: Body<NewRelease>,
+) -> Result<HttpResponse, ApiError> {
+    let request = key.of(publisher.user_id, &body.0)?;
+    once(&releases::schedule(&state, body.0, request, clock::now()).await?)
+}
+
+/// All releases, oldest first.
+#[utoipa::path(get, path = "/v1/releases", tag = "releases", operation_id = "list_releases", params(PagingParameters),
+    responses((status = 200, description = "A page of releases.", body = Page<Release>)))]
+pub async fn list(state: web::Data<AppState>, _: Caller, paging: Paging) -> Result<HttpResponse, ApiError> {
+    let page = state.store.releases(&paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// One release.
+#[utoipa::path(get, path = "/v1/releases/{id}", tag = "releases", operation_id = "get_release", params(("id" = ReleaseId, Path)),
+    responses((status = 200, description = "The release.", body = Release), NotFound))]
+pub async fn get(state: web::Data<AppState>, _: Caller, id: web::Path<ReleaseId>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(state.store.release(*id).await?))
+}
+
+/// Cancel an own release before its start; every hold is released. Operators may cancel any.
+#[utoipa::path(post, path = "/v1/releases/{id}/cancel", tag = "releases", operation_id = "cancel_release",
+    params(("id" = ReleaseId, Path), ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
+    responses((status = 200, description = "Cancelled.", body = Release), NotFound, Conflict, Unprocessable))]
+pub async fn cancel(
+    state: web::Data<AppState>,
+    publisher: Publisher,
+    id: web::Path<ReleaseId>,
+    key: IdempotencyKey,
+) -> Result<HttpResponse, ApiError> {
+    let by = match publisher.role {
+        Role::Operator => CancelledBy::Operator,
+        Role::User | Role::Publisher => CancelledBy::Publisher(publisher.user_id),
+    };
+    let request = key.of(publisher.user_id, &())?;
+    once(&releases::cancel(&state, *id, by, request, clock::now()).await?)
+}
+
+/// The deliveries of a release, oldest first: all for its publisher and for operators, else the caller's own.
+#[utoipa::path(get, path = "/v1/releases/{id}/deliveries", tag = "releases", operation_id = "list_deliveries",
+    params(("id" = ReleaseId, Path), PagingParameters),
+    responses((status = 200, description = "A page of deliveries.", body = Page<Delivery>), NotFound))]
+pub async fn deliveries(
+    state: web::Data<AppState>,
+    caller: Caller,
+    id: web::Path<ReleaseId>,
+    paging: Paging,
+) -> Result<HttpResponse, ApiError> {
+    let page = releases::deliveries(&state, *id, viewer(caller), &paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
+}

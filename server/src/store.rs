@@ -1,0 +1,199 @@
+//! Everything that must never be lost, in Postgres. This folder is the only place that knows sqlx.
+//!
+//! A method that changes money takes an [`idempotency::Idempotency`] or is exactly-once by its nature (closing, settling), runs in one transaction
+//! and must not be cancelled half-way: a handler whose client may leave runs it on a task of its own.
+//!
+//! **Lock order**, the same in every transaction, so that none waits for another in a circle:
+//! 1. the advisory lock of the idempotency key,
+//! 2. the release row (`FOR SHARE` by whoever only needs it to stay as it is, `FOR UPDATE` by whoever changes its state),
+//! 3. application and delivery rows in the order of their ids,
+//! 4. the voucher row,
+//! 5. wallet rows in the order of their owners' ids (the order of [`rules::ledger::AccountRef`]); then entries and holds on them.
+//!
+//! Publishers, the platform and the vouchers issued are never locked: their accounts only grow.
+
+pub mod applications;
+pub mod budget;
+pub mod clearing;
+pub mod contents;
+pub mod conversions;
+pub mod deliveries;
+pub mod due_work;
+pub mod idempotency;
+pub mod keys;
+pub mod ledger;
+pub mod lifecycle;
+pub mod page;
+pub mod plan;
+pub mod receipts;
+pub mod releases;
+pub mod scheduling;
+pub mod sessions;
+pub mod settlement;
+pub mod terminals;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+pub mod users;
+pub mod vouchers;
+pub mod wallets;
+
+use std::time::Duration;
+
+use protocol::{Amount, Currency, ErrorCode, Money};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use page::PageRequest;
+
+/// Connections per instance. Postgres allows 100 by default: room for several instances, tools, and the migrations of the next version.
+const CONNECTIONS_MAX: u32 = 20;
+/// How long a request waits for a connection before it is told to come back later.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ends a statement that has waited this long for somebody else's lock; every ordinary transaction holds its locks for milliseconds.
+const LOCK_TIMEOUT: &str = "15s";
+/// Ends a statement that runs away. Closing a large book lifts it for its own transaction.
+const STATEMENT_TIMEOUT: &str = "60s";
+/// Ends a transaction whose owner has died without closing its connection.
+const IDLE_TRANSACTION_TIMEOUT: &str = "60s";
+
+/// A transaction of this store. It rolls back when dropped.
+pub(crate) type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The named thing does not exist, or not for whoever asks.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// A rule of the service forbids it; nothing was changed.
+    #[error("refused: {code}")]
+    Refused { code: ErrorCode, detail: Option<String> },
+    /// A stored value or an argument breaks a rule that the code relies on: a defect, never the client's fault.
+    #[error("an invariant does not hold: {0}")]
+    Invariant(String),
+    #[error("the database refused or failed")]
+    Db(#[from] sqlx::Error),
+    #[error("the database could not be brought to this version")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl StoreError {
+    pub fn refused(code: ErrorCode) -> Self {
+        Self::Refused { code, detail: None }
+    }
+
+    /// A refusal with a sentence for people; it must hold no internals.
+    pub fn refused_because(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::Refused { code, detail: Some(detail.into()) }
+    }
+
+    /// The word that a client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::Refused { code, detail: _ } => *code,
+            Self::Db(error) if is_passing(error) => ErrorCode::Unavailable,
+            Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// The constraint that refused a write, if one did.
+    pub(crate) fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Db(sqlx::Error::Database(error)) => error.constraint(),
+            Self::NotFound(_) | Self::Refused { .. } | Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) => None,
+        }
+    }
+}
+
+/// Whether the same statement can succeed a moment later: the connection or the server went away, a lock was not to be had in time, or two
+/// transactions stood in each other's way.
+fn is_passing(error: &sqlx::Error) -> bool {
+    if let sqlx::Error::Database(error) = error {
+        // Classes of SQLSTATE: 08 connection, 40 rollback, 53 resources, 55P03 lock not available, 57 operator intervention and time limits.
+        return error.code().is_some_and(|code| code == "55P03" || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)));
+    }
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed)
+}
+
+/// The database of the service. Cheap to clone: all clones share one pool of connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    currency: Currency,
+}
+
+impl Store {
+    /// Opens the pool; the schema is left as it is, see [`Store::migrate`].
+    ///
+    /// # Errors
+    /// The address cannot be read or the database not be reached.
+    pub async fn connect(url: &str, currency: Currency) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse::<PgConnectOptions>()?.application_name("spillway-server").options([
+            ("lock_timeout", LOCK_TIMEOUT),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT),
+            ("timezone", "UTC"),
+        ]);
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT).connect_with(options).await?;
+        Ok(Self { pool, currency })
+    }
+
+    /// Brings the schema to this version, once however many instances start at the same time, and fixes the ledger's currency at the first start.
+    ///
+    /// # Errors
+    /// A migration fails, or the ledger was begun in another currency: its amounts must never be read as this one's.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        sqlx::migrate!("../migrations").run(&self.pool).await?;
+        sqlx::query("INSERT INTO ledger_currency (currency) VALUES ($1) ON CONFLICT DO NOTHING")
+            .bind(self.currency.as_str())
+            .execute(&self.pool)
+            .await?;
+        let begun_in: String = sqlx::query_scalar("SELECT currency FROM ledger_currency").fetch_one(&self.pool).await?;
+        if begun_in != self.currency.as_str() {
+            return Err(StoreError::Invariant(format!("the ledger is in {begun_in}, the service is set to {}", self.currency)));
+        }
+        Ok(())
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The one currency of the ledger.
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+
+    /// An amount as it stands in answers.
+    pub fn money(&self, amount: Amount) -> Money {
+        Money { amount, currency: self.currency }
+    }
+
+    /// The number of an amount that a client states.
+    ///
+    /// # Errors
+    /// `invalid_request` for another currency than the ledger's.
+    pub(crate) fn amount_of(&self, money: Money) -> Result<Amount, StoreError> {
+        if money.currency == self.currency {
+            return Ok(money.amount);
+        }
+        Err(StoreError::refused_because(ErrorCode::InvalidRequest, format!("amounts here are in {}, not in {}", self.currency, money.currency)))
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(self.pool.begin().await?)
+    }
+}

@@ -1,0 +1,311 @@
+//! The stored relay plan of a swarm, and what its members need to be told.
+
+use std::collections::BTreeMap;
+
+use protocol::rest::{DeliveryState, ReleaseState};
+use protocol::ws::Peer;
+use protocol::{Amount, BitsPerSecond, DeliveryId, EditionId, GroupId, PublicKey, ReleaseId, SwarmId, TerminalId, UserId};
+use rules::relay_plan::PlannedGroup;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::conversions::{amount, byte_array, integer, small, unsigned};
+use super::releases::state_of;
+use super::{Store, StoreError};
+
+/// What does not change about a swarm once its release exists, and its release's present state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwarmFacts {
+    pub swarm_id: SwarmId,
+    pub release_id: ReleaseId,
+    pub edition_id: EditionId,
+    pub state: ReleaseState,
+    pub starts_at: OffsetDateTime,
+    pub deadline_at: OffsetDateTime,
+    /// When each wave opens.
+    pub waves: Vec<OffsetDateTime>,
+}
+
+
+/// The stored groups of a swarm, in the order (wave, position), and the owners of all members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredPlan {
+    pub groups: Vec<PlannedGroup>,
+    pub owners: BTreeMap<TerminalId, UserId>,
+}
+
+/// A swarm that a terminal is a planned member of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    pub swarm_id: SwarmId,
+    /// How many groups the swarm's plan has: rises with each wave.
+    pub groups: u64,
+}
+
+/// Where a delivery stands, for the terminal that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryStanding {
+    pub swarm_id: SwarmId,
+    pub delivery_id: DeliveryId,
+    pub release_state: ReleaseState,
+    pub state: DeliveryState,
+    pub charged: Amount,
+    /// What the terminal was paid so far in the swarm as a relay.
+    pub earned: Amount,
+}
+
+#[derive(sqlx::FromRow)]
+struct MemberRow {
+    group_id: Uuid,
+    wave: i32,
+    position: i32,
+    parent_id: Option<Uuid>,
+    root: bool,
+    delivery_id: Uuid,
+    terminal_id: Uuid,
+    user_id: Uuid,
+    public_key: Vec<u8>,
+    up_bps: i64,
+}
+
+impl Store {
+    /// The swarms of a release, in its order.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn swarms_of(&self, release_id: ReleaseId) -> Result<Vec<SwarmId>, StoreError> {
+        let rows: Vec<Uuid> = sqlx::query_scalar("SELECT swarm_id FROM release_editions WHERE release_id = $1 ORDER BY position")
+            .bind(release_id.0)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(SwarmId).collect())
+    }
+
+    /// # Errors
+    /// `not_found`, or the database fails.
+    pub async fn swarm_facts(&self, swarm_id: SwarmId) -> Result<SwarmFacts, StoreError> {
+        let row: Option<(Uuid, Vec<u8>, String, OffsetDateTime, OffsetDateTime)> = sqlx::query_as(
+            "SELECT release_id, edition_id, state, starts_at, deadline_at FROM release_editions
+             JOIN releases ON releases.id = release_id WHERE swarm_id = $1",
+        )
+        .bind(swarm_id.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        let (release_id, edition_id, state, starts_at, deadline_at) = row.ok_or(StoreError::NotFound("swarm"))?;
+        let delays: Vec<i32> = sqlx::query_scalar("SELECT delay_s FROM release_ranks WHERE release_id = $1 ORDER BY rank")
+            .bind(release_id)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(SwarmFacts {
+            swarm_id,
+            release_id: ReleaseId(release_id),
+            edition_id: EditionId(byte_array(&edition_id)?),
+            state: state_of(&state)?,
+            starts_at,
+            deadline_at,
+            waves: delays.into_iter().map(|delay| starts_at + Duration::seconds(i64::from(delay))).collect(),
+        })
+    }
+
+    /// The winners of one rank whose deliveries are pending.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn wave_candidates(&self, swarm_id: SwarmId, wave: u32) -> Result<Vec<Peer>, StoreError> {
+        let rows: Vec<(Uuid, Uuid, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT deliveries.id, terminal_id, public_key, up_bps FROM deliveries JOIN terminals ON terminals.id = terminal_id
+             WHERE swarm_id = $1 AND rank = $2 AND state = 'pending' ORDER BY deliveries.id",
+        )
+        .bind(swarm_id.0)
+        .bind(integer(wave.saturating_add(1))?)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|(delivery_id, terminal_id, key, up)| peer_of(delivery_id, terminal_id, &key, up)).collect()
+    }
+
+    /// Whether some terminal of an earlier wave has verified a chunk.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn has_earlier_holder(&self, swarm_id: SwarmId, wave: u32) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM deliveries WHERE swarm_id = $1 AND rank <= $2 AND verified_chunks > 0)")
+            .bind(swarm_id.0)
+            .bind(integer(wave)?)
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// The plan of all waves so far.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn stored_plan(&self, swarm_id: SwarmId) -> Result<StoredPlan, StoreError> {
+        let rows: Vec<MemberRow> = sqlx::query_as(
+            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key, up_bps
+             FROM swarm_groups
+             JOIN swarm_group_members ON swarm_group_members.group_id = swarm_groups.id
+             JOIN deliveries ON deliveries.id = delivery_id
+             JOIN terminals ON terminals.id = terminal_id
+             WHERE swarm_groups.swarm_id = $1
+             ORDER BY wave, swarm_groups.position, swarm_group_members.position",
+        )
+        .bind(swarm_id.0)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut plan = StoredPlan::default();
+        for row in rows {
+            let peer = peer_of(row.delivery_id, row.terminal_id, &row.public_key, row.up_bps)?;
+            plan.owners.insert(peer.terminal_id, UserId(row.user_id));
+            match plan.groups.last_mut() {
+                Some(group) if group.id.0 == row.group_id => group.members.push(peer),
+                Some(_) | None => plan.groups.push(PlannedGroup {
+                    id: GroupId(row.group_id),
+                    wave: small(row.wave)?,
+                    position: small(row.position)?,
+                    parent: row.parent_id.map(GroupId),
+                    root: row.root,
+                    members: vec![peer],
+                }),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Stores the groups of a new wave; `false` if that wave was stored before, by whomever, and nothing was changed.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn store_wave(&self, swarm_id: SwarmId, wave: u32, groups: &[PlannedGroup]) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        // Two instances that plan the same wave stand in line here.
+        sqlx::query("SELECT FROM release_editions WHERE swarm_id = $1 FOR UPDATE").bind(swarm_id.0).execute(&mut *tx).await?;
+        let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM swarm_groups WHERE swarm_id = $1 AND wave >= $2)")
+            .bind(swarm_id.0)
+            .bind(integer(wave)?)
+            .fetch_one(&mut *tx)
+            .await?;
+        if known {
+            return Ok(false);
+        }
+        for group in groups {
+            sqlx::query("INSERT INTO swarm_groups (id, swarm_id, wave, position, parent_id, root) VALUES ($1, $2, $3, $4, $5, $6)")
+                .bind(group.id.0)
+                .bind(swarm_id.0)
+                .bind(integer(group.wave)?)
+                .bind(integer(group.position)?)
+                .bind(group.parent.map(|parent| parent.0))
+                .bind(group.root)
+                .execute(&mut *tx)
+                .await?;
+            let deliveries: Vec<Uuid> = group.members.iter().map(|member| member.delivery_id.0).collect();
+            sqlx::query(
+                "INSERT INTO swarm_group_members (delivery_id, group_id, position)
+                 SELECT delivery_id, $2, (position - 1)::integer FROM unnest($1::uuid[]) WITH ORDINALITY AS member (delivery_id, position)",
+            )
+            .bind(deliveries)
+            .bind(group.id.0)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The swarms that are planned or running with this terminal in them.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn memberships_of(&self, terminal: TerminalId) -> Result<Vec<Membership>, StoreError> {
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+            "SELECT deliveries.swarm_id, (SELECT count(*) FROM swarm_groups WHERE swarm_groups.swarm_id = deliveries.swarm_id)
+             FROM deliveries
+             JOIN swarm_group_members ON swarm_group_members.delivery_id = deliveries.id
+             JOIN releases ON releases.id = deliveries.release_id
+             WHERE terminal_id = $1 AND releases.state IN ('closed', 'live')
+             ORDER BY deliveries.id",
+        )
+        .bind(terminal.0)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|(swarm_id, groups)| Ok(Membership { swarm_id: SwarmId(swarm_id), groups: unsigned(groups)? })).collect()
+    }
+
+    /// Where the terminal's deliveries stand: those of running releases, and those that were settled after `since`.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn standings_of(&self, terminal: TerminalId, since: OffsetDateTime) -> Result<Vec<DeliveryStanding>, StoreError> {
+        let rows: Vec<(Uuid, Uuid, String, String, i64, i64)> = sqlx::query_as(
+            "SELECT deliveries.swarm_id, deliveries.id, releases.state, deliveries.state, charged,
+                 (SELECT coalesce(sum(earned), 0)::bigint FROM delivery_shares JOIN deliveries served ON served.id = delivery_id
+                  WHERE source = $1 AND served.swarm_id = deliveries.swarm_id)
+             FROM deliveries JOIN releases ON releases.id = deliveries.release_id
+             WHERE terminal_id = $1 AND (releases.state IN ('closed', 'live') OR deliveries.settled_at > $2)
+             ORDER BY deliveries.id",
+        )
+        .bind(terminal.0)
+        .bind(since)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|(swarm_id, delivery_id, release, delivery, charged, earned)| {
+                Ok(DeliveryStanding {
+                    swarm_id: SwarmId(swarm_id),
+                    delivery_id: DeliveryId(delivery_id),
+                    release_state: state_of(&release)?,
+                    state: super::deliveries::state_of(&delivery)?,
+                    charged: amount(charged)?,
+                    earned: amount(earned)?,
+                })
+            })
+            .collect()
+    }
+
+    /// What terminals were paid so far in a swarm as relays.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn earned_in(&self, swarm_id: SwarmId, terminals: &[TerminalId]) -> Result<BTreeMap<TerminalId, Amount>, StoreError> {
+        let ids: Vec<Uuid> = terminals.iter().map(|terminal| terminal.0).collect();
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+            "SELECT source, sum(earned)::bigint FROM delivery_shares JOIN deliveries ON deliveries.id = delivery_id
+             WHERE swarm_id = $1 AND source = ANY ($2) GROUP BY source",
+        )
+        .bind(swarm_id.0)
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|(terminal, earned)| Ok((TerminalId(terminal), amount(earned)?))).collect()
+    }
+
+    /// Deliveries of a release, or of all, that are pending; `complete` asks for those only of which every chunk was received.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn pending_deliveries(
+        &self,
+        release_id: Option<ReleaseId>,
+        complete: bool,
+        limit: u32,
+    ) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "SELECT id, swarm_id FROM deliveries
+             WHERE state = 'pending' AND ($1::uuid IS NULL OR release_id = $1) AND (NOT $2 OR completed_at IS NOT NULL) ORDER BY id LIMIT $3",
+        )
+        .bind(release_id.map(|id| id.0))
+        .bind(complete)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(delivery_id, swarm_id)| (DeliveryId(delivery_id), SwarmId(swarm_id))).collect())
+    }
+}
+
+fn peer_of(delivery_id: Uuid, terminal_id: Uuid, public_key: &[u8], up_bps: i64) -> Result<Peer, StoreError> {
+    Ok(Peer {
+        terminal_id: TerminalId(terminal_id),
+        public_key: PublicKey(byte_array(public_key)?),
+        delivery_id: DeliveryId(delivery_id),
+        up: BitsPerSecond(unsigned(up_bps)?),
+    })
+}

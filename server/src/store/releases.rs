@@ -1,0 +1,190 @@
+//! Releases as they are read. They are made in [`super::scheduling`] and move on in [`super::lifecycle`] and [`super::clearing`].
+
+use std::collections::BTreeMap;
+
+use protocol::rest::{OriginUsage, Page, Rank, Release, ReleaseEdition, ReleaseState, Selection};
+use protocol::{Blake3, ContentId, EditionId, ReleaseId, SwarmId, UserId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::conversions::{basis_points, byte_array, bytes, small};
+use super::{PageRequest, Store, StoreError};
+
+pub(crate) fn state_of(text: &str) -> Result<ReleaseState, StoreError> {
+    Ok(match text {
+        "draft" => ReleaseState::Draft,
+        "open" => ReleaseState::Open,
+        "closed" => ReleaseState::Closed,
+        "live" => ReleaseState::Live,
+        "settled" => ReleaseState::Settled,
+        "cancelled" => ReleaseState::Cancelled,
+        "aborted" => ReleaseState::Aborted,
+        other => return Err(StoreError::Invariant(format!("{other} is no state of a release"))),
+    })
+}
+
+pub(crate) fn selection_of(text: &str) -> Result<Selection, StoreError> {
+    match text {
+        "auction" => Ok(Selection::Auction),
+        "first_come" => Ok(Selection::FirstCome),
+        other => Err(StoreError::Invariant(format!("{other} is no selection"))),
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ReleaseRow {
+    id: Uuid,
+    publisher_id: Uuid,
+    content_id: Uuid,
+    title: String,
+    state: String,
+    selection: String,
+    reserve: i64,
+    opens_at: OffsetDateTime,
+    closes_at: OffsetDateTime,
+    starts_at: OffsetDateTime,
+    deadline_at: OffsetDateTime,
+    limit_s: i32,
+    relay_bp: i32,
+    fee_bp: i32,
+    book_hash: Option<Vec<u8>>,
+    limit_bytes: i64,
+    sent: i64,
+    reserved: i64,
+}
+
+impl Store {
+    /// One release.
+    ///
+    /// # Errors
+    /// `not_found`, or the database fails.
+    pub async fn release(&self, release_id: ReleaseId) -> Result<Release, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        self.release_in(&mut connection, release_id).await
+    }
+
+    /// One release as a transaction sees it.
+    pub(crate) async fn release_in(&self, connection: &mut PgConnection, release_id: ReleaseId) -> Result<Release, StoreError> {
+        let mut found = self.read_releases(connection, Some(release_id), None, 1).await?;
+        found.pop().ok_or(StoreError::NotFound("release"))
+    }
+
+    /// All releases, oldest first.
+    ///
+    /// # Errors
+    /// The cursor is not this list's, or the database fails.
+    pub async fn releases(&self, request: &PageRequest) -> Result<Page<Release>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let releases = self.read_releases(&mut connection, None, request.after()?, request.rows_wanted()).await?;
+        Ok(request.page(releases, |release| release.id))
+    }
+
+    async fn read_releases(
+        &self,
+        connection: &mut PgConnection,
+        wanted: Option<ReleaseId>,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<Release>, StoreError> {
+        let rows: Vec<ReleaseRow> = sqlx::query_as(
+            "SELECT id, publisher_id, content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at, limit_s, relay_bp,
+                 fee_bp, book_hash, limit_bytes, sent, reserved_first + reserved_repair AS reserved
+             FROM releases JOIN origin_budgets ON origin_budgets.release_id = releases.id
+             WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+        )
+        .bind(wanted.map(|id| id.0))
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let mut ranks = read_ranks(connection, &ids).await?;
+        let mut editions = read_editions(connection, &ids).await?;
+        rows.into_iter()
+            .map(|row| {
+                let id = ReleaseId(row.id);
+                self.release_of(row, ranks.remove(&id).unwrap_or_default(), editions.remove(&id).unwrap_or_default())
+            })
+            .collect()
+    }
+
+    fn release_of(&self, row: ReleaseRow, ranks: Vec<Rank>, editions: Vec<ReleaseEdition>) -> Result<Release, StoreError> {
+        Ok(Release {
+            id: ReleaseId(row.id),
+            publisher_id: UserId(row.publisher_id),
+            content_id: ContentId(row.content_id),
+            title: row.title,
+            state: state_of(&row.state)?,
+            editions,
+            ranks,
+            selection: selection_of(&row.selection)?,
+            reserve: self.stored_money(row.reserve)?,
+            opens_at: row.opens_at,
+            closes_at: row.closes_at,
+            starts_at: row.starts_at,
+            deadline_at: row.deadline_at,
+            relay_share: basis_points(row.relay_bp)?,
+            fee: basis_points(row.fee_bp)?,
+            limit_s: small(row.limit_s)?,
+            origin: OriginUsage { budget: bytes(row.limit_bytes)?, sent: bytes(row.sent)?, reserved: bytes(row.reserved)? },
+            book_hash: row.book_hash.map(|hash| byte_array(&hash).map(Blake3)).transpose()?,
+        })
+    }
+}
+
+/// Every swarm of a release has the same places, so the first one tells them.
+async fn read_ranks(connection: &mut PgConnection, releases: &[Uuid]) -> Result<BTreeMap<ReleaseId, Vec<Rank>>, StoreError> {
+    let rows: Vec<(Uuid, i32, i32, i32)> = sqlx::query_as(
+        "SELECT ranks.release_id, ranks.weight, ranks.delay_s, places.capacity
+         FROM release_ranks ranks
+         JOIN release_editions first ON first.release_id = ranks.release_id AND first.position = 0
+         JOIN release_capacities places ON places.swarm_id = first.swarm_id AND places.rank = ranks.rank
+         WHERE ranks.release_id = ANY ($1) ORDER BY ranks.release_id, ranks.rank",
+    )
+    .bind(releases)
+    .fetch_all(connection)
+    .await?;
+    let mut ranks: BTreeMap<ReleaseId, Vec<Rank>> = BTreeMap::new();
+    for (release_id, weight, delay_s, capacity) in rows {
+        let rank = Rank { weight: small(weight)?, delay_s: small(delay_s)?, capacity: small(capacity)? };
+        ranks.entry(ReleaseId(release_id)).or_default().push(rank);
+    }
+    Ok(ranks)
+}
+
+#[derive(sqlx::FromRow)]
+struct EditionRow {
+    release_id: Uuid,
+    swarm_id: Uuid,
+    edition_id: Vec<u8>,
+    label: String,
+    length: i64,
+    chunks: i32,
+    applications: i64,
+}
+
+/// With the number of applications that stand, or stood when the release closed.
+async fn read_editions(connection: &mut PgConnection, releases: &[Uuid]) -> Result<BTreeMap<ReleaseId, Vec<ReleaseEdition>>, StoreError> {
+    let rows: Vec<EditionRow> = sqlx::query_as(
+        "SELECT release_id, swarm_id, edition_id, label, length, chunks,
+             (SELECT count(*) FROM applications
+              WHERE applications.swarm_id = release_editions.swarm_id AND applications.state IN ('active', 'won', 'lost')) AS applications
+         FROM release_editions WHERE release_id = ANY ($1) ORDER BY release_id, position",
+    )
+    .bind(releases)
+    .fetch_all(connection)
+    .await?;
+    let mut editions: BTreeMap<ReleaseId, Vec<ReleaseEdition>> = BTreeMap::new();
+    for row in rows {
+        editions.entry(ReleaseId(row.release_id)).or_default().push(ReleaseEdition {
+            swarm_id: SwarmId(row.swarm_id),
+            edition_id: EditionId(byte_array(&row.edition_id)?),
+            label: row.label,
+            length: bytes(row.length)?,
+            chunks: small(row.chunks)?,
+            applications: u32::try_from(row.applications).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(editions)
+}

@@ -1,0 +1,9 @@
+//! The money paths over a real Postgres. `DATABASE_URL` names a server in which databases may be created.
+
+mod applying;
+mod closing;
+mod fixture;
+mod invariants;
+mod repeating;
+mod settling;
+mod wallets;

@@ -1,0 +1,68 @@
+//! Constants of the swarm, each with the reason for its size.
+
+use std::time::Duration;
+
+use protocol::frame::{PAYLOAD_MAX, PAYLOAD_MIN};
+use protocol::{BitsPerSecond, TerminalId, TerminalKey};
+
+/// What a receiver may leave unacknowledged on one link: the most that an honest relay can lose to a receiver that denies.
+pub const WINDOW_BYTES: u64 = 256 << 10;
+
+/// A used link is pinged when it was silent this long, so that a dead peer is noticed within three of these.
+pub(crate) const PING_EVERY: Duration = Duration::from_millis(250);
+/// A link without a byte for this long is suspect: its chunks are pulled elsewhere.
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
+/// A receiver that acknowledges nothing for this long while its window is full is reported.
+pub(crate) const UNACKNOWLEDGED_AFTER: Duration = Duration::from_secs(10);
+/// How long a pushed chunk may take after it was first announced before it is pulled: three times the half second of backlog that relays aim at.
+pub(crate) const LATE_MIN: Duration = Duration::from_millis(1500);
+/// An unanswered pull is tried elsewhere after this long at least.
+pub(crate) const PULL_RETRY_MIN: Duration = Duration::from_secs(2);
+/// Nothing new for this long: the chunks may be lost, so the server is asked.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// How often unsatisfied credits and missing chunks are told again: a lost server state is met by repetition.
+pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
+/// How often notices and receipts go to the server.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// How long an acknowledgement may wait for company: one signature then covers several chunks.
+pub(crate) const RECEIPT_DELAY: Duration = Duration::from_millis(5);
+/// Verified but unacknowledged bytes of one source that end the wait: below half a window the sender never stops.
+pub(crate) const RECEIPT_BYTES: u64 = WINDOW_BYTES / 4;
+/// Relays hold back new chunks when their copies would take longer than this.
+pub(crate) const BACKLOG: Duration = Duration::from_millis(500);
+/// The backlog in bytes where the uplink's rate is not known.
+pub(crate) const BACKLOG_BYTES_UNKNOWN: u64 = 8 << 20;
+/// The most leases that one terminal asks for at a time.
+pub(crate) const CREDITS_MAX: u64 = 32;
+/// Chunks asked of one peer at a time: about one window of average chunks.
+pub(crate) const PULLS_PER_PEER: usize = 6;
+/// Pulls that one peer may have queued here; what is beyond is ignored, the peer asks again.
+pub(crate) const PULL_QUEUE_MAX: usize = 64;
+/// Missing chunks looked at per tick, so that a tick takes microseconds even for a million chunks.
+pub(crate) const SCAN_MAX: usize = 4096;
+/// Missing chunks named to the server at a time.
+pub(crate) const MISSING_MAX: usize = 64;
+
+/// Who this terminal is, and what it may use.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub me: TerminalId,
+    pub key: TerminalKey,
+    /// The uplink; 0 if it is not known or not limited.
+    pub up: BitsPerSecond,
+}
+
+impl Config {
+    /// Payload bytes per frame: at most 100 ms of the uplink, so that a ping never waits long behind data.
+    pub(crate) fn frame_bytes(&self) -> u32 {
+        let max = u64::try_from(PAYLOAD_MAX).unwrap_or(u64::MAX);
+        let min = u64::try_from(PAYLOAD_MIN).unwrap_or(0);
+        let bytes = if self.up.0 == 0 { max } else { (self.up.0 / 80).clamp(min, max) };
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of copies that may wait to be sent before new chunks are asked for.
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        if self.up.0 == 0 { BACKLOG_BYTES_UNKNOWN } else { self.up.0 / 8 * u64::try_from(BACKLOG.as_millis()).unwrap_or(0) / 1000 }
+    }
+}

@@ -1,0 +1,125 @@
+//! What becomes due with time: receipts, announcements, reports, pings, suspicion, and the next deadline.
+
+use protocol::frame::{Frame, INDICES_MAX};
+use protocol::ws::{LIST_MAX, SuspectReason};
+
+use crate::Now;
+use crate::action::Action;
+use crate::config::{PING_EVERY, REPORT_EVERY, SUSPECT_AFTER, UNACKNOWLEDGED_AFTER};
+use crate::machine::Swarm;
+use crate::signing::Signer;
+
+/// How often the machine looks at what is late or silent while a transfer runs.
+const TICK: Now = Now::from_millis(50);
+/// New holdings are announced together within this time.
+pub(crate) const DELTA_DELAY: Now = Now::from_millis(20);
+impl Swarm {
+    /// Does what is due. Harmless at any time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.receipts_due.is_some_and(|due| due <= now) {
+            self.send_receipts(now);
+        }
+        if self.delta_due.is_some_and(|due| due <= now) {
+            self.announce();
+        }
+        if self.report_due <= now {
+            self.report(now);
+        }
+        if self.tick_due <= now {
+            self.watch_links(now);
+            self.retry_fetches(now);
+            self.update_credits(now);
+            self.pull(now);
+            self.tick_due = now + if self.completed { PING_EVERY } else { TICK };
+            if now < self.opens_at() {
+                self.tick_due = self.tick_due.max(self.opens_at().min(now + PING_EVERY));
+            }
+        }
+    }
+
+    fn send_receipts(&mut self, now: Now) {
+        self.receipts_due = None;
+        let (swarm_id, signer_parts) = (self.plan.swarm_id, self.server_time(now));
+        let signer = Signer { key: &self.config.key, receiver: self.config.me, delivery_id: self.plan.delivery_id, at: signer_parts };
+        for (peer, receipt) in self.signing.take_for_sources(&signer) {
+            if self.peers.get(&peer).is_some_and(|state| state.linked) {
+                self.actions.push_back(Action::Send { peer, frame: Frame::Receipt { swarm_id, receipt: Box::new(receipt) } });
+            }
+        }
+    }
+
+    fn announce(&mut self) {
+        self.delta_due = None;
+        let (swarm_id, chunks) = (self.plan.swarm_id, std::mem::take(&mut self.new_holdings));
+        for part in chunks.chunks(INDICES_MAX) {
+            for (&peer, state) in self.peers.iter().filter(|(_, state)| state.linked) {
+                let news: Vec<u32> = part.iter().copied().filter(|&chunk| !state.have.contains(chunk)).collect();
+                if !news.is_empty() {
+                    self.actions.push_back(Action::Send { peer, frame: Frame::HaveDelta { swarm_id, chunks: news } });
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, now: Now) {
+        self.report_due = now + REPORT_EVERY;
+        let at = self.server_time(now);
+        let signer = Signer { key: &self.config.key, receiver: self.config.me, delivery_id: self.plan.delivery_id, at };
+        let receipts = self.signing.take_for_server(&signer);
+        if !receipts.is_empty() {
+            self.actions.push_back(Action::SubmitReceipts(receipts));
+        }
+        let notices = std::mem::take(&mut self.notices);
+        for part in notices.chunks(LIST_MAX) {
+            self.actions.push_back(Action::Notices(part.to_vec()));
+        }
+    }
+
+    /// Pings links in use that are silent, and suspects those that stay so.
+    fn watch_links(&mut self, now: Now) {
+        let mut silent = Vec::new();
+        for (&peer, state) in &mut self.peers {
+            if !state.is_used() || state.banned {
+                state.used_since = None;
+                continue;
+            }
+            let used_since = *state.used_since.get_or_insert(now);
+            let quiet_since = state.heard_at.max(used_since);
+            if now >= state.heard_at + PING_EVERY && now >= state.pinged_at + PING_EVERY {
+                state.pinged_at = now;
+                let nonce = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+                self.actions.push_back(Action::Send { peer, frame: Frame::Ping { nonce } });
+            }
+            if !state.suspect && now >= quiet_since + SUSPECT_AFTER {
+                state.suspect = true;
+                silent.push((peer, SuspectReason::Silent));
+            }
+            if state.out.is_blocked() && state.out.waiting_since().is_some_and(|since| now >= since + UNACKNOWLEDGED_AFTER) {
+                state.suspect = true;
+                silent.push((peer, SuspectReason::Unacknowledged));
+            }
+        }
+        for (peer, reason) in silent {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.pulls.clear();
+                state.partial = None;
+            }
+            self.actions.push_back(Action::Suspect { peer, reason });
+        }
+    }
+
+    fn retry_fetches(&mut self, now: Now) {
+        for (&chunk, lease) in &mut self.leases {
+            if lease.retry_at.is_some_and(|at| at <= now) {
+                lease.retry_at = None;
+                self.actions.push_back(Action::FetchOrigin { chunk });
+            }
+        }
+    }
+
+    /// When [`Swarm::handle_timeout`] is to be called next.
+    pub fn next_deadline(&self) -> Now {
+        let report = if self.notices.is_empty() && self.completed { self.report_due.max(self.tick_due) } else { self.report_due };
+        [self.receipts_due, self.delta_due].into_iter().flatten().chain([self.tick_due, report]).min().unwrap_or(self.tick_due)
+    }
+}

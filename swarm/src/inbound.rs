@@ -1,0 +1,173 @@
+//! Frames from peers: have-lists, chunks, requests, acknowledgements. Whoever breaks a rule here loses the link.
+
+use protocol::Blake3;
+use protocol::bitmap::{is_subset, segment_chunks};
+use protocol::frame::{ChunkFrame, Duplicate, Frame};
+use protocol::receipt::Receipt;
+use protocol::ws::SuspectReason;
+use protocol::{Bytes as ByteCount, TerminalId};
+
+use crate::Now;
+use crate::action::Action;
+use crate::assembly::{self, Arrived};
+use crate::config::PULL_QUEUE_MAX;
+use crate::machine::{Pending, Swarm};
+use crate::outbox::Owed;
+use crate::peer::Role;
+
+/// A frame that breaks the rules, with the reason that the server is told.
+type Violation = SuspectReason;
+
+impl Swarm {
+    /// Takes a frame of this swarm from a linked peer. The link of a peer that breaks the rules is closed; nothing of the frame is kept.
+    pub fn handle_frame(&mut self, peer: TerminalId, frame: Frame, now: Now) {
+        if !self.peers.get(&peer).is_some_and(|state| state.linked && !state.banned) {
+            return;
+        }
+        self.handle_heard(peer, now);
+        let outcome = match frame {
+            Frame::Have { segment, bitmap, .. } => {
+                let chunks: Vec<u32> = segment_chunks(segment, &bitmap).collect();
+                self.note_holdings(peer, &chunks, false, now)
+            }
+            Frame::HaveDelta { chunks, .. } => self.note_holdings(peer, &chunks, true, now),
+            Frame::HaveEnd { .. } => {
+                self.pull(now);
+                Ok(())
+            }
+            Frame::Request { chunks, .. } => self.queue_requested(peer, &chunks),
+            Frame::Chunk(frame) => self.take_chunk(peer, frame, now),
+            Frame::Receipt { receipt, .. } => self.take_receipt(peer, *receipt, now),
+            Frame::Duplicate(duplicate) => self.take_duplicate(peer, &duplicate, now),
+            Frame::Hello(_) | Frame::Ping { .. } | Frame::Pong { .. } | Frame::Bye => Ok(()),
+        };
+        if let Err(reason) = outcome {
+            self.ban(peer, reason, now);
+        }
+    }
+
+    fn note_holdings(&mut self, peer: TerminalId, chunks: &[u32], owed: bool, now: Now) -> Result<(), Violation> {
+        let count = self.manifest.chunk_count();
+        if chunks.iter().any(|&chunk| chunk >= count) {
+            return Err(SuspectReason::Malformed);
+        }
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        for &chunk in chunks {
+            state.have.insert(chunk);
+            state.out.cancel(chunk);
+            if !self.have.contains(chunk) {
+                self.pulling.known(chunk, state.role == Role::Member, owed, now);
+            }
+        }
+        for &chunk in chunks {
+            let sent = self.peers.get(&peer).is_some_and(|state| state.out.unacked_chunks().any(|unacked| unacked == chunk));
+            if !sent {
+                self.copy_done(peer, chunk, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_requested(&mut self, peer: TerminalId, chunks: &[u32]) -> Result<(), Violation> {
+        let count = self.manifest.chunk_count();
+        if chunks.iter().any(|&chunk| chunk >= count) {
+            return Err(SuspectReason::Malformed);
+        }
+        let lengths: Vec<u32> = chunks.iter().map(|&chunk| self.chunk_length(chunk)).collect();
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let first_copy = match state.role {
+            Role::Member => false,
+            Role::Child(_) | Role::Served => true,
+            Role::Parent => return Err(SuspectReason::Malformed),
+        };
+        for (&chunk, length) in chunks.iter().zip(lengths) {
+            if state.out.queue_len() >= PULL_QUEUE_MAX {
+                break;
+            }
+            if self.have.contains(chunk) && !state.have.contains(chunk) {
+                state.out.push(Owed { chunk, length, first_copy, hop: 1 });
+            }
+        }
+        Ok(())
+    }
+
+    fn take_chunk(&mut self, peer: TerminalId, frame: ChunkFrame, now: Now) -> Result<(), Violation> {
+        let Some(&entry) = self.manifest.chunks.get(frame.chunk as usize) else { return Err(SuspectReason::Malformed) };
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let from_parent = match state.role {
+            Role::Member => false,
+            Role::Parent => true,
+            Role::Child(_) | Role::Served => return Err(SuspectReason::Malformed),
+        };
+        let arrived = assembly::add(&mut state.partial, frame, entry.length).map_err(|_| SuspectReason::Malformed)?;
+        let Some(Arrived { chunk, first_copy, hop, bytes }) = arrived else { return Ok(()) };
+        state.pulls.remove(&chunk);
+        if Blake3::of(&bytes) != entry.hash {
+            return Err(SuspectReason::Corrupt);
+        }
+        state.have.insert(chunk);
+        if self.have.contains(chunk) || self.pending.contains_key(&chunk) {
+            let duplicate = Duplicate::signed(self.plan.swarm_id, chunk, peer, self.config.me, &self.config.key);
+            self.actions.push_back(Action::Send { peer, frame: Frame::Duplicate(duplicate) });
+            return Ok(());
+        }
+        self.pending.insert(chunk, Pending { source: peer, relay: first_copy && from_parent, hop });
+        self.progressed_at = now;
+        self.actions.push_back(Action::Store { chunk, source: peer, bytes });
+        Ok(())
+    }
+
+    fn take_receipt(&mut self, peer: TerminalId, receipt: Receipt, now: Now) -> Result<(), Violation> {
+        let (me, count) = (self.config.me, self.manifest.chunk_count());
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let body = &receipt.body;
+        if body.source != me
+            || body.receiver != peer
+            || body.delivery_id != state.peer.delivery_id
+            || body.chunks().any(|chunk| chunk >= count)
+        {
+            return Err(SuspectReason::Malformed);
+        }
+        if let Some(last) = state.receipts.get(&body.segment) {
+            if body.sequence <= last.body.sequence && body.bitmap == last.body.bitmap {
+                return Ok(());
+            }
+            if body.sequence <= last.body.sequence || !is_subset(&last.body.bitmap, &body.bitmap) {
+                return Err(SuspectReason::Malformed);
+            }
+        }
+        if !receipt.is_signed_by(&state.peer.public_key) {
+            return Err(SuspectReason::Malformed);
+        }
+        let chunks: Vec<u32> = body.chunks().filter(|&chunk| !state.have.contains(chunk)).collect();
+        let unacked: Vec<u32> = state.out.unacked_chunks().filter(|chunk| body.chunks().any(|signed| signed == *chunk)).collect();
+        for chunk in chunks {
+            state.have.insert(chunk);
+            state.out.cancel(chunk);
+        }
+        let mut relayed = 0;
+        for &chunk in &unacked {
+            relayed += state.out.acknowledge(chunk, now).unwrap_or(0);
+        }
+        state.receipts.insert(body.segment, receipt);
+        self.progress.relayed = ByteCount(self.progress.relayed.0 + relayed);
+        for chunk in unacked {
+            self.copy_done(peer, chunk, now);
+        }
+        self.update_credits(now);
+        Ok(())
+    }
+
+    fn take_duplicate(&mut self, peer: TerminalId, duplicate: &Duplicate, now: Now) -> Result<(), Violation> {
+        let me = self.config.me;
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        if duplicate.swarm_id != self.plan.swarm_id || !duplicate.is_signed_by(me, peer, &state.peer.public_key) {
+            return Err(SuspectReason::Malformed);
+        }
+        if state.out.acknowledge(duplicate.chunk, now).is_some() {
+            state.have.insert(duplicate.chunk);
+            self.copy_done(peer, duplicate.chunk, now);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,396 @@
+//! The state of one swarm on one terminal, the plan, links, origin and store events, and what becomes due.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::bitmap::{ChunkSet, segment_count};
+use protocol::frame::Frame;
+use protocol::manifest::Manifest;
+use protocol::ws::{ChunkNotice, GrantKind, Peer, Progress, SuspectReason, SwarmPlan};
+use protocol::{Blake3, Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs};
+
+use crate::Now;
+use crate::action::{Action, Transmit};
+use crate::config::{Config, RECEIPT_DELAY};
+use crate::credits::Credits;
+use crate::due::DELTA_DELAY;
+use crate::peer::{PeerState, Role};
+use crate::pull::Pulling;
+use crate::relay::Relaying;
+use crate::signing::Signing;
+
+/// A fetch that failed for a passing reason is tried again after this long.
+const FETCH_RETRY: Now = Now::from_millis(500);
+
+/// A chunk that was verified and stored in an earlier run, and whose copy it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub chunk: u32,
+    pub source: TerminalId,
+}
+
+/// The plan and the manifest do not belong together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("the plan is about edition {planned}, the manifest about {given}")]
+    OtherEdition { planned: EditionId, given: EditionId },
+}
+
+/// A verified chunk that is being written.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) source: TerminalId,
+    /// This terminal copies it to its group.
+    pub(crate) relay: bool,
+    pub(crate) hop: u8,
+}
+
+/// A granted chunk that has not been stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    pub(crate) retry_at: Option<Now>,
+}
+
+/// One swarm on one terminal; see the crate's documentation for the flow.
+#[derive(Debug)]
+pub struct Swarm {
+    pub(crate) config: Config,
+    pub(crate) plan: SwarmPlan,
+    pub(crate) manifest: Arc<Manifest>,
+    server_time_at_zero: TimestampMs,
+    pub(crate) have: ChunkSet,
+    pub(crate) pending: BTreeMap<u32, Pending>,
+    pub(crate) peers: BTreeMap<TerminalId, PeerState>,
+    pub(crate) leases: BTreeMap<u32, Lease>,
+    pub(crate) relaying: BTreeMap<u32, Relaying>,
+    pub(crate) signing: Signing,
+    pub(crate) notices: Vec<ChunkNotice>,
+    pub(crate) new_holdings: Vec<u32>,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) progress: Progress,
+    pub(crate) credits: Credits,
+    pub(crate) pulling: Pulling,
+    last_served: Option<TerminalId>,
+    pub(crate) progressed_at: Now,
+    pub(crate) tick_due: Now,
+    pub(crate) receipts_due: Option<Now>,
+    pub(crate) delta_due: Option<Now>,
+    pub(crate) report_due: Now,
+    pub(crate) completed: bool,
+}
+
+impl Swarm {
+    /// # Errors
+    /// If the manifest is not the planned edition's.
+    pub fn new(
+        config: Config,
+        plan: SwarmPlan,
+        manifest: Arc<Manifest>,
+        held: &[Held],
+        server_time_at_zero: TimestampMs,
+        now: Now,
+    ) -> Result<Self, PlanError> {
+        let given = manifest.edition_id();
+        if given != plan.edition_id {
+            return Err(PlanError::OtherEdition { planned: plan.edition_id, given });
+        }
+        let chunks = manifest.chunk_count();
+        let mut swarm = Self {
+            config,
+            plan: plan.clone(),
+            manifest,
+            server_time_at_zero,
+            have: ChunkSet::with_chunks(chunks),
+            pending: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            relaying: BTreeMap::new(),
+            signing: Signing::default(),
+            notices: Vec::new(),
+            new_holdings: Vec::new(),
+            actions: VecDeque::new(),
+            progress: Progress::default(),
+            credits: Credits::default(),
+            pulling: Pulling::new(chunks),
+            last_served: None,
+            progressed_at: now,
+            tick_due: now,
+            receipts_due: None,
+            delta_due: None,
+            report_due: now,
+            completed: false,
+        };
+        for held in held.iter().filter(|held| held.chunk < chunks) {
+            if swarm.have.insert(held.chunk) {
+                swarm.count_verified(held.chunk, held.source);
+            }
+        }
+        swarm.adopt(plan);
+        swarm.complete_if_whole();
+        Ok(swarm)
+    }
+
+    /// Takes a newer plan over the present one; an older or equal one is ignored.
+    pub fn handle_plan(&mut self, plan: SwarmPlan, now: Now) {
+        if plan.epoch > self.plan.epoch && plan.swarm_id == self.plan.swarm_id {
+            self.adopt(plan);
+            self.settle_relays(now);
+        }
+    }
+
+    fn adopt(&mut self, plan: SwarmPlan) {
+        let mut roles: BTreeMap<TerminalId, (Peer, Role)> = BTreeMap::new();
+        let mut add = |peers: &[Peer], role: Role| {
+            for peer in peers.iter().filter(|peer| peer.terminal_id != self.config.me) {
+                roles.entry(peer.terminal_id).or_insert_with(|| (peer.clone(), role));
+            }
+        };
+        add(&plan.members, Role::Member);
+        add(&plan.parents, Role::Parent);
+        for child in &plan.children {
+            add(&child.contacts, Role::Child(child.group_id));
+        }
+        add(&plan.serves, Role::Served);
+        self.peers.retain(|id, _| roles.contains_key(id));
+        for (id, (peer, role)) in roles {
+            let state = self.peers.entry(id).or_insert_with(|| PeerState::new(peer.clone(), role));
+            (state.peer, state.role, state.banned) = (peer, role, false);
+        }
+        self.plan = plan;
+    }
+
+    /// Sets what the server's clock shows at [`Now`] zero.
+    pub fn handle_clock(&mut self, server_time_at_zero: TimestampMs) {
+        self.server_time_at_zero = server_time_at_zero;
+    }
+
+    /// The connection to the server is new: it may have missed receipts and credits.
+    pub fn handle_connected(&mut self, now: Now) {
+        self.signing.owe_server_everything();
+        self.credits = Credits::default();
+        self.report_due = now;
+        self.tick_due = now;
+    }
+
+    /// The link to a planned peer is open and both hellos were checked.
+    pub fn handle_link_up(&mut self, peer: TerminalId, now: Now) {
+        let swarm_id = self.plan.swarm_id;
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.reset_link();
+        state.linked = true;
+        state.heard_at = now;
+        for segment in 0..segment_count(self.manifest.chunk_count()) {
+            let bitmap = Box::new(self.have.segment(segment));
+            if bitmap.iter().any(|&byte| byte != 0) {
+                self.actions.push_back(Action::Send { peer, frame: Frame::Have { swarm_id, segment, bitmap } });
+            }
+        }
+        self.actions.push_back(Action::Send { peer, frame: Frame::HaveEnd { swarm_id } });
+        self.signing.owe_source_everything(peer);
+        self.receipts_due.get_or_insert(now);
+        self.tick_due = now;
+    }
+
+    pub fn handle_link_down(&mut self, peer: TerminalId, now: Now) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if !state.linked {
+            return;
+        }
+        state.reset_link();
+        // What it signed last may not have reached the server: this terminal's credit must not depend on the receiver's return.
+        let receipts: Vec<_> = state.receipts.values().cloned().collect();
+        if !receipts.is_empty() {
+            self.actions.push_back(Action::SubmitReceipts(receipts));
+        }
+        self.settle_relays(now);
+        self.tick_due = now;
+    }
+
+    /// Something, anything, arrived on the link.
+    pub fn handle_heard(&mut self, peer: TerminalId, now: Now) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.heard_at = now;
+            state.suspect = false;
+        }
+    }
+
+    /// The server granted chunks to fetch from the origin.
+    pub fn handle_grant(&mut self, _kind: GrantKind, chunks: &[u32], now: Now) {
+        let received_at = self.server_time(now);
+        for &chunk in chunks.iter().filter(|chunk| **chunk < self.manifest.chunk_count()) {
+            if self.have.contains(chunk) {
+                self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
+            } else if self.leases.insert(chunk, Lease { retry_at: None }).is_none() && !self.pending.contains_key(&chunk) {
+                self.actions.push_back(Action::FetchOrigin { chunk });
+            }
+        }
+        self.credits.granted(u32::try_from(chunks.len()).unwrap_or(u32::MAX));
+        self.tick_due = now;
+    }
+
+    /// The server will not have the origin send these again.
+    pub fn handle_repair_refused(&mut self, chunks: &[u32], code: ErrorCode) {
+        if code != ErrorCode::BudgetSpent {
+            // Somebody in the group has them or is about to: pull as soon as it is announced.
+            self.pulling.expect_soon(chunks);
+        }
+    }
+
+    /// The server lost its lease table and asks for what is held and leased.
+    pub fn handle_report_holdings(&mut self, now: Now) {
+        self.actions.push_back(Action::ReportHoldings { leases: self.leases.keys().copied().collect() });
+        self.credits = Credits::default();
+        self.tick_due = now;
+    }
+
+    /// A chunk came from the origin. A wrong one is fetched again a little later.
+    pub fn handle_origin_chunk(&mut self, chunk: u32, bytes: Bytes, now: Now) {
+        if self.have.contains(chunk) || self.pending.contains_key(&chunk) {
+            return;
+        }
+        let Some(entry) = self.manifest.chunks.get(chunk as usize) else { return };
+        if bytes.len() as u64 != u64::from(entry.length) || Blake3::of(&bytes) != entry.hash {
+            return self.handle_origin_failed(chunk, true, now);
+        }
+        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay: true, hop: 0 });
+        self.actions.push_back(Action::Store { chunk, source: TerminalId::ORIGIN, bytes });
+    }
+
+    /// The origin did not send a chunk. `retry_later`: the lease still stands.
+    pub fn handle_origin_failed(&mut self, chunk: u32, retry_later: bool, now: Now) {
+        if retry_later && let Some(lease) = self.leases.get_mut(&chunk) {
+            lease.retry_at = Some(now + FETCH_RETRY);
+        } else {
+            self.leases.remove(&chunk);
+            self.credits = Credits::default();
+        }
+    }
+
+    /// A chunk is written, and its source noted: it counts from here on.
+    pub fn handle_stored(&mut self, chunk: u32, now: Now) {
+        let Some(pending) = self.pending.remove(&chunk) else { return };
+        self.have.insert(chunk);
+        let unsigned = self.count_verified(chunk, pending.source);
+        self.progressed_at = now;
+        self.pulling.arrived(chunk, now);
+        for state in self.peers.values_mut() {
+            state.pulls.remove(&chunk);
+        }
+        let due = if unsigned >= crate::config::RECEIPT_BYTES { now } else { now + RECEIPT_DELAY };
+        self.receipts_due = Some(self.receipts_due.map_or(due, |at| at.min(due)));
+        self.new_holdings.push(chunk);
+        self.delta_due.get_or_insert(now + DELTA_DELAY);
+        let leased = self.leases.remove(&chunk).is_some();
+        if pending.relay {
+            self.relay(chunk, pending.hop, leased, now);
+        } else if leased {
+            self.notices.push(ChunkNotice { chunk, received_at: self.server_time(now), copies_done_at: None });
+        }
+        self.complete_if_whole();
+        if self.completed {
+            self.report_due = now;
+        }
+        self.update_credits(now);
+        self.pull(now);
+    }
+
+    /// A verified chunk could not be written: it is as if it had not come.
+    pub fn handle_store_failed(&mut self, chunk: u32, now: Now) {
+        if self.pending.remove(&chunk).is_some() {
+            self.handle_origin_failed(chunk, true, now);
+        }
+    }
+
+    fn count_verified(&mut self, chunk: u32, source: TerminalId) -> u64 {
+        let length = u64::from(self.chunk_length(chunk));
+        self.progress.verified.0 += length;
+        let by = if source.is_origin() { &mut self.progress.from_origin } else { &mut self.progress.from_peers };
+        *by = ByteCount(by.0 + length);
+        self.signing.add(source, chunk, length)
+    }
+
+    fn complete_if_whole(&mut self) {
+        if !self.completed && self.have.len() == self.manifest.chunk_count() {
+            self.completed = true;
+            self.actions.push_back(Action::Complete { delivery_id: self.plan.delivery_id });
+        }
+    }
+
+    /// Ends the use of a peer that broke the rules, and says why.
+    pub(crate) fn ban(&mut self, peer: TerminalId, reason: SuspectReason, now: Now) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.reset_link();
+            state.banned = true;
+            self.actions.push_back(Action::Suspect { peer, reason });
+            self.actions.push_back(Action::CloseLink { peer, reason });
+            self.settle_relays(now);
+        }
+    }
+
+    /// Takes the next thing to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next chunk frame for a link that can take one; it counts as sent. A chunk that was begun is finished before the next peer's turn.
+    pub fn poll_transmit(&mut self, now: Now, is_ready: &dyn Fn(TerminalId) -> bool) -> Option<Transmit> {
+        if now < self.opens_at() {
+            return None;
+        }
+        let frame_bytes = self.config.frame_bytes();
+        let mut turn: Vec<TerminalId> = Vec::with_capacity(self.peers.len());
+        let started = |state: &PeerState| state.out.is_sending();
+        if let Some(last) = self.last_served.filter(|last| self.peers.get(last).is_some_and(started)) {
+            turn.push(last);
+        }
+        let after = self.last_served.unwrap_or(TerminalId::ORIGIN);
+        turn.extend(self.peers.range(after..).map(|(id, _)| *id).filter(|id| *id != after));
+        turn.extend(self.peers.range(..=after).map(|(id, _)| *id));
+        for peer in turn {
+            let Some(state) = self.peers.get_mut(&peer).filter(|state| state.linked && !state.banned) else { continue };
+            if !is_ready(peer) {
+                continue;
+            }
+            if let Some((owed, offset, len)) = state.out.next(frame_bytes, now) {
+                self.last_served = Some(peer);
+                return Some(Transmit { peer, chunk: owed.chunk, offset, len, first_copy: owed.first_copy, hop: owed.hop });
+            }
+        }
+        None
+    }
+
+    pub fn have(&self) -> &ChunkSet {
+        &self.have
+    }
+    pub fn is_complete(&self) -> bool {
+        self.completed
+    }
+    pub fn plan(&self) -> &SwarmPlan {
+        &self.plan
+    }
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+    /// Cumulative figures; the rates are the driver's to fill in.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(crate) fn chunk_length(&self, chunk: u32) -> u32 {
+        self.manifest.chunks.get(chunk as usize).map_or(0, |entry| entry.length)
+    }
+    pub(crate) fn leases_len(&self) -> usize {
+        self.leases.len()
+    }
+    pub(crate) fn holds_lease(&self, chunk: u32) -> bool {
+        self.leases.contains_key(&chunk)
+    }
+    pub(crate) fn server_time(&self, now: Now) -> TimestampMs {
+        TimestampMs(self.server_time_at_zero.0.saturating_add(u64::try_from(now.as_millis()).unwrap_or(0)))
+    }
+    /// The start of this terminal's wave, on the driver's clock.
+    pub(crate) fn opens_at(&self) -> Now {
+        Now::from_millis(self.plan.opens_at.0.saturating_sub(self.server_time_at_zero.0))
+    }
+}

@@ -1,0 +1,148 @@
+//! What this terminal owes to one peer: a queue of chunks, the one being sent, and what was sent but not acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::Now;
+use crate::config::WINDOW_BYTES;
+
+/// A chunk to be sent to one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owed {
+    pub(crate) chunk: u32,
+    pub(crate) length: u32,
+    pub(crate) first_copy: bool,
+    pub(crate) hop: u8,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Owed>,
+    queued: BTreeSet<u32>,
+    sending: Option<(Owed, u32)>,
+    unacked: BTreeMap<u32, u64>,
+    unacked_bytes: u64,
+    queued_bytes: u64,
+    /// Since when the peer owes an acknowledgement without having given any.
+    waiting_since: Option<Now>,
+}
+
+impl Outbox {
+    /// Queues a chunk unless it is queued or on its way.
+    pub(crate) fn push(&mut self, owed: Owed) -> bool {
+        let on_its_way = self.unacked.contains_key(&owed.chunk);
+        if on_its_way || !self.queued.insert(owed.chunk) {
+            return false;
+        }
+        self.queued_bytes += u64::from(owed.length);
+        self.queue.push_back(owed);
+        true
+    }
+
+    /// Takes a chunk off the queue: the peer has it. What is being sent goes on to its end.
+    pub(crate) fn cancel(&mut self, chunk: u32) {
+        if self.queued.remove(&chunk)
+            && let Some(index) = self.queue.iter().position(|owed| owed.chunk == chunk)
+            && let Some(owed) = self.queue.remove(index)
+        {
+            self.queued_bytes -= u64::from(owed.length);
+        }
+    }
+
+    /// The next frame of at most `frame_bytes`: (chunk, offset, length).
+    pub(crate) fn next(&mut self, frame_bytes: u32, now: Now) -> Option<(Owed, u32, u32)> {
+        if self.sending.is_none() {
+            let first = self.queue.front()?;
+            if !self.unacked.is_empty() && self.unacked_bytes + u64::from(first.length) > WINDOW_BYTES {
+                return None;
+            }
+            let owed = self.queue.pop_front()?;
+            self.queued.remove(&owed.chunk);
+            self.queued_bytes -= u64::from(owed.length);
+            self.unacked.insert(owed.chunk, u64::from(owed.length));
+            self.unacked_bytes += u64::from(owed.length);
+            self.waiting_since.get_or_insert(now);
+            self.sending = Some((owed, 0));
+        }
+        let (owed, sent) = self.sending.as_mut()?;
+        let (owed, offset) = (*owed, *sent);
+        let len = frame_bytes.min(owed.length - offset);
+        *sent += len;
+        if *sent == owed.length {
+            self.sending = None;
+        }
+        Some((owed, offset, len))
+    }
+
+    /// The peer acknowledged a chunk: its bytes, or `None` if it was not owed an acknowledgement.
+    pub(crate) fn acknowledge(&mut self, chunk: u32, now: Now) -> Option<u64> {
+        let bytes = self.unacked.remove(&chunk)?;
+        self.unacked_bytes -= bytes;
+        self.waiting_since = if self.unacked.is_empty() { None } else { Some(now) };
+        Some(bytes)
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+    pub(crate) fn awaits_acknowledgement(&self) -> bool {
+        !self.unacked.is_empty()
+    }
+    pub(crate) fn waiting_since(&self) -> Option<Now> {
+        self.waiting_since
+    }
+    /// Whether the peer has used up its window.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.unacked_bytes >= WINDOW_BYTES
+    }
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+    pub(crate) fn unacked_chunks(&self) -> impl Iterator<Item = u32> + '_ {
+        self.unacked.keys().copied()
+    }
+    /// Bytes that still have to go out to this peer.
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        self.queued_bytes + self.sending.map_or(0, |(owed, sent)| u64::from(owed.length - sent))
+    }
+    /// Bytes that the peer does not have for certain: unsent and unacknowledged.
+    pub(crate) fn load(&self) -> u64 {
+        self.queued_bytes + self.unacked_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(chunk: u32) -> Owed {
+        Owed { chunk, length: 100 << 10, first_copy: false, hop: 0 }
+    }
+
+    #[test]
+    fn a_receiver_that_acknowledges_nothing_gets_one_window_and_no_more() {
+        let mut outbox = Outbox::default();
+        for chunk in 0..10 {
+            assert!(outbox.push(owed(chunk)));
+        }
+        let mut sent = 0;
+        while let Some((_, _, len)) = outbox.next(64 << 10, Now::ZERO) {
+            sent += u64::from(len);
+        }
+        assert_eq!(sent, 200 << 10, "two chunks of 100 KiB fit the window, a third does not");
+        assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
+        assert!(outbox.next(64 << 10, Now::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_chunk_is_queued_once_and_can_be_cancelled_until_it_is_sent() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(owed(1)) && !outbox.push(owed(1)));
+        outbox.cancel(1);
+        assert!(outbox.next(1000, Now::ZERO).is_none());
+        assert_eq!(outbox.unsent_bytes(), 0);
+        outbox.push(owed(2));
+        outbox.next(1000, Now::ZERO).unwrap();
+        assert!(!outbox.push(owed(2)), "on its way already");
+        assert_eq!(outbox.unsent_bytes(), (100 << 10) - 1000);
+    }
+}

@@ -1,0 +1,98 @@
+//! What this terminal knows of one peer of its plan.
+
+use std::collections::BTreeMap;
+
+use protocol::bitmap::ChunkSet;
+use protocol::receipt::Receipt;
+use protocol::ws::Peer;
+use protocol::{GroupId, TerminalId};
+
+use crate::Now;
+use crate::assembly::Partial;
+use crate::config::PULLS_PER_PEER;
+use crate::outbox::Outbox;
+
+/// How a peer stands to this terminal in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Of the same group: copies go both ways.
+    Member,
+    /// Of an earlier group: chunks come from it.
+    Parent,
+    /// Of a group that this terminal's group copies to.
+    Child(GroupId),
+    /// Of a later group: it may pull from here.
+    Served,
+}
+
+#[derive(Debug)]
+pub(crate) struct PeerState {
+    pub(crate) peer: Peer,
+    pub(crate) role: Role,
+    pub(crate) linked: bool,
+    /// Nothing was heard for too long; chunks are pulled elsewhere until something is heard again.
+    pub(crate) suspect: bool,
+    /// Broke the rules: not used again within this plan epoch.
+    pub(crate) banned: bool,
+    pub(crate) heard_at: Now,
+    pub(crate) pinged_at: Now,
+    /// Since when the link is in use without a pause.
+    pub(crate) used_since: Option<Now>,
+    pub(crate) have: ChunkSet,
+    pub(crate) partial: Option<Partial>,
+    pub(crate) out: Outbox,
+    /// Chunks asked of this peer, and when.
+    pub(crate) pulls: BTreeMap<u32, Now>,
+    /// The latest receipt that this peer signed for this terminal, per segment.
+    pub(crate) receipts: BTreeMap<u32, Receipt>,
+}
+
+impl PeerState {
+    pub(crate) fn new(peer: Peer, role: Role) -> Self {
+        Self {
+            peer,
+            role,
+            linked: false,
+            suspect: false,
+            banned: false,
+            heard_at: Now::ZERO,
+            pinged_at: Now::ZERO,
+            used_since: None,
+            have: ChunkSet::default(),
+            partial: None,
+            out: Outbox::default(),
+            pulls: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> TerminalId {
+        self.peer.terminal_id
+    }
+
+    /// Linked, heard of lately, and honest so far.
+    pub(crate) fn is_live(&self) -> bool {
+        self.linked && !self.suspect && !self.banned
+    }
+
+    /// Whether something is under way on the link, so that silence means trouble.
+    pub(crate) fn is_used(&self) -> bool {
+        self.linked && (!self.pulls.is_empty() || self.partial.is_some() || self.out.awaits_acknowledgement())
+    }
+
+    /// Whether a chunk that it has may be asked of it now.
+    pub(crate) fn can_be_pulled(&self, chunk: u32) -> bool {
+        self.is_live() && self.pulls.len() < PULLS_PER_PEER && self.have.contains(chunk)
+    }
+
+    /// Forgets what belonged to the link that went down; what the peer signed stays.
+    pub(crate) fn reset_link(&mut self) {
+        self.linked = false;
+        self.suspect = false;
+        self.used_since = None;
+        self.have = ChunkSet::default();
+        self.partial = None;
+        self.out = Outbox::default();
+        self.pulls.clear();
+    }
+}

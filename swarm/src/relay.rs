@@ -1,0 +1,89 @@
+//! The copies that a terminal owes as the one that brought a chunk into its group (b29).
+
+use std::collections::BTreeSet;
+
+use protocol::ws::{ChunkNotice, Peer};
+use protocol::{TerminalId, TimestampMs};
+
+use crate::Now;
+use crate::machine::Swarm;
+use crate::outbox::Owed;
+use crate::peer::{PeerState, Role};
+
+/// Copies of one chunk that this terminal owes as the one that brought it into its group.
+#[derive(Debug)]
+pub(crate) struct Relaying {
+    received_at: TimestampMs,
+    remaining: BTreeSet<TerminalId>,
+    /// The server waits to hear when the copies are done.
+    leased: bool,
+}
+
+impl Swarm {
+    /// Queues the copies that this terminal owes as the one that brought `chunk` into its group (b29).
+    pub(crate) fn relay(&mut self, chunk: u32, hop: u8, leased: bool, now: Now) {
+        let length = self.chunk_length(chunk);
+        let owed = Owed { chunk, length, first_copy: false, hop: hop.saturating_add(1) };
+        let mut remaining = BTreeSet::new();
+        for state in self.peers.values_mut().filter(|state| state.role == Role::Member && state.is_live() && !state.have.contains(chunk)) {
+            if state.out.push(owed) {
+                remaining.insert(state.id());
+            }
+        }
+        for contact in self.contacts_for(chunk) {
+            let Some(state) = self.peers.get_mut(&contact) else { continue };
+            if state.out.push(Owed { first_copy: true, ..owed }) {
+                remaining.insert(contact);
+            }
+        }
+        let received_at = self.server_time(now);
+        if leased {
+            self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
+        }
+        self.relaying.insert(chunk, Relaying { received_at, remaining, leased });
+        self.finish_relay(chunk, now);
+    }
+
+    /// Per child group, the contact with the least unacknowledged bytes, unless one of them has the chunk.
+    fn contacts_for(&self, chunk: u32) -> Vec<TerminalId> {
+        let live = |peer: &&Peer| self.peers.get(&peer.terminal_id).is_some_and(PeerState::is_live);
+        let has = |peer: &Peer| self.peers.get(&peer.terminal_id).is_some_and(|state| state.have.contains(chunk));
+        let load = |peer: &&Peer| self.peers.get(&peer.terminal_id).map_or(0, |state| state.out.load());
+        let children = self.plan.children.iter().filter(|child| !child.contacts.iter().any(has));
+        children.filter_map(|child| child.contacts.iter().filter(live).min_by_key(load).map(|peer| peer.terminal_id)).collect()
+    }
+
+    /// `peer` has `chunk`: no copy is owed to it any more.
+    pub(crate) fn copy_done(&mut self, peer: TerminalId, chunk: u32, now: Now) {
+        if self.relaying.get_mut(&chunk).is_some_and(|relaying| relaying.remaining.remove(&peer)) {
+            self.finish_relay(chunk, now);
+        }
+    }
+
+    fn finish_relay(&mut self, chunk: u32, now: Now) {
+        if self.relaying.get(&chunk).is_some_and(|relaying| relaying.remaining.is_empty())
+            && let Some(relaying) = self.relaying.remove(&chunk)
+        {
+            if relaying.leased {
+                let copies_done_at = Some(self.server_time(now));
+                self.notices.push(ChunkNotice { chunk, received_at: relaying.received_at, copies_done_at });
+            }
+            self.update_credits(now);
+        }
+    }
+
+    /// Drops what is owed to peers that are no longer linked: they pull it when they come back.
+    pub(crate) fn settle_relays(&mut self, now: Now) {
+        let gone = |id: &TerminalId| !self.peers.get(id).is_some_and(|state| state.linked && !state.banned);
+        let mut done = Vec::new();
+        for (&chunk, relaying) in &mut self.relaying {
+            relaying.remaining.retain(|id| !gone(id));
+            if relaying.remaining.is_empty() {
+                done.push(chunk);
+            }
+        }
+        for chunk in done {
+            self.finish_relay(chunk, now);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Releases, applications and deliveries.
+
+use protocol::rest::*;
+use protocol::{ApplicationId, ReleaseId};
+
+use super::request::Call;
+use super::{Api, ApiError, PageQuery};
+
+impl Api {
+    /// Schedules a release. For publishers.
+    pub async fn create_release(&self, new: &NewRelease) -> Result<Release, ApiError> {
+        self.call(Call::post("v1/releases").json(new).keyed()).await
+    }
+
+    pub async fn releases(&self, page: &PageQuery) -> Result<Page<Release>, ApiError> {
+        self.call(Call::get("v1/releases").page(page)).await
+    }
+
+    pub async fn release(&self, id: ReleaseId) -> Result<Release, ApiError> {
+        self.call(Call::get(format!("v1/releases/{id}"))).await
+    }
+
+    /// Ends a release before its start (every hold is released) or while it is live (verified bytes are settled).
+    pub async fn cancel_release(&self, id: ReleaseId) -> Result<Release, ApiError> {
+        self.call(Call::post(format!("v1/releases/{id}/cancel")).keyed()).await
+    }
+
+    /// All deliveries for the release's publisher and the operator, the own ones for others.
+    pub async fn deliveries(&self, release: ReleaseId, page: &PageQuery) -> Result<Page<Delivery>, ApiError> {
+        self.call(Call::get(format!("v1/releases/{release}/deliveries")).page(page)).await
+    }
+
+    /// Applies for an edition and a rank; the maximum is held in the wallet.
+    pub async fn create_application(&self, release: ReleaseId, new: &NewApplication) -> Result<Application, ApiError> {
+        self.call(Call::post(format!("v1/releases/{release}/applications")).json(new).keyed()).await
+    }
+
+    /// The own applications to a release.
+    pub async fn applications(&self, release: ReleaseId, page: &PageQuery) -> Result<Page<Application>, ApiError> {
+        self.call(Call::get(format!("v1/releases/{release}/applications")).page(page)).await
+    }
+
+    pub async fn application(&self, id: ApplicationId) -> Result<Application, ApiError> {
+        self.call(Call::get(format!("v1/applications/{id}"))).await
+    }
+
+    /// Changes an application if it still is at `version`; refused with `precondition_failed` otherwise.
+    pub async fn change_application(&self, id: ApplicationId, version: u32, change: &ChangeApplication) -> Result<Application, ApiError> {
+        let call = Call::put(format!("v1/applications/{id}")).json(change).header("If-Match", format!("\"{version}\""));
+        self.call(call.keyed()).await
+    }
+
+    /// Takes an application back; its hold is released.
+    pub async fn withdraw_application(&self, id: ApplicationId) -> Result<(), ApiError> {
+        self.call_empty(Call::delete(format!("v1/applications/{id}")).keyed()).await
+    }
+}

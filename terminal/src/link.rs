@@ -1,0 +1,37 @@
+//! Links: reliable, ordered message channels between two terminals. This module is the only one that knows the WebRTC library.
+//!
+//! Flow, with the smaller terminal id on the left:
+//!
+//! ```text
+//! Endpoint::offer() ── offer text ──────────► Endpoint::accept(offer)
+//!        Pending ◄────────────── answer text ── Pending
+//! Pending::complete(Some(answer)) ◄═ ICE, DTLS, SCTP, channel ═► Pending::complete(None)
+//!          Link ◄───────────────── messages ─────────────────► Link
+//! ```
+//!
+//! The texts travel through the server. All candidates are in them (no trickling), so that one message each way is enough. A description names the
+//! certificate of the end that wrote it; [`Link::fingerprints`] gives both, and the hello signs them, so that the server cannot listen in.
+//!
+//! **Threads.** All links of a process share one reactor thread, which belongs to the library and carries the packets; the tasks that send and receive
+//! run wherever the caller's runtime puts them. One small task per link waits for its end and closes the connection, so that dropping the last handle
+//! anywhere frees the sockets and tells the other end.
+//!
+//! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills its
+//! queues (`RECEIVE_QUEUE_MESSAGES`), then its SCTP window shuts, and the sender waits.
+//!
+//! **Ends.** A link that is closed tells the other end at once. One whose process dies is noticed after [`LOST_AFTER`]. Closing is abrupt: what the
+//! other end has not acknowledged yet is lost, so [`LinkSender::flush`] first if the last words matter.
+
+mod addresses;
+mod config;
+mod connection;
+mod description;
+mod endpoint;
+mod ends;
+mod error;
+mod runtime;
+
+pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
+pub use endpoint::{Endpoint, Pending};
+pub use ends::{Link, LinkReceiver, LinkSender};
+pub use error::{CloseReason, LinkError};

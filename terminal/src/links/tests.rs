@@ -1,0 +1,343 @@
+//! Real data channels over loopback, several terminals in one process, signals carried by hand.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use protocol::BitsPerSecond;
+use protocol::frame::{ChunkFrame, Frame};
+use protocol::ws::{ClientMessage, SuspectReason};
+
+use super::*;
+use crate::link::BindPolicy;
+
+const SWARM: SwarmId = SwarmId::from_bytes([1; 16]);
+const OTHER_SWARM: SwarmId = SwarmId::from_bytes([2; 16]);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn id(byte: u8) -> TerminalId {
+    TerminalId::from_bytes([byte; 16])
+}
+
+fn key(byte: u8) -> TerminalKey {
+    TerminalKey::from_secret(&[byte; 32])
+}
+
+fn planned(byte: u8) -> PlannedPeer {
+    PlannedPeer { terminal_id: id(byte), public_key: key(byte).public() }
+}
+
+/// One terminal's links and what they sent to the server.
+struct Terminal {
+    links: Links,
+    end: SwarmEnd,
+    swarm: SwarmLinks,
+    outbox: Outbox,
+    start: Instant,
+}
+
+fn terminal_with(byte: u8, down: RateLimiter) -> Terminal {
+    let (outbox, start) = (Outbox::default(), Instant::now());
+    let bind = BindPolicy::Only(vec!["127.0.0.1".parse().unwrap()]);
+    let config = LinksConfig {
+        me: id(byte),
+        key: key(byte),
+        link: LinkConfig { bind, include_loopback: true, ..LinkConfig::default() },
+        up: RateLimiter::unlimited(),
+        down,
+        start,
+        timing: LinksTiming { retry_first: Duration::from_millis(50), retry_cap: Duration::from_millis(200), ..LinksTiming::default() },
+    };
+    let links = Links::start(config, outbox.clone()).unwrap();
+    let (end, swarm) = links.swarm(SWARM);
+    Terminal { links, end, swarm, outbox, start }
+}
+
+fn terminal(byte: u8) -> Terminal {
+    terminal_with(byte, RateLimiter::unlimited())
+}
+
+/// Carries signals between the terminals until dropped; keeps everything else that they say.
+struct Switchboard {
+    task: tokio::task::JoinHandle<()>,
+    said: Arc<std::sync::Mutex<Vec<(TerminalId, ClientMessage)>>>,
+}
+
+impl Drop for Switchboard {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Switchboard {
+    fn between(terminals: &[(u8, &Terminal)]) -> Self {
+        let links: BTreeMap<TerminalId, Links> = terminals.iter().map(|(byte, terminal)| (id(*byte), terminal.links.clone())).collect();
+        let outboxes: Vec<(TerminalId, Outbox)> = terminals.iter().map(|(byte, terminal)| (id(*byte), terminal.outbox.clone())).collect();
+        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&said);
+        let task = tokio::spawn(async move {
+            loop {
+                for (from, outbox) in &outboxes {
+                    while let Some(message) = outbox.take() {
+                        match message {
+                            ClientMessage::Signal { to, signal } => {
+                                if let Some(links) = links.get(&to) {
+                                    links.signal(*from, signal).await;
+                                }
+                            }
+                            other => log.lock().unwrap().push((*from, other)),
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Self { task, said }
+    }
+
+    async fn hears(&self, wanted: impl Fn(&TerminalId, &ClientMessage) -> bool) {
+        let heard = async {
+            while !self.said.lock().unwrap().iter().any(|(from, message)| wanted(from, message)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("the terminals never said it");
+    }
+}
+
+impl Terminal {
+    async fn plan(&self, epoch: u64, peers: &[u8]) {
+        self.links.plan(&self.end, epoch, peers.iter().map(|byte| planned(*byte)).collect()).await;
+    }
+
+    async fn up(&mut self, byte: u8) -> LinkHandle {
+        let links = tokio::time::timeout(PATIENCE, self.swarm.up.wait_for(|up| up.contains_key(&id(byte)))).await;
+        links.expect("the link did not come up").unwrap()[&id(byte)].clone()
+    }
+
+    async fn down(&mut self, byte: u8) {
+        tokio::time::timeout(PATIENCE, self.swarm.up.wait_for(|up| !up.contains_key(&id(byte))))
+            .await
+            .expect("the link stayed up")
+            .unwrap();
+    }
+
+    async fn frame(&mut self) -> Inbound {
+        tokio::time::timeout(PATIENCE, self.swarm.frames.recv()).await.expect("no frame").unwrap()
+    }
+}
+
+fn have_end() -> Frame {
+    Frame::HaveEnd { swarm_id: SWARM }
+}
+
+fn chunk(index: u32, len: usize) -> Frame {
+    let payload = Bytes::from(vec![u8::try_from(index % 256).unwrap(); len]);
+    Frame::Chunk(ChunkFrame { swarm_id: SWARM, chunk: index, offset: 0, first_copy: false, hop: 0, destinations: vec![], payload })
+}
+
+fn job(frame: &Frame) -> ChunkJob {
+    let message = frame.encode();
+    Box::pin(async move { Some(message) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planned_pairs_are_linked_and_frames_arrive_in_order_with_control_ahead() {
+    let (mut a, mut b, mut c) = (terminal(1), terminal(2), terminal(3));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b), (3, &c)]);
+    a.plan(1, &[2, 3]).await;
+    b.plan(1, &[1, 3]).await;
+    c.plan(1, &[1, 2]).await;
+    for (terminal, others) in [(&mut a, [2, 3]), (&mut b, [1, 3]), (&mut c, [1, 2])] {
+        for other in others {
+            terminal.up(other).await;
+        }
+    }
+    let link = a.up(3).await;
+    link.control(have_end());
+    assert!(link.chunk(job(&chunk(7, 1000))));
+    let first = c.frame().await;
+    assert_eq!((first.peer, first.frame), (id(1), have_end()));
+    assert_eq!(c.frame().await.frame, chunk(7, 1000));
+    assert!(c.swarm.frames.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_two_chunk_frames_wait_and_room_is_announced() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    let link = a.up(2).await;
+    b.up(1).await;
+    let (release, held) = tokio::sync::oneshot::channel::<()>();
+    let blocked: ChunkJob = Box::pin(async move {
+        let _ = held.await;
+        None
+    });
+    assert!(link.chunk(blocked));
+    // The first is being made; two more fit the queue.
+    while !link.has_room() || link.chunk(job(&chunk(1, 10))) {
+        if !link.has_room() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut room = a.swarm.room.clone();
+    room.borrow_and_update();
+    assert!(!link.chunk(job(&chunk(9, 10))), "a full queue takes no more");
+    release.send(()).unwrap();
+    tokio::time::timeout(PATIENCE, room.changed()).await.unwrap().unwrap();
+    assert_eq!(b.frame().await.frame, chunk(1, 10), "a chunk that could not be had is passed over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_another_key_than_planned_never_gets_a_link() {
+    let (a, b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    let impostor = PlannedPeer { terminal_id: id(1), public_key: key(9).public() };
+    a.plan(1, &[2]).await;
+    b.links.plan(&b.end, 1, vec![impostor]).await;
+    let mut up = b.swarm.up.clone();
+    let never = tokio::time::timeout(Duration::from_secs(3), up.wait_for(|up| !up.is_empty())).await;
+    assert!(never.is_err(), "a link with the wrong key was accepted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_of_a_terminal_that_is_not_planned_is_declined() {
+    let (a, b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    let mut up = a.swarm.up.clone();
+    assert!(tokio::time::timeout(Duration::from_secs(2), up.wait_for(|up| !up.is_empty())).await.is_err());
+    // Once the plan has come, the next attempt succeeds.
+    b.plan(1, &[1]).await;
+    let mut a = a;
+    a.up(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_malformed_frame_costs_the_link_and_is_reported() {
+    for bad in [vec![99, 1, 2], vec![], vec![0; protocol::frame::MESSAGE_MAX]] {
+        let (mut a, mut b) = (terminal(1), terminal(2));
+        let switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+        a.plan(1, &[2]).await;
+        b.plan(1, &[1]).await;
+        let link = a.up(2).await;
+        b.up(1).await;
+        let length = bad.len();
+        link.chunk(Box::pin(async move { Some(bad) }));
+        let expected = ClientMessage::Suspect { swarm_id: SWARM, terminal_id: id(1), reason: SuspectReason::Malformed };
+        switchboard.hears(|from, message| *from == id(2) && *message == expected).await;
+        b.down(1).await;
+        // Not before the next epoch.
+        let mut up = b.swarm.up.clone();
+        assert!(tokio::time::timeout(Duration::from_secs(1), up.wait_for(|up| !up.is_empty())).await.is_err(), "{length} bytes");
+        b.plan(2, &[1]).await;
+        b.up(1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_dies_and_returns_is_linked_again_with_a_new_generation() {
+    let (a, mut b) = (terminal(1), terminal(2));
+    let switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    let first = b.up(1).await.generation();
+    drop(switchboard);
+    drop(a);
+    let mut a = terminal(1);
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    a.up(2).await;
+    let newer =
+        tokio::time::timeout(PATIENCE, b.swarm.up.wait_for(|up| up.get(&id(1)).is_some_and(|link| link.generation() > first))).await;
+    assert!(newer.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_left_the_plan_is_unlinked_and_a_blocked_one_stays_away() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    a.up(2).await;
+    b.up(1).await;
+    a.links.block(SWARM, id(2)).await;
+    a.down(2).await;
+    b.down(1).await;
+    a.plan(2, &[2]).await;
+    a.up(2).await;
+    b.up(1).await;
+    b.links.leave(SWARM).await;
+    a.down(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swarm_that_only_the_peer_knew_of_is_heard_in_full_once_it_is_planned() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    let link = a.up(2).await;
+    let generation = b.up(1).await.generation();
+    link.control(Frame::HaveEnd { swarm_id: OTHER_SWARM });
+    link.control(have_end());
+    assert_eq!(b.frame().await.frame, have_end(), "what is not planned is not passed on");
+    let (end, mut other) = b.links.swarm(OTHER_SWARM);
+    b.links.plan(&end, 1, vec![planned(1)]).await;
+    let renewed = other.up.wait_for(|up| up.get(&id(1)).is_some_and(|link| link.generation() > generation));
+    tokio::time::timeout(PATIENCE, renewed).await.expect("the link was not renewed").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_downlink_limit_holds_back_the_sender_and_life_is_shown_meanwhile() {
+    let (mut a, mut b) = (terminal(1), terminal_with(2, RateLimiter::new(BitsPerSecond::from_mbit(2))));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    let link = a.up(2).await;
+    b.up(1).await;
+    let mut room = a.swarm.room.clone();
+    let sending = tokio::spawn(async move {
+        for index in 0..12 {
+            let frame = chunk(index, 60_000);
+            while !link.has_room() {
+                room.changed().await.unwrap();
+            }
+            link.chunk(job(&frame));
+        }
+        link
+    });
+    let (start, began) = (a.start, Instant::now());
+    for index in 0..12 {
+        assert_eq!(b.frame().await.frame, chunk(index, 60_000));
+    }
+    // 720 KB at 250 KB/s, less the burst, and the last message is paid for after it was handed over.
+    assert!(began.elapsed() > Duration::from_millis(1800), "{:?}", began.elapsed());
+    let link = sending.await.unwrap();
+    // B said nothing but that it lives: its reader waited for tokens for seconds.
+    let now = start.elapsed();
+    let silence = now - link.heard_at(now);
+    assert!(silence < Duration::from_millis(900), "{silence:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutting_down_says_farewell_within_its_deadline() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
+    let switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    a.up(2).await.control(have_end());
+    b.up(1).await;
+    let began = Instant::now();
+    a.links.shut_down(tokio::time::Instant::now() + Duration::from_secs(3)).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(b.frame().await.frame, have_end(), "what was queued before the farewell arrives");
+    b.down(1).await;
+    let said = switchboard.said.lock().unwrap();
+    assert!(
+        !said.iter().any(|(_, message)| matches!(message, ClientMessage::Suspect { .. })),
+        "a farewell is no reason for suspicion: {said:?}"
+    );
+}

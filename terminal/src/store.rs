@@ -1,0 +1,114 @@
+//! Chunks on disk. One delivery has one folder of state and ends as files that a person uses.
+//!
+//! ```text
+//! <dir>/<release>/<edition>/manifest       how the edition is cut and laid out
+//!                           content.part   the edition's byte stream, each chunk written at its final place (a sparse file)
+//!                           journal        which chunks are there, and whose copies they are
+//!                           complete       after the end: where the files went
+//! <dir>/<name>                             the content itself: a file is `content.part` renamed, a directory is copied out of it
+//! ```
+//!
+//! Flow: [`Store::open`] reads the journal and verifies every chunk that it names → [`Store::put`] writes a chunk, then its journal record →
+//! [`Store::read`] gives a chunk that was verified in this process → [`Store::finish`] checks the whole content and lays the files out, after which
+//! chunks are served from there.
+//!
+//! A process that dies loses nothing that was put: file and journal are the operating system's by then. A machine that dies loses the last seconds
+//! at most: both are synced every [`actor`] interval, and whatever the journal promises too much is found when it is opened again.
+//!
+//! All blocking work is done by one thread per delivery, and by one more while it is opened or finished.
+
+mod actor;
+mod cache;
+mod error;
+mod finish;
+mod folder;
+mod journal;
+mod layout;
+mod opening;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::manifest::Manifest;
+use protocol::{EditionId, ReleaseId, TerminalId};
+use swarm::Held;
+
+pub use error::StoreError;
+
+/// Which delivery, and where it goes.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The folder of the user's choice. It may be a link; nothing below it is followed through one.
+    pub dir: PathBuf,
+    pub release_id: ReleaseId,
+    pub manifest: Arc<Manifest>,
+}
+
+/// A delivery's chunks. Cheap to clone; the files are closed when the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    actor: actor::Handle,
+}
+
+/// What was found on disk.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: Store,
+    /// Verified chunks of earlier runs, ascending.
+    pub held: Vec<Held>,
+    /// Set if an earlier run has finished the delivery and its files are as it left them.
+    pub finished: Option<Finished>,
+}
+
+/// Where a complete content lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The file, or the folder that the directory's files lie in.
+    pub path: PathBuf,
+}
+
+impl Store {
+    /// Opens or begins a delivery. Dropping the future stops the verification.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process has it open, [`StoreError::NoRoom`] if the disk cannot take what is missing.
+    pub async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
+        opening::open(config).await
+    }
+
+    /// The manifest that an earlier run has stored, so that a restart needs no download.
+    pub async fn stored_manifest(dir: PathBuf, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
+        tokio::task::spawn_blocking(move || opening::stored_manifest(&dir, release_id, edition_id)).await.ok().flatten()
+    }
+
+    /// Writes a verified chunk and notes its source. On return both outlive the process.
+    pub async fn put(&self, chunk: u32, source: TerminalId, bytes: Bytes) -> Result<(), StoreError> {
+        self.actor.put(chunk, source, bytes).await
+    }
+
+    /// A held chunk, as it was verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the file has been changed underneath; the bytes are never given out then.
+    pub async fn read(&self, chunk: u32) -> Result<Bytes, StoreError> {
+        self.actor.read(chunk).await
+    }
+
+    /// Checks the whole content against its hash and lays the files out. All chunks must have been put. Reads go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] if the names are taken by something else, in the folder and in the one that is named after the edition.
+    /// Nothing is lost by an error: the chunks stay where they are, and finishing can be tried again.
+    pub async fn finish(&self) -> Result<Finished, StoreError> {
+        self.actor.finish().await
+    }
+
+    /// Waits until everything that was put survives a power cut.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        self.actor.sync().await
+    }
+}

@@ -1,0 +1,199 @@
+//! The thread that owns a delivery's files. Everything that blocks goes through its queue, one request after the other.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::TerminalId;
+use swarm::Held;
+use tokio::sync::{mpsc, oneshot};
+
+use super::cache::Cache;
+use super::error::Doing;
+use super::journal::Journal;
+use super::opening::{CancelOnDrop, Home, PART, Parts};
+use super::source::{LaidOut, Source};
+use super::{Finished, StoreError, finish};
+
+/// Requests that may wait. Each caller waits for its answer, and the engine bounds the bytes that are waiting to be written (8 MiB); when the queue is
+/// full, callers wait before they ask.
+const QUEUE: usize = 64;
+/// How much may be lost to a power cut.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+enum Request {
+    Put {
+        chunk: u32,
+        source: TerminalId,
+        bytes: Bytes,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Read {
+        chunk: u32,
+        done: oneshot::Sender<Result<Bytes, StoreError>>,
+    },
+    /// From now on chunks are read from the files laid out.
+    Finished {
+        files: LaidOut,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Sync {
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    requests: mpsc::Sender<Request>,
+    home: Arc<Home>,
+    cache: Arc<Mutex<Cache>>,
+    /// Locked while the files are laid out, so that it happens once.
+    finished: Arc<tokio::sync::Mutex<Option<Finished>>>,
+}
+
+struct Actor {
+    home: Arc<Home>,
+    source: Source,
+    journal: Journal,
+    synced_at: Instant,
+    syncing: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Starts the thread. It ends when the last handle is gone.
+pub(super) fn start(parts: Parts) -> Result<Handle, StoreError> {
+    let (requests, queue) = mpsc::channel(QUEUE);
+    let Parts { home, source, journal, held: _, finished } = parts;
+    let actor = Actor { home: Arc::clone(&home), source, journal, synced_at: Instant::now(), syncing: None };
+    let state = home.state.path().to_owned();
+    std::thread::Builder::new().name("spillway-store".into()).spawn(move || actor.run(queue)).doing("start a thread for", &state)?;
+    Ok(Handle { requests, home, cache: Arc::default(), finished: Arc::new(tokio::sync::Mutex::new(finished)) })
+}
+
+impl Handle {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(request(done)).await.map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn put(&self, chunk: u32, source: TerminalId, bytes: Bytes) -> Result<(), StoreError> {
+        let copy = bytes.clone();
+        self.ask(|done| Request::Put { chunk, source, bytes, done }).await?;
+        self.cache().insert(chunk, copy);
+        Ok(())
+    }
+
+    pub(super) async fn read(&self, chunk: u32) -> Result<Bytes, StoreError> {
+        let cached = self.cache().get(chunk);
+        if let Some(bytes) = cached {
+            return Ok(bytes);
+        }
+        let bytes = self.ask(|done| Request::Read { chunk, done }).await?;
+        self.cache().insert(chunk, bytes.clone());
+        Ok(bytes)
+    }
+
+    pub(super) async fn finish(&self) -> Result<Finished, StoreError> {
+        let mut finished = self.finished.lock().await;
+        if let Some(finished) = &*finished {
+            return Ok(finished.clone());
+        }
+        let cancel = CancelOnDrop::default();
+        let (home, cancelled) = (Arc::clone(&self.home), Arc::clone(&cancel.0));
+        let (place, files) =
+            tokio::task::spawn_blocking(move || finish::run(&home, &cancelled)).await.map_err(|_| StoreError::Stopped)??;
+        *finished = Some(place.clone());
+        self.ask(|done| Request::Finished { files, done }).await?;
+        Ok(place)
+    }
+
+    pub(super) async fn sync(&self) -> Result<(), StoreError> {
+        self.ask(|done| Request::Sync { done }).await
+    }
+}
+
+impl Actor {
+    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        // An answer that nobody waits for any more is dropped: whoever asked has given up.
+        while let Some(request) = queue.blocking_recv() {
+            match request {
+                Request::Put { chunk, source, bytes, done } => drop(done.send(self.put(Held { chunk, source }, &bytes))),
+                Request::Read { chunk, done } => drop(done.send(self.read(chunk))),
+                Request::Finished { files, done } => {
+                    self.source = Source::LaidOut(files);
+                    drop(done.send(Ok(())));
+                }
+                Request::Sync { done } => drop(done.send(self.sync())),
+            }
+        }
+        if let Some(syncing) = self.syncing.take() {
+            let _ = syncing.join();
+        }
+    }
+
+    fn put(&mut self, held: Held, bytes: &[u8]) -> Result<(), StoreError> {
+        let Some((offset, _)) = self.home.layout.chunk(held.chunk).filter(|(_, entry)| entry.length as usize == bytes.len()) else {
+            return Err(StoreError::NoSuchChunk(held.chunk));
+        };
+        // A finished delivery has every chunk.
+        let Source::Part(part) = &self.source else { return Ok(()) };
+        part.write_all_at(bytes, offset).doing("write", &self.part_path())?;
+        self.journal.append(held).doing("write the journal of", self.home.state.path())?;
+        self.sync_now_and_then();
+        Ok(())
+    }
+
+    fn read(&mut self, chunk: u32) -> Result<Bytes, StoreError> {
+        if self.home.layout.chunk(chunk).is_none() {
+            return Err(StoreError::NoSuchChunk(chunk));
+        }
+        let bytes = self.source.chunk(&self.home.layout, chunk).doing("read", &self.part_path())?;
+        bytes.map(Bytes::from).ok_or(StoreError::Corrupt(chunk))
+    }
+
+    fn part_path(&self) -> PathBuf {
+        self.home.state.path_of(PART)
+    }
+
+    fn files_to_sync(&self) -> std::io::Result<Vec<File>> {
+        let mut files = Vec::new();
+        if let Source::Part(part) = &self.source {
+            files.push(part.try_clone()?);
+        }
+        files.push(self.journal.file().try_clone()?);
+        Ok(files)
+    }
+
+    /// Syncs beside the queue, because a disk may take a second for it.
+    fn sync_now_and_then(&mut self) {
+        let idle = self.syncing.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
+        if !idle || self.synced_at.elapsed() < SYNC_EVERY {
+            return;
+        }
+        self.synced_at = Instant::now();
+        let Ok(files) = self.files_to_sync() else { return };
+        let sync = move || {
+            for file in files {
+                if let Err(error) = file.sync_data() {
+                    tracing::warn!(%error, "chunks could not be synced to the disk");
+                }
+            }
+        };
+        self.syncing = std::thread::Builder::new().name("spillway-sync".into()).spawn(sync).ok();
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let path = self.home.state.path().to_owned();
+        for file in self.files_to_sync().doing("sync", &path)? {
+            file.sync_data().doing("sync", &path)?;
+        }
+        Ok(())
+    }
+}

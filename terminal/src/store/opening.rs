@@ -1,0 +1,243 @@
+//! Opening a delivery: the lock, the journal, and the verification of everything that it promises.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::manifest::{Manifest, is_safe_path};
+use protocol::{Bytes, EditionId, ReleaseId};
+use serde::{Deserialize, Serialize};
+use swarm::Held;
+
+use super::error::Doing;
+use super::folder::{Folder, Open};
+use super::journal::{Journal, Replay};
+use super::layout::Layout;
+use super::source::{LaidOut, Source};
+use super::{Finished, Opened, Store, StoreConfig, StoreError, actor};
+use crate::api::MANIFEST_BYTES_MAX;
+
+pub(super) const PART: &str = "content.part";
+const SALVAGE: &str = "content.salvage";
+const JOURNAL: &str = "journal";
+const MANIFEST: &str = "manifest";
+const COMPLETE: &str = "complete";
+const LOCK: &str = "lock";
+/// For a file that replaces another one in one step.
+const NEW_SUFFIX: &str = ".new";
+
+/// The places of one delivery. While it lives the delivery is locked.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) root: Folder,
+    pub(super) state: Folder,
+    pub(super) layout: Layout,
+    pub(super) edition: EditionId,
+    _lock: File,
+}
+
+/// Where the files of a finished delivery went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Complete {
+    /// A folder below the user's folder; empty for the user's folder itself.
+    root: String,
+}
+
+/// What opening hands to the thread that owns the files from then on.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) home: Arc<Home>,
+    pub(super) source: Source,
+    pub(super) journal: Journal,
+    pub(super) held: Vec<Held>,
+    pub(super) finished: Option<Finished>,
+}
+
+/// Tells blocking work to stop when nobody waits for it any more.
+#[derive(Debug, Default)]
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn go_on(cancelled: &AtomicBool) -> Result<(), StoreError> {
+    if cancelled.load(Ordering::Relaxed) { Err(StoreError::Stopped) } else { Ok(()) }
+}
+
+pub(super) async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
+    let cancel = CancelOnDrop::default();
+    let cancelled = Arc::clone(&cancel.0);
+    let parts = tokio::task::spawn_blocking(move || open_blocking(&config, &cancelled)).await.map_err(|_| StoreError::Stopped)??;
+    let (held, finished) = (parts.held.clone(), parts.finished.clone());
+    Ok(Opened { store: Store { actor: actor::start(parts)? }, held, finished })
+}
+
+pub(super) fn stored_manifest(dir: &Path, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
+    let state = dir.join(release_id.to_string()).join(edition_id.to_string());
+    let mut bytes = Vec::new();
+    File::open(state.join(MANIFEST)).ok()?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let manifest = Manifest::decode(&bytes).ok()?;
+    (manifest.edition_id() == edition_id).then_some(manifest)
+}
+
+fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, StoreError> {
+    config.manifest.check()?;
+    let home = Arc::new(home(config)?);
+    let manifest_bytes = config.manifest.encode();
+    replace(&home.state, MANIFEST, &manifest_bytes)?;
+    let journal_path = home.state.path_of(JOURNAL);
+    let journal_file = home.state.open(JOURNAL, Open::Write).doing("open", &journal_path)?;
+    let replay = Journal::replay(&journal_file, home.edition, config.manifest.chunk_count()).doing("read", &journal_path)?;
+    let (source, held, finished) = find_content(&home, &replay, cancelled)?;
+    let journal = if replay.damaged || held.len() < replay.held.len() {
+        rewrite_journal(&home, &held)?
+    } else {
+        Journal::resume(journal_file, home.edition).doing("open", &journal_path)?
+    };
+    Ok(Parts { home, source, journal, held, finished })
+}
+
+fn home(config: &StoreConfig) -> Result<Home, StoreError> {
+    let edition = config.manifest.edition_id();
+    let root = Folder::root(&config.dir).doing("open", &config.dir)?;
+    let release_name = config.release_id.to_string();
+    let release = root.child(&release_name, true).doing("open", &root.path_of(&release_name))?;
+    let edition_name = edition.to_string();
+    let state = release.child(&edition_name, true).doing("open", &release.path_of(&edition_name))?;
+    let lock = state.open(LOCK, Open::Write).doing("open", &state.path_of(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(state.path().to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => return Err(error).doing("lock", state.path()),
+    }
+    Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: lock })
+}
+
+type Found = (Source, Vec<Held>, Option<Finished>);
+
+/// The part file is the truth as long as it exists; a `complete` beside it was written just before a crash.
+fn find_content(home: &Home, replay: &Replay, cancelled: &AtomicBool) -> Result<Found, StoreError> {
+    let has_part = home.state.has(PART).doing("look for", &home.state.path_of(PART))?;
+    if !has_part && let Some(complete) = read_complete(home) {
+        return find_laid_out(home, &complete, replay, cancelled);
+    }
+    home.state.remove(COMPLETE).doing("remove", &home.state.path_of(COMPLETE))?;
+    let part = make_part(home, PART, Open::Write)?;
+    let mut source = Source::Part(part);
+    let held = verify(home, &mut source, &replay.held, cancelled)?;
+    Ok((source, held, None))
+}
+
+fn find_laid_out(home: &Home, complete: &Complete, replay: &Replay, cancelled: &AtomicBool) -> Result<Found, StoreError> {
+    let root =
+        if complete.root.is_empty() { home.root.descend("x", false).map(|(root, _)| root) } else { home.root.child(&complete.root, false) };
+    let Ok(root) = root else {
+        return Ok((Source::Part(make_part(home, PART, Open::Fresh)?), Vec::new(), None));
+    };
+    let mut source = Source::LaidOut(LaidOut::new(root));
+    let held = verify(home, &mut source, &replay.held, cancelled)?;
+    if held.len() == home.layout.manifest().chunks.len() {
+        return Ok((source, held, Some(home.finished(&complete.root))));
+    }
+    // Somebody changed the files. They are theirs to keep; what still is as it came goes into a new part file, and the rest is fetched again.
+    let part = make_part(home, SALVAGE, Open::Fresh)?;
+    for held in &held {
+        go_on(cancelled)?;
+        let Some((offset, _)) = home.layout.chunk(held.chunk) else { continue };
+        if let Some(bytes) = source.chunk(&home.layout, held.chunk).doing("read", home.root.path())? {
+            part.write_all_at(&bytes, offset).doing("write", &home.state.path_of(SALVAGE))?;
+        }
+    }
+    home.state.move_over(SALVAGE, PART).doing("rename", &home.state.path_of(SALVAGE))?;
+    home.state.remove(COMPLETE).doing("remove", &home.state.path_of(COMPLETE))?;
+    Ok((Source::Part(part), held, None))
+}
+
+/// Opens the part file with the length of the whole edition; the disk must have room for what is not allocated yet.
+fn make_part(home: &Home, name: &str, how: Open) -> Result<File, StoreError> {
+    let path = home.state.path_of(name);
+    let part = home.state.open(name, how).doing("open", &path)?;
+    let metadata = part.metadata().doing("open", &path)?;
+    let length = home.layout.manifest().length.0;
+    let needed = length.saturating_sub(metadata.blocks().saturating_mul(512));
+    let available = home.state.room().doing("measure", &path)?;
+    if needed > available.0 {
+        return Err(StoreError::NoRoom { path, needed: Bytes(needed), available });
+    }
+    if metadata.len() != length {
+        part.set_len(length).doing("make", &path)?;
+    }
+    Ok(part)
+}
+
+/// Those of the journal's chunks that are on disk as they should be. One chunk in memory at a time.
+fn verify(home: &Home, source: &mut Source, promised: &[Held], cancelled: &AtomicBool) -> Result<Vec<Held>, StoreError> {
+    let mut held = Vec::with_capacity(promised.len());
+    for promise in promised {
+        go_on(cancelled)?;
+        if source.chunk(&home.layout, promise.chunk).doing("read", home.state.path())?.is_some() {
+            held.push(*promise);
+        }
+    }
+    if held.len() < promised.len() {
+        tracing::warn!(lost = promised.len() - held.len(), folder = %home.state.path().display(), "chunks on disk are not as the journal says");
+    }
+    Ok(held)
+}
+
+fn rewrite_journal(home: &Home, held: &[Held]) -> Result<Journal, StoreError> {
+    let new = format!("{JOURNAL}{NEW_SUFFIX}");
+    let path = home.state.path_of(&new);
+    let file = home.state.open(&new, Open::Fresh).doing("open", &path)?;
+    let journal = Journal::begin(file, home.edition, held).doing("write", &path)?;
+    journal.file().sync_all().doing("sync", &path)?;
+    home.state.move_over(&new, JOURNAL).doing("rename", &path)?;
+    Ok(journal)
+}
+
+/// Writes a small file so that it is either the old or the new one, whenever the machine stops.
+fn replace(folder: &Folder, name: &str, content: &[u8]) -> Result<(), StoreError> {
+    let new = format!("{name}{NEW_SUFFIX}");
+    let path = folder.path_of(&new);
+    let file = folder.open(&new, Open::Fresh).doing("open", &path)?;
+    file.write_all_at(content, 0).doing("write", &path)?;
+    file.sync_all().doing("sync", &path)?;
+    folder.move_over(&new, name).doing("rename", &path)?;
+    folder.sync().doing("sync", folder.path())
+}
+
+fn read_complete(home: &Home) -> Option<Complete> {
+    let mut text = String::new();
+    home.state.open(COMPLETE, Open::Read).ok()?.take(4096).read_to_string(&mut text).ok()?;
+    let complete: Complete = serde_json::from_str(&text).ok()?;
+    (complete.root.is_empty() || (is_safe_path(&complete.root) && !complete.root.contains('/'))).then_some(complete)
+}
+
+impl Home {
+    /// Notes that the files are, or are about to be, below `root`.
+    pub(super) fn write_complete(&self, root: &str) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(&Complete { root: root.to_owned() }).unwrap_or_default();
+        replace(&self.state, COMPLETE, &text)
+    }
+
+    /// Where the content lies when its files are below `root`.
+    pub(super) fn finished(&self, root: &str) -> Finished {
+        let manifest = self.layout.manifest();
+        let mut path: PathBuf = self.root.path().to_owned();
+        if !root.is_empty() {
+            path.push(root);
+        }
+        if !manifest.directory
+            && let Some(file) = manifest.files.first()
+        {
+            path.push(&file.path);
+        }
+        Finished { path }
+    }
+}

@@ -1,0 +1,80 @@
+//! Where chunks are read from: the one file of a transfer under way, or the files of a finished one.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use protocol::Blake3;
+
+use super::folder::{Folder, Open};
+use super::layout::Layout;
+
+#[derive(Debug)]
+pub(super) enum Source {
+    /// `content.part`.
+    Part(File),
+    LaidOut(LaidOut),
+}
+
+/// The files of a finished delivery below `root`.
+#[derive(Debug)]
+pub(super) struct LaidOut {
+    pub(super) root: Folder,
+    /// The file that was read last: neighbouring chunks mostly lie in the same one.
+    pub(super) open: Option<(usize, File)>,
+}
+
+impl Source {
+    /// Reads a run of the edition's byte stream.
+    fn read(&mut self, layout: &Layout, offset: u64, target: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Part(file) => file.read_exact_at(target, offset),
+            Self::LaidOut(files) => files.read(layout, offset, target),
+        }
+    }
+
+    /// Reads a chunk; `None` if what is there is not the chunk.
+    pub(super) fn chunk(&mut self, layout: &Layout, chunk: u32) -> io::Result<Option<Vec<u8>>> {
+        let Some((offset, entry)) = layout.chunk(chunk) else { return Ok(None) };
+        let mut bytes = vec![0; entry.length as usize];
+        match self.read(layout, offset, &mut bytes) {
+            Ok(()) if Blake3::of(&bytes) == entry.hash => Ok(Some(bytes)),
+            Ok(()) => Ok(None),
+            // Shorter than it should be, gone, or something else by now: not this chunk. Whether the disk works at all is seen elsewhere.
+            Err(error) if is_absence(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(error.kind(), UnexpectedEof | NotFound | NotADirectory | IsADirectory | InvalidInput)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+impl LaidOut {
+    pub(super) fn new(root: Folder) -> Self {
+        Self { root, open: None }
+    }
+
+    fn read(&mut self, layout: &Layout, offset: u64, mut target: &mut [u8]) -> io::Result<()> {
+        for piece in layout.pieces(offset, target.len()) {
+            let (part, rest) = target.split_at_mut(piece.len);
+            self.file(layout, piece.file)?.read_exact_at(part, piece.offset)?;
+            target = rest;
+        }
+        if target.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn file(&mut self, layout: &Layout, index: usize) -> io::Result<&File> {
+        let file = match self.open.take() {
+            Some((open, file)) if open == index => file,
+            _ => {
+                let (folder, name) = self.root.descend(&layout.manifest().files[index].path, false)?;
+                folder.open(name, Open::Read)?
+            }
+        };
+        Ok(&self.open.insert((index, file)).1)
+    }
+}

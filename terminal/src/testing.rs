@@ -1,0 +1,4 @@
+//! The other ends that the tests of this crate talk to: real listeners on loopback, scripted per test.
+
+pub(crate) mod http;
+pub(crate) mod websocket;

@@ -1,0 +1,138 @@
+//! The real `spillway` program, run by a test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocol::TerminalId;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::eventually;
+use crate::person::Person;
+use crate::stack::{PASSWORD, Stack, built};
+
+/// One person's `spillway` with its configuration folder.
+#[derive(Debug)]
+pub struct Cli {
+    pub config: PathBuf,
+    pub terminal_id: TerminalId,
+    pub person: Person,
+}
+
+/// A `spillway run` process and the events that it has printed.
+#[derive(Debug)]
+pub struct Running {
+    pub child: Child,
+    pub name: String,
+    events: Arc<Mutex<Vec<Value>>>,
+    log: PathBuf,
+}
+
+impl Stack {
+    /// A new user, registered by the program itself, with `amount` in the wallet.
+    pub async fn cli(&self, operator: &Person, name: &str, amount: u64) -> Cli {
+        let config = self.folder.path().join(name);
+        std::fs::create_dir_all(&config).expect("a folder");
+        let email = format!("{name}-{}@example.org", uuid::Uuid::now_v7().simple());
+        let arguments = ["register", "--server", &self.url, "--email", &email, "--name", name, "--password-stdin", "--json"];
+        let output = spillway(&config, &arguments, &format!("{PASSWORD}\n")).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let terminal_id = answer["terminal_id"].as_str().expect("a terminal").parse().expect("an id");
+        let person = Person::login(&self.url, &email).await;
+        if amount > 0 {
+            person.redeem(&operator.vouchers(1, amount).await[0]).await.expect_ok();
+        }
+        Cli { config, terminal_id, person }
+    }
+}
+
+/// Runs the program to its end.
+pub async fn spillway(config: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
+    command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    // A command that reads nothing may have ended by now.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("the program ends in time").expect("its output")
+}
+
+impl Cli {
+    pub async fn call(&self, arguments: &[&str]) -> Output {
+        spillway(&self.config, arguments, "").await
+    }
+
+    /// Where `run` puts what it receives.
+    pub fn received(&self) -> PathBuf {
+        self.config.join("received")
+    }
+
+    /// Starts `spillway run`; `arguments` are added.
+    pub fn run(&self, arguments: &[&str]) -> Running {
+        let name = self.config.file_name().expect("a name").to_string_lossy().into_owned();
+        let log = self.config.join("run.log");
+        let errors = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
+        let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
+        command.args(["run", "--json", "--exit-when-done", "--dir"]).arg(self.received()).arg("--config").arg(&self.config).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let (sink, mut lines) = (events.clone(), BufReader::new(child.stdout.take().expect("its output")).lines());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                sink.lock().expect("no reader panics").push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        Running { child, name, events, log }
+    }
+}
+
+impl Running {
+    pub fn events(&self) -> Vec<Value> {
+        self.events.lock().expect("no reader panics").clone()
+    }
+
+    /// The latest event of a kind.
+    pub fn last(&self, kind: &str) -> Option<Value> {
+        self.events().into_iter().rev().find(|event| event["event"] == kind)
+    }
+
+    /// Verified bytes as last reported.
+    pub fn verified(&self) -> u64 {
+        self.last("progress").and_then(|event| event["verified"].as_u64()).unwrap_or(0)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until this many bytes are verified.
+    pub async fn verified_at_least(&self, bytes: u64) {
+        let what = format!("{} verifies {bytes} bytes", self.name);
+        eventually(&what, Duration::from_secs(90), || async { (self.verified() >= bytes).then_some(()) }).await;
+    }
+
+    /// Waits for the edition to be complete; gives the hash of the stored file.
+    pub async fn completed(&self) -> String {
+        let what = format!("{} completes; events {:?}", self.name, self.events().last());
+        let event = eventually(&what, Duration::from_secs(120), || async { self.last("completed") }).await;
+        event["blake3"].as_str().expect("a hash").to_owned()
+    }
+
+    /// Waits for the program to end by itself, with success.
+    pub async fn done(&mut self) {
+        let status = tokio::time::timeout(Duration::from_secs(180), self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("{} does not end; {:?}", self.name, self.events().last())).expect("a status");
+        assert!(status.success(), "{} ended with {status}: {}", self.name, self.log());
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("it dies");
+    }
+}

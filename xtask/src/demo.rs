@@ -1,0 +1,193 @@
+//! `cargo xtask demo`: the main job, once, for real. A server, a publisher and N terminals, each a process of its own; files are published, applied for,
+//! bid for and prepaid; the book closes, the release starts on time, the chunks travel over data channels, the deliveries settle. Then everything is
+//! checked against what was meant to happen, with prices recomputed by an independent oracle.
+
+mod checks;
+mod client;
+mod contents;
+mod outcome;
+mod scenario;
+mod watch;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cargo;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::project::Project;
+use crate::server::{self, Server, Settings};
+use crate::services::{Contention, Data, Purpose, Services};
+use client::{Client, Deployment};
+use outcome::Outcome;
+use scenario::Scenario;
+
+const PURPOSE: Purpose = Purpose { name: "demo", data: Data::Scratch, contention: Contention::OwnInstance };
+
+/// RFC 2606 keeps the domain from ever belonging to somebody.
+const OPERATOR: &str = "operator@example.org";
+const PUBLISHER: &str = "publisher@example.org";
+const PASSWORD: &str = "correct horse battery staple";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A file or directory to publish as an edition; twice for two editions [default: the two built programs]
+    #[arg(long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// How many terminals take part
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    terminals: u32,
+    /// Write the outcome to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep what the terminals received
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the demo; anything that is off is a failure that names it.
+pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
+    let begun = Instant::now();
+    cargo::build_programs(project, interrupt)?;
+    let files = if options.files.is_empty() { vec![project.client_program(), project.server_program()] } else { options.files.clone() };
+    let scenario = Scenario::plan(&files, options.terminals)?;
+    let services = Services::start(project, &PURPOSE, interrupt)?;
+    let folder = services.folder().join("demo");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
+    let outcome = play(project, &scenario, &services, &folder, interrupt);
+    if options.keep {
+        println!("what was received is kept in {}", folder.display());
+    } else {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    let mut outcome = outcome?;
+    outcome.wall = begun.elapsed();
+    print!("{}", outcome.table());
+    if let Some(path) = &options.json {
+        let json = format!("{:#}\n", outcome.json());
+        fs::write(path, json).map_err(|error| Failure::file("write", path, &error))?;
+    }
+    outcome.verdict()
+}
+
+/// Everything between the first registration and the last settlement.
+fn play(project: &Project, scenario: &Scenario, services: &Services, folder: &Path, interrupt: &Interrupt) -> Result<Outcome, Failure> {
+    let database_url = services.database("spillway_demo", interrupt)?;
+    let data = folder.join("server");
+    fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
+    let settings = Settings {
+        name: "server",
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        database_url: &database_url,
+        redis_url: services.redis_url(),
+        data: &data,
+        logs: services.logs(),
+        origin_up_mbit: scenario.rates.origin_up_mbit,
+    };
+    let mut server = Server::start(project, settings, interrupt)?;
+    server::create_operator(project, &database_url, services.logs(), OPERATOR, PASSWORD, interrupt)?;
+    let deployment = Deployment { project, server: server.address().to_owned(), folder: folder.to_owned(), interrupt: interrupt.clone() };
+
+    println!("publishing {} and registering {} terminals", scenario.summary(), scenario.terminals.len());
+    let operator = Client::login(&deployment, "operator", OPERATOR)?;
+    let publisher = Client::register(&deployment, "publisher", PUBLISHER)?;
+    operator.call(&["role", PUBLISHER, "publisher"])?;
+    let content = publish(&publisher, scenario)?;
+    let terminals = register_terminals(&deployment, &operator, scenario)?;
+    let release = create_release(&publisher, scenario, &content)?;
+    let release_id = client::text(&release, "/id")?;
+    let applications = apply(&terminals, scenario, &release_id)?;
+    println!("release {release_id}: the book closes, then it starts");
+
+    let mut running = watch::Terminals::start(&terminals, scenario, &release_id)?;
+    running.follow(scenario.deadline(), || server.check())?;
+    let deliveries = publisher.call(&["status", &release_id])?;
+    let release = publisher.call(&["list", &release_id])?;
+    let ledger = operator.call(&["status"])?;
+    let received = running.finish(scenario)?;
+    checks::gather(scenario, &content, &applications, &deliveries, &release, &ledger, &received)
+}
+
+/// Publishes every edition; the answer of the last call names the content, and each its edition.
+fn publish(publisher: &Client<'_>, scenario: &Scenario) -> Result<Published, Failure> {
+    let mut content_id: Option<String> = None;
+    let mut editions = Vec::new();
+    for edition in &scenario.editions {
+        let path = edition.path.display().to_string();
+        let mut arguments = vec!["publish", path.as_str(), "--title", "Demo", "--label", edition.label.as_str()];
+        if let Some(id) = &content_id {
+            arguments.extend(["--content", id.as_str()]);
+        }
+        let answer = publisher.call(&arguments)?;
+        content_id = Some(client::text(&answer, "/content_id")?);
+        editions.push(answer.pointer("/edition").cloned().unwrap_or(Value::Null));
+    }
+    let content_id = content_id.ok_or_else(|| Failure::told("there is nothing to publish"))?;
+    Ok(Published { content_id, editions })
+}
+
+/// What the publisher's uploads became.
+#[derive(Debug)]
+struct Published {
+    content_id: String,
+    /// One `Edition` each, in the scenario's order.
+    editions: Vec<Value>,
+}
+
+fn register_terminals<'a>(deployment: &'a Deployment<'a>, operator: &Client<'_>, scenario: &Scenario) -> Result<Vec<Client<'a>>, Failure> {
+    let count = scenario.terminals.len().to_string();
+    let vouchers = operator.call(&["voucher", "create", "--count", &count, "--value", scenario::VOUCHER])?;
+    let codes = vouchers.pointer("/codes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut terminals = Vec::new();
+    for (terminal, code) in scenario.terminals.iter().zip(&codes) {
+        let client = Client::register(deployment, &terminal.name, &format!("{}@example.org", terminal.name))?;
+        client.call(&["redeem", code.as_str().unwrap_or_default()])?;
+        terminals.push(client);
+    }
+    if terminals.len() != scenario.terminals.len() {
+        return Err(Failure::told(format!("{count} vouchers were asked for, {} were made", codes.len())));
+    }
+    Ok(terminals)
+}
+
+fn create_release(publisher: &Client<'_>, scenario: &Scenario, content: &Published) -> Result<Value, Failure> {
+    let times = scenario.times();
+    let mut arguments: Vec<String> = ["release", "create", "--content", &content.content_id, "--title", "Demo"].map(str::to_owned).into();
+    for edition in &scenario.editions {
+        arguments.extend(["--edition".to_owned(), edition.label.clone()]);
+    }
+    for rank in &scenario.ranks {
+        arguments.extend(["--rank".to_owned(), format!("{}:{}:{}", rank.weight, rank.delay_s, rank.capacity)]);
+    }
+    let rest = [
+        ("--reserve", scenario::RESERVE.to_owned()),
+        ("--opens", "+0s".to_owned()),
+        ("--closes", format!("+{}s", times.closes_s)),
+        ("--starts", format!("+{}s", times.starts_s)),
+        ("--origin-budget", "1.1x".to_owned()),
+        ("--relay-share", "50%".to_owned()),
+        ("--fee", "2%".to_owned()),
+        ("--limit", format!("{}s", times.limit_s)),
+    ];
+    arguments.extend(rest.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+    publisher.call(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Every terminal applies; the answers are in the scenario's order.
+fn apply(terminals: &[Client<'_>], scenario: &Scenario, release_id: &str) -> Result<Vec<Value>, Failure> {
+    let applied = terminals.iter().zip(&scenario.terminals).map(|(client, terminal)| {
+        let (rank, maximum) = (terminal.rank.to_string(), scenario::decimal(terminal.maximum));
+        let label = &scenario.editions[terminal.edition].label;
+        client.call(&["apply", release_id, "--edition", label, "--rank", &rank, "--maximum", &maximum])
+    });
+    applied.collect()
+}
+
+/// After the deadline of the release everything must have ended within this.
+const SETTLING: Duration = Duration::from_secs(30);

@@ -1,0 +1,92 @@
+//! The real `spillway` program, called as a person would, with its answers as JSON.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::PASSWORD;
+use crate::children::{Ending, Launch, Output};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::project::Project;
+
+/// One call; an upload of a large file is the longest.
+const CALL_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Where the demo runs.
+#[derive(Debug)]
+pub(super) struct Deployment<'a> {
+    pub(super) project: &'a Project,
+    /// The server's address.
+    pub(super) server: String,
+    pub(super) folder: PathBuf,
+    pub(super) interrupt: Interrupt,
+}
+
+/// One person's configuration folder.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    pub(super) deployment: &'a Deployment<'a>,
+    pub(super) name: String,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn register(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
+        Self::enter(deployment, name, &["register", "--email", email])
+    }
+
+    pub(super) fn login(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
+        Self::enter(deployment, name, &["login", "--email", email])
+    }
+
+    fn enter(deployment: &'a Deployment<'a>, name: &str, arguments: &[&str]) -> Result<Self, Failure> {
+        let client = Self { deployment, name: name.to_owned() };
+        let folder = client.folder();
+        fs::create_dir_all(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
+        let arguments = [arguments, &["--server", &deployment.server, "--password-stdin"]].concat();
+        client.answer(&arguments, &format!("{PASSWORD}\n"))?;
+        Ok(client)
+    }
+
+    pub(super) fn folder(&self) -> PathBuf {
+        self.deployment.folder.join(&self.name)
+    }
+
+    /// Runs one command to its end and reads its answer.
+    pub(super) fn call(&self, arguments: &[&str]) -> Result<Value, Failure> {
+        self.answer(arguments, "")
+    }
+
+    fn answer(&self, arguments: &[&str], input: &str) -> Result<Value, Failure> {
+        let output = self.folder().join("answer.json");
+        let streams = Output::Split { announcements: output.clone(), log: self.folder().join("call.log") };
+        let name = format!("{}: spillway {}", self.name, arguments.first().unwrap_or(&""));
+        let launch = self.launch(&name, arguments, streams).input(input);
+        launch.start(&self.deployment.interrupt)?.succeed_within(CALL_DEADLINE)?;
+        let text = fs::read_to_string(&output).map_err(|error| Failure::file("read", &output, &error))?;
+        serde_json::from_str(&text).map_err(|error| Failure::told(format!("{name} did not answer in JSON ({error}): {text}")))
+    }
+
+    /// The program with this person's configuration.
+    pub(super) fn launch(&self, name: &str, arguments: &[&str], output: Output) -> Launch {
+        let ending = Ending::terminate(Duration::from_secs(5));
+        let mut launch = Launch::new(name, self.deployment.project.client_program(), None, ending, output);
+        launch.command.args(arguments).arg("--json").arg("--config").arg(self.folder());
+        launch.command.current_dir(&self.deployment.project.root);
+        launch
+    }
+}
+
+/// A text at a JSON pointer of an answer.
+pub(super) fn text(answer: &Value, pointer: &str) -> Result<String, Failure> {
+    let found = answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    found.ok_or_else(|| Failure::told(format!("an answer of the client has no text at {pointer}: {answer}")))
+}
+
+/// A whole number at a JSON pointer of an answer.
+pub(super) fn number(answer: &Value, pointer: &str) -> Result<u64, Failure> {
+    let found = answer.pointer(pointer).and_then(Value::as_u64);
+    found.ok_or_else(|| Failure::told(format!("an answer of the client has no whole number at {pointer}: {answer}")))
+}

@@ -1,0 +1,178 @@
+//! The terminals while they run: one process each, whose events are read from its output as they come.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use protocol::Bytes;
+use serde_json::Value;
+
+use super::client::Client;
+use super::contents::{self, FileFact};
+use super::scenario::Scenario;
+use crate::children::{Child, Output};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+
+const LOOK: Duration = Duration::from_millis(200);
+/// A line that cannot be redrawn is printed this often.
+const PLAIN_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Terminal {
+    name: String,
+    process: Child,
+    events: PathBuf,
+    read_to: u64,
+    received_in: PathBuf,
+    verified: u64,
+    peak_resident: Bytes,
+    completed: Option<Value>,
+}
+
+/// What one terminal ended up with.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) completed_ms: u64,
+    /// As the terminal itself computed it.
+    pub(super) blake3: String,
+    /// As found on its disk by the demo.
+    pub(super) files: Vec<FileFact>,
+    /// The most memory that the process had resident, as last seen while it ran.
+    pub(super) peak_resident: Bytes,
+}
+
+#[derive(Debug)]
+pub(super) struct Terminals {
+    terminals: Vec<Terminal>,
+    total: u64,
+    interrupt: Interrupt,
+}
+
+impl Terminals {
+    pub(super) fn start(clients: &[Client<'_>], scenario: &Scenario, release_id: &str) -> Result<Self, Failure> {
+        let mut terminals = Vec::new();
+        let (up, down) = (scenario.rates.up_mbit.to_string(), scenario.rates.down_mbit.to_string());
+        for client in clients {
+            let (events, received_in) = (client.folder().join("events.jsonl"), client.folder().join("received"));
+            let folder = received_in.display().to_string();
+            let arguments = ["run", "--release", release_id, "--dir", &folder, "--up-mbit", &up, "--down-mbit", &down, "--exit-when-done"];
+            let output = Output::Split { announcements: events.clone(), log: client.folder().join("run.log") };
+            let process = client.launch(&client.name, &arguments, output).start(&client.deployment.interrupt)?;
+            terminals.push(Terminal {
+                name: client.name.clone(),
+                process,
+                events,
+                read_to: 0,
+                received_in,
+                verified: 0,
+                peak_resident: Bytes(0),
+                completed: None,
+            });
+        }
+        let total = scenario.terminals.iter().map(|terminal| scenario.editions[terminal.edition].length.0).sum();
+        let interrupt = clients.first().map(|client| client.deployment.interrupt.clone()).unwrap_or_default();
+        Ok(Self { terminals, total, interrupt })
+    }
+
+    /// Shows the progress until every terminal has ended by itself, each with success.
+    pub(super) fn follow(&mut self, within: Duration, mut check: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let redraw = std::io::stdout().is_terminal();
+        let mut shown_at = begun;
+        loop {
+            for terminal in &mut self.terminals {
+                terminal.read_events();
+                terminal.peak_resident = terminal.peak_resident.max(peak_resident(terminal.process.id()));
+            }
+            let ended = self.terminals.iter().filter(|terminal| terminal.process.has_ended()).count();
+            if redraw {
+                print!("\r{}", self.line(begun.elapsed()));
+                let _ = std::io::stdout().flush();
+            } else if shown_at.elapsed() >= PLAIN_EVERY || ended == self.terminals.len() {
+                println!("{}", self.line(begun.elapsed()));
+                shown_at = Instant::now();
+            }
+            self.check_ends()?;
+            check()?;
+            if ended == self.terminals.len() {
+                if redraw {
+                    println!();
+                }
+                return Ok(());
+            }
+            if begun.elapsed() > within {
+                let late = self.terminals.iter().find(|terminal| !terminal.process.has_ended());
+                let blame = |late: &Terminal| late.process.blame(&format!("did not end within {} s", within.as_secs()));
+                return Err(late.map_or_else(|| Failure::told("the release did not end in time"), blame));
+            }
+            self.interrupt.pause(LOOK)?;
+        }
+    }
+
+    fn check_ends(&mut self) -> Result<(), Failure> {
+        for terminal in self.terminals.iter_mut().filter(|terminal| terminal.process.has_ended()) {
+            let status = terminal.process.wait()?;
+            if !status.success() {
+                return Err(terminal.process.blame(&format!("ended with {status}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, elapsed: Duration) -> String {
+        let verified: u64 = self.terminals.iter().map(|terminal| terminal.verified).sum();
+        let complete = self.terminals.iter().filter(|terminal| terminal.completed.is_some()).count();
+        let percent = verified * 100 / self.total.max(1);
+        let count = self.terminals.len();
+        format!("{:5.1} s  {complete}/{count} complete  {percent:3} % of {}   ", elapsed.as_secs_f64(), Bytes(self.total))
+    }
+
+    /// Reads what every terminal has on its disk, in the scenario's order.
+    pub(super) fn finish(self, scenario: &Scenario) -> Result<Vec<Received>, Failure> {
+        let read = self.terminals.into_iter().zip(&scenario.terminals).map(|(terminal, wanted)| {
+            let completed = terminal.completed.ok_or_else(|| Failure::told(format!("{} ended without completing", terminal.name)))?;
+            let path = completed.pointer("/path").and_then(Value::as_str).map(PathBuf::from);
+            let path = path.unwrap_or_else(|| terminal.received_in.join(&scenario.editions[wanted.edition].label));
+            Ok(Received {
+                completed_ms: super::client::number(&completed, "/elapsed_ms")?,
+                blake3: super::client::text(&completed, "/blake3")?,
+                files: contents::facts(&path)?,
+                peak_resident: terminal.peak_resident,
+            })
+        });
+        read.collect()
+    }
+}
+
+/// `VmHWM` of a process; 0 once it has ended.
+fn peak_resident(id: u32) -> Bytes {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    Bytes(kib.unwrap_or(0) * 1024)
+}
+
+impl Terminal {
+    /// Takes the whole lines that were added since the last look.
+    fn read_events(&mut self) {
+        let Ok(mut file) = File::open(&self.events) else { return };
+        let mut text = String::new();
+        if file.seek(SeekFrom::Start(self.read_to)).is_err() || file.read_to_string(&mut text).is_err() {
+            return;
+        }
+        let Some(end) = text.rfind('\n') else { return };
+        self.read_to += end as u64 + 1;
+        for event in text[..end].lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            match event.pointer("/event").and_then(Value::as_str) {
+                Some("progress") => self.verified = event.pointer("/verified").and_then(Value::as_u64).unwrap_or(self.verified),
+                Some("completed") => {
+                    self.verified = event.pointer("/bytes").and_then(Value::as_u64).unwrap_or(self.verified);
+                    self.completed = Some(event);
+                }
+                _ => {}
+            }
+        }
+    }
+}
