@@ -249,7 +249,7 @@ CREATE TRIGGER hold_resolutions_lower AFTER INSERT ON hold_resolutions REFERENCI
 -- The entry may be written after the resolution (it must be: else what is available could be negative in between), so this waits for the commit.
 CREATE FUNCTION check_resolution() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.posted > 0 AND NOT EXISTS (
+    IF NOT EXISTS (
         SELECT FROM holds JOIN entries ON entries.account_id = holds.account_id
         WHERE holds.id = NEW.hold_id AND entries.transfer_id = NEW.transfer_id AND entries.amount = -NEW.posted
     ) THEN
@@ -259,7 +259,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER hold_resolutions_entry AFTER INSERT ON hold_resolutions DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION check_resolution();
+    FOR EACH ROW WHEN (NEW.posted > 0) EXECUTE FUNCTION check_resolution();
 
 -- Vouchers.
 

@@ -6,6 +6,7 @@ mod listing;
 mod money;
 mod publication;
 mod release;
+mod running;
 mod status;
 
 use protocol::rest::{Edition, Page, Release, ReleaseEdition};
@@ -15,7 +16,7 @@ use terminal::api::{Api, ApiError, PageQuery};
 use crate::arguments::{Command, ReleaseCommand, VoucherCommand};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
-use crate::screen::{Report, clean};
+use crate::screen::clean;
 
 /// What every command needs.
 #[derive(Debug)]
@@ -24,10 +25,12 @@ pub(crate) struct Setting {
     pub json: bool,
 }
 
-/// Runs one command.
-pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<Report> {
+/// Runs one command and prints its result.
+pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
     let folder = &setting.folder;
-    match command {
+    let report = match command {
+        // Prints while it runs.
+        Command::Run(arguments) => return running::run(arguments, setting).await,
         Command::Register(arguments) => account::register(arguments, folder).await,
         Command::Login(arguments) => account::login(arguments, folder).await,
         Command::Publish(arguments) => publication::publish(arguments, setting).await,
@@ -39,9 +42,9 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<Report> 
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
-        Command::Run(_) => Err(Failure::Failed("PENDING".into())),
         Command::Status(arguments) => status::status(arguments, folder).await,
-    }
+    }?;
+    report.print(setting.json)
 }
 
 /// As many items a page as the server gives.

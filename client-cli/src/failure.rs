@@ -3,7 +3,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use protocol::{ErrorCode, Problem};
+use protocol::{ErrorCode, Problem, RequestId};
+
+/// In place of a request's id where there was no request.
+const NO_REQUEST: RequestId = RequestId::from_bytes([0; 16]);
 
 /// A failure as it is told to the user: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,13 @@ impl Failure {
         }
     }
 
+    /// A refusal that came without a whole problem document, as those of the WebSocket.
+    pub(crate) fn from_refusal(code: ErrorCode, detail: String) -> Self {
+        let mut problem = Problem::new(code, NO_REQUEST);
+        problem.detail = Some(detail).filter(|detail| !detail.is_empty());
+        Self::from_problem(problem)
+    }
+
     /// For `--json`: the same on standard error, as one object.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut error = serde_json::json!({ "exit_code": self.exit_code(), "message": self.to_string() });
@@ -83,7 +93,7 @@ impl fmt::Display for RefusedLine<'_> {
         if let Some(hint) = hint(problem.code) {
             write!(f, "; {hint}")?;
         }
-        if problem.status >= 500 {
+        if problem.status >= 500 && problem.request_id != NO_REQUEST {
             write!(f, " (request {})", problem.request_id)?;
         }
         Ok(())
@@ -132,7 +142,6 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::RequestId;
     use protocol::error::ProblemError;
 
     fn problem(code: ErrorCode) -> Problem {

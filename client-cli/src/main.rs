@@ -53,6 +53,8 @@ fn start(arguments: Arguments) -> Outcome<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let setting = Setting { folder: Folder::locate(arguments.config)?, json: arguments.json };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failure::while_doing("cannot start"))?;
-    let report = runtime.block_on(commands::run(arguments.command, &setting))?;
-    report.print(setting.json)
+    let outcome = runtime.block_on(commands::run(arguments.command, &setting));
+    // Work that was given up, such as a read of a slow disk, keeps nobody waiting.
+    runtime.shutdown_background();
+    outcome
 }

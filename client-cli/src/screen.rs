@@ -2,6 +2,7 @@
 
 mod market;
 mod money;
+mod running;
 mod table;
 
 use std::io::{ErrorKind, Write};
@@ -13,6 +14,7 @@ use crate::failure::{Failure, Outcome};
 
 pub(crate) use market::{application_line, deliveries_table, release_page, releases_table};
 pub(crate) use money::wallet_page;
+pub(crate) use running::{Named, RunScreen};
 
 /// A command's result.
 #[derive(Debug)]

@@ -133,20 +133,26 @@ impl From<ApiError> for Failure {
             }
             ApiError::Address(_) => Self::Usage(line),
             ApiError::Source(_) => Self::Failed(line),
-            ApiError::Token(token) => match *token {
-                TokenError::NotLoggedIn => not_logged_in(),
-                TokenError::Renewal(renewal) => match Self::from(renewal) {
-                    Self::NotLoggedIn(_) => Self::NotLoggedIn("the login has ended: log in again with `spillway login`".into()),
-                    other @ (Self::Usage(_) | Self::Refused(_) | Self::Unavailable(_) | Self::Interrupted | Self::Failed(_)) => other,
-                },
-                TokenError::Store(error) => Self::Failed(format!("the login could not be stored: {error}")),
-            },
+            ApiError::Token(token) => token_failure(*token),
         }
     }
 }
 
+pub(crate) fn token_failure(error: TokenError) -> Failure {
+    match error {
+        TokenError::NotLoggedIn => not_logged_in(),
+        TokenError::Renewal(renewal) => match Failure::from(renewal) {
+            Failure::NotLoggedIn(_) => Failure::NotLoggedIn("the login has ended: log in again with `spillway login`".into()),
+            other @ (Failure::Usage(_) | Failure::Refused(_) | Failure::Unavailable(_) | Failure::Interrupted | Failure::Failed(_)) => {
+                other
+            }
+        },
+        TokenError::Store(error) => Failure::Failed(format!("the login could not be stored: {error}")),
+    }
+}
+
 /// An error with what is behind it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,7 +9,7 @@ use crate::ids::RequestId;
 macro_rules! error_codes {
     ($( $(#[$doc:meta])* $variant:ident, $code:literal, $status:literal, $retryable:literal, $title:literal; )*) => {
         /// What went wrong, as a stable word that a program may act on.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
             $( $(#[$doc])* #[serde(rename = $code)] $variant, )*
         }
@@ -77,6 +77,19 @@ error_codes! {
     Internal, "internal", 500, true, "Something went wrong on the server";
     Unavailable, "unavailable", 503, true, "The service is not ready";
 }
+
+/// By hand, because the derive does not see a word that a macro hands on.
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .description(Some("What went wrong, as a stable word that a program may act on."))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ErrorCode {}
 
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

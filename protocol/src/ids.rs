@@ -92,10 +92,10 @@ impl TerminalId {
 }
 
 macro_rules! hex_bytes {
-    ($(#[$doc:meta])* $name:ident, $len:expr) => {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = $pattern)]
         pub struct $name(pub [u8; $len]);
 
         impl fmt::Display for $name {
@@ -132,13 +132,13 @@ macro_rules! hex_bytes {
 }
 
 hex_bytes!(/// The BLAKE3 hash of an edition's manifest: equal manifests are the same edition.
-    EditionId, 32);
+    EditionId, 32, "^[0-9a-fA-F]{64}$");
 hex_bytes!(/// The BLAKE3 hash of a byte string: a chunk, a file, a whole edition, or a closed book.
-    Blake3, 32);
+    Blake3, 32, "^[0-9a-fA-F]{64}$");
 hex_bytes!(/// An Ed25519 public key (RFC 8032).
-    PublicKey, 32);
+    PublicKey, 32, "^[0-9a-fA-F]{64}$");
 hex_bytes!(/// An Ed25519 signature (RFC 8032).
-    Signature, 64);
+    Signature, 64, "^[0-9a-fA-F]{128}$");
 
 impl Blake3 {
     pub fn of(bytes: &[u8]) -> Self {

@@ -5,5 +5,6 @@ pub mod applications;
 pub mod checks;
 pub mod contents;
 pub mod releases;
+pub mod swarm;
 pub mod terminals;
 pub mod wallet;

@@ -65,6 +65,14 @@ pub struct Config {
     #[arg(long, env = "SPILLWAY_ICE_SERVERS", hide_env_values = true, default_value = "[]", value_parser = parse_ice_servers)]
     pub ice_servers: IceServers,
 
+    /// Logins, and registrations, that one client address may try in a minute; 0 is unlimited.
+    #[arg(long, env = "SPILLWAY_LOGIN_LIMIT", default_value_t = 120)]
+    pub login_limit: u32,
+
+    /// Whether a proxy stands before this instance: a client's address is then what the proxy put last into `X-Forwarded-For`.
+    #[arg(long, env = "SPILLWAY_BEHIND_PROXY", default_value_t = false, action = clap::ArgAction::Set)]
+    pub behind_proxy: bool,
+
     /// Threads that serve HTTP; by default one per core.
     #[arg(long, env = "SPILLWAY_WORKERS")]
     pub workers: Option<std::num::NonZeroUsize>,

@@ -61,6 +61,18 @@ impl ApiError {
         self
     }
 
+    /// Names the part of the request that a refusal is about, where the table knows it and none is named yet.
+    #[must_use]
+    pub fn about(self, parts: &[(ErrorCode, &str)]) -> Self {
+        match parts.iter().find(|(code, _)| *code == self.code) {
+            Some((_, pointer)) if self.errors.is_empty() => {
+                let detail = self.detail.clone().unwrap_or_else(|| self.code.title().to_owned());
+                self.at(*pointer, detail)
+            }
+            Some(_) | None => self,
+        }
+    }
+
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod jobs;
 pub mod live;
 pub mod metrics;
 pub mod origin;
@@ -13,6 +14,7 @@ pub mod routes;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod ws;
 
 pub use error::ApiError;
 pub use state::AppState;

@@ -11,6 +11,7 @@ mod presence;
 mod progress;
 mod push;
 mod scripts;
+mod usage;
 mod wake;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use uuid::Uuid;
 pub use group::{Affordable, Budget, FetchRight, Grant, GroupAnswer, GroupSpec, Holdings, Missing, Sender, Table};
 pub use presence::{Attachment, PRESENCE_FOR, REFRESH_EVERY, Refreshed};
 pub use push::Pushes;
+pub use usage::Usage;
 pub use wake::Listener;
 
 use scripts::Scripts;
@@ -118,7 +120,12 @@ impl Live {
     }
 
     /// Runs a script with the arguments that all scripts begin with, again while its connection is lost.
-    async fn run<T: redis::FromRedisValue>(&self, script: &redis::Script, now: OffsetDateTime, arguments: &Arguments) -> Result<T, LiveError> {
+    async fn run<T: redis::FromRedisValue>(
+        &self,
+        script: &redis::Script,
+        now: OffsetDateTime,
+        arguments: &Arguments,
+    ) -> Result<T, LiveError> {
         let seed = fresh_epoch()?;
         retried(|| {
             let mut connection = self.inner.connection.clone();
@@ -174,7 +181,11 @@ where
         match attempt().await {
             Ok(value) => return Ok(value),
             Err(error) if !is_passing(&error) => {
-                return Err(if error.kind() == redis::ErrorKind::UnexpectedReturnType { LiveError::Reply(error.to_string()) } else { LiveError::Unavailable(error) });
+                return Err(if error.kind() == redis::ErrorKind::UnexpectedReturnType {
+                    LiveError::Reply(error.to_string())
+                } else {
+                    LiveError::Unavailable(error)
+                });
             }
             Err(error) if tokio::time::Instant::now() + pause > give_up_at => return Err(LiveError::Unavailable(error)),
             Err(_) => {}

@@ -68,9 +68,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Openapi => {
-            Ok(std::io::stdout().write_all(routes::openapi::document_text()?.as_bytes())?)
-        }
+        Command::Openapi => Ok(std::io::stdout().write_all(routes::openapi::document_text()?.as_bytes())?),
         Command::Serve { config } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             Ok(runtime.block_on(serve::run(*config))?)
@@ -91,14 +89,17 @@ fn read_password() -> std::io::Result<Password> {
     Ok(Password(text.lines().next().unwrap_or_default().to_owned()))
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. A client that sends garbage instead of HTTP is no error of ours, and Postgres's notices are none.
+const LOGGED: &str = "info,actix_http::h1::dispatcher=off,sqlx::postgres::notice=warn";
+
 /// `RUST_LOG` chooses what is logged; lines of JSON unless standard error is a terminal.
 fn log_to_stderr() {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOGGED.into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init();
     } else {
-        log.json().init();
+        log.json().with_span_list(false).init();
     }
 }

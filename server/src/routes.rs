@@ -4,7 +4,9 @@ mod answers;
 pub mod applications;
 pub mod contents;
 pub mod input;
+mod limits;
 pub mod openapi;
+pub mod origin;
 pub mod problems;
 mod refusals;
 pub mod releases;
@@ -12,7 +14,7 @@ pub mod service;
 pub mod sessions;
 pub mod terminals;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod uploads;
 pub mod users;
 pub mod wallet;
@@ -34,6 +36,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(releases::configure)
         .configure(applications::configure)
         .configure(wallet::configure)
+        .configure(origin::configure)
+        .configure(crate::ws::configure)
         .configure(service::configure)
         .configure(openapi::configure)
         .default_service(web::to(nothing_here));

@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
+use protocol::BitsPerSecond;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_actix_web::TracingLogger;
 
+use crate::app::swarm::Swarms;
 use crate::auth::keys::KeyError;
 use crate::auth::passwords::HashError;
 use crate::auth::{Keys, Passwords};
 use crate::clock;
 use crate::config::Config;
 use crate::live::{Live, LiveError};
+use crate::origin::budget::Budgets;
+use crate::origin::pace::Pace;
 use crate::origin::{ChunkStore, ChunkStoreError};
 use crate::routes;
 use crate::routes::problems::RequestSpan;
@@ -25,6 +29,9 @@ use crate::store::{Store, StoreError};
 
 /// How long open requests may take to end at a stop; the whole stop takes less than ten seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long an idle connection stays open: longer than clients and proxies keep theirs in a pool, so that they do not write into one just closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
 
 /// Why an instance did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +69,11 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
     let live = Live::connect(&config.redis_url, &config.redis_namespace).await?;
     let chunks = ChunkStore::local(&config.data_dir, config.sync_chunks)?;
     let (stop, stopping) = watch::channel(false);
+    let runtime = tokio::runtime::Handle::current();
     let state = AppState {
+        swarms: Swarms::new(store.clone(), chunks.clone()),
+        budgets: Budgets::new(store.clone(), runtime.clone()),
+        pace: Pace::new(BitsPerSecond::from_mbit(config.origin_up_mbit.into())),
         store,
         live,
         chunks,
@@ -70,7 +81,7 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
         passwords: Passwords::new()?,
         metrics: crate::metrics::install()?,
         stopping,
-        runtime: tokio::runtime::Handle::current(),
+        runtime,
         config: Arc::new(config),
     };
     Ok(Opened { state, stop })
@@ -86,7 +97,8 @@ pub fn http(state: AppState, listener: TcpListener) -> std::io::Result<Server> {
             .wrap(actix_web::middleware::from_fn(routes::problems::problems))
             .wrap(TracingLogger::<RequestSpan>::new())
     });
-    Ok(server.workers(workers).disable_signals().shutdown_timeout(STOP_WITHIN.as_secs()).listen(listener)?.run())
+    let server = server.workers(workers).keep_alive(KEEP_ALIVE).disable_signals();
+    Ok(server.shutdown_timeout(STOP_WITHIN.as_secs()).listen(listener)?.run())
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -100,6 +112,8 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
     let handle = server.handle();
     tokio::spawn(state.keys.clone().keep_rotating());
     tokio::spawn(crate::metrics::keep_up(state.metrics.clone()));
+    tokio::spawn(state.budgets.clone().keep_written(state.stopping.clone()));
+    let jobs = tokio::spawn(crate::jobs::run(state.clone()));
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -112,6 +126,11 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
     });
     announce(&state);
     server.await?;
+    if let Err(error) = jobs.await {
+        tracing::error!(%error, "the work with a due time did not end well");
+    }
+    // After the last chunk was sent: what is left of the reserved blocks is free again.
+    state.budgets.close().await?;
     state.store.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -7,12 +7,15 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use crate::app::swarm::Swarms;
 use crate::auth::tokens::Parties;
 use crate::auth::{Keys, Passwords};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::live::Live;
 use crate::origin::ChunkStore;
+use crate::origin::budget::Budgets;
+use crate::origin::pace::Pace;
 use crate::store::Store;
 
 #[derive(Debug, Clone)]
@@ -21,6 +24,12 @@ pub struct AppState {
     pub store: Store,
     pub live: Live,
     pub chunks: ChunkStore,
+    /// The plans at hand.
+    pub swarms: Swarms,
+    /// This instance's part of the origin budgets.
+    pub budgets: Budgets,
+    /// The origin's uplink.
+    pub pace: Pace,
     pub keys: Keys,
     pub passwords: Passwords,
     pub metrics: PrometheusHandle,

@@ -115,7 +115,10 @@ fn is_passing(error: &sqlx::Error) -> bool {
         // Classes of SQLSTATE: 08 connection, 40 rollback, 53 resources, 55P03 lock not available, 57 operator intervention and time limits.
         return error.code().is_some_and(|code| code == "55P03" || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)));
     }
-    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed)
+    matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
+    )
 }
 
 /// The database of the service. Cheap to clone: all clones share one pool of connections.
@@ -190,7 +193,10 @@ impl Store {
         if money.currency == self.currency {
             return Ok(money.amount);
         }
-        Err(StoreError::refused_because(ErrorCode::InvalidRequest, format!("amounts here are in {}, not in {}", self.currency, money.currency)))
+        Err(StoreError::refused_because(
+            ErrorCode::InvalidRequest,
+            format!("amounts here are in {}, not in {}", self.currency, money.currency),
+        ))
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {

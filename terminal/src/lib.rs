@@ -12,7 +12,7 @@
 
 pub mod api;
 mod backoff;
-//pub mod engine;
+pub mod engine;
 pub mod link;
 pub mod links;
 pub mod rate;

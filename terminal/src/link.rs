@@ -16,8 +16,9 @@
 //! run wherever the caller's runtime puts them. One small task per link waits for its end and closes the connection, so that dropping the last handle
 //! anywhere frees the sockets and tells the other end.
 //!
-//! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills its
-//! queues (`RECEIVE_QUEUE_MESSAGES`), then its SCTP window shuts, and the sender waits.
+//! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills two
+//! queues of the library, 256 messages each, then its SCTP window shuts and the sender waits: 520 messages of 64 KiB, 33 MiB, is the most that a link
+//! holds for a receiver that stands still. The queues count messages, so a receiver should always read and decide afterwards.
 //!
 //! **Ends.** A link that is closed tells the other end at once. One whose process dies is noticed after [`LOST_AFTER`]. Closing is abrupt: what the
 //! other end has not acknowledged yet is lost, so [`LinkSender::flush`] first if the last words matter.
@@ -29,6 +30,7 @@ mod description;
 mod endpoint;
 mod ends;
 mod error;
+mod gathering;
 mod runtime;
 
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};

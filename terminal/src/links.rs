@@ -34,7 +34,7 @@ use crate::socket::Outbox;
 use manager::{Command, Manager};
 
 pub use routes::{Inbound, LinkMap, SwarmEnd, SwarmLinks};
-pub use running::{ChunkJob, LinkHandle};
+pub use running::{ChunkJob, ChunkSlot, LinkHandle};
 
 /// Chunk frames that wait per link: one is being sent, the next one is ready.
 pub const CHUNKS_QUEUED: usize = 2;

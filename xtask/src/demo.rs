@@ -54,12 +54,13 @@ pub(crate) struct Options {
 pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
     let begun = Instant::now();
     cargo::build_programs(project, interrupt)?;
-    let files = if options.files.is_empty() { vec![project.client_program(), project.server_program()] } else { options.files.clone() };
-    let scenario = Scenario::plan(&files, options.terminals)?;
+    Scenario::plan(&options.files, options.terminals)?;
     let services = Services::start(project, &PURPOSE, interrupt)?;
     let folder = services.folder().join("demo");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
+    let files = if options.files.is_empty() { built_programs(project, &folder)? } else { options.files.clone() };
+    let scenario = Scenario::plan(&files, options.terminals)?;
     let outcome = play(project, &scenario, &services, &folder, interrupt);
     if options.keep {
         println!("what was received is kept in {}", folder.display());
@@ -74,6 +75,18 @@ pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
         fs::write(path, json).map_err(|error| Failure::file("write", path, &error))?;
     }
     outcome.verdict()
+}
+
+/// The two built programs as contents: copies, so that a build beside the demo does not change what was published.
+fn built_programs(project: &Project, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let contents = folder.join("contents");
+    fs::create_dir_all(&contents).map_err(|error| Failure::file("create", &contents, &error))?;
+    let copy = |program: PathBuf| {
+        let copy = contents.join(program.file_name().unwrap_or_default());
+        fs::copy(&program, &copy).map_err(|error| Failure::file("copy", &program, &error))?;
+        Ok(copy)
+    };
+    [project.client_program(), project.server_program()].into_iter().map(copy).collect()
 }
 
 /// Everything between the first registration and the last settlement.
@@ -114,22 +127,20 @@ fn play(project: &Project, scenario: &Scenario, services: &Services, folder: &Pa
     checks::gather(scenario, &content, &applications, &deliveries, &release, &ledger, &received)
 }
 
-/// Publishes every edition; the answer of the last call names the content, and each its edition.
+/// Publishes every edition of the one content.
 fn publish(publisher: &Client<'_>, scenario: &Scenario) -> Result<Published, Failure> {
-    let mut content_id: Option<String> = None;
-    let mut editions = Vec::new();
+    let mut arguments = vec!["publish".to_owned(), "--title".to_owned(), "Demo".to_owned()];
     for edition in &scenario.editions {
-        let path = edition.path.display().to_string();
-        let mut arguments = vec!["publish", path.as_str(), "--title", "Demo", "--label", edition.label.as_str()];
-        if let Some(id) = &content_id {
-            arguments.extend(["--content", id.as_str()]);
-        }
-        let answer = publisher.call(&arguments)?;
-        content_id = Some(client::text(&answer, "/content_id")?);
-        editions.push(answer.pointer("/edition").cloned().unwrap_or(Value::Null));
+        arguments.extend(["--label".to_owned(), edition.label.clone(), edition.path.display().to_string()]);
     }
-    let content_id = content_id.ok_or_else(|| Failure::told("there is nothing to publish"))?;
-    Ok(Published { content_id, editions })
+    let content = publisher.call(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let uploaded = content.pointer("/editions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let of = |label: &str| {
+        let found = uploaded.iter().find(|edition| edition.pointer("/label").and_then(Value::as_str) == Some(label));
+        found.cloned().ok_or_else(|| Failure::told(format!("the published content has no edition {label}: {content}")))
+    };
+    let editions = scenario.editions.iter().map(|edition| of(&edition.label)).collect::<Result<_, _>>()?;
+    Ok(Published { content_id: client::text(&content, "/id")?, editions })
 }
 
 /// What the publisher's uploads became.

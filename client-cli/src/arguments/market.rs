@@ -48,9 +48,9 @@ pub(crate) struct RunArguments {
     /// Where received editions go
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Take part in this release only; may be repeated
-    #[arg(long = "release", value_name = "ID")]
-    pub releases: Vec<ReleaseId>,
+    /// Take part in this release only
+    #[arg(long, value_name = "ID")]
+    pub release: Option<ReleaseId>,
     /// End when nothing is left to receive or to relay
     #[arg(long)]
     pub exit_when_done: bool,

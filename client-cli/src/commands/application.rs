@@ -27,12 +27,10 @@ pub(super) async fn apply(arguments: ApplyArguments, folder: &Folder) -> Outcome
     } else {
         api.create_application(release.id, &new_application(&arguments, &release, terminal)?).await?
     };
-    let text = format!(
-        "{}: {}\nThe release is decided at {}.",
-        clean(&release.title),
-        application_line(&application, &release),
-        date_time(release.closes_at)
-    );
+    let mut text = format!("{}: {}", clean(&release.title), application_line(&application, &release));
+    if application.state == ApplicationState::Active {
+        text.push_str(&format!("\nThe release is decided at {}.", date_time(release.closes_at)));
+    }
     Report::new(&application, text)
 }
 

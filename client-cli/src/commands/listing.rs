@@ -16,7 +16,8 @@ pub(super) async fn list(arguments: ListArguments, folder: &Folder) -> Outcome<R
         let release = api.release(id).await?;
         return Report::new(&release, release_page(&release, now));
     }
-    let releases = chosen_releases(&api, None, arguments.all).await?;
+    let mut releases = chosen_releases(&api, None, arguments.all).await?;
+    releases.sort_by_key(|release| (release.starts_at, release.id));
     let text = releases_table(&releases, now);
     Report::new(&releases, text)
 }

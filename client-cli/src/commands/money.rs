@@ -14,6 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::screen::{Report, wallet_page};
 use crate::session::Login;
+use crate::values::signed;
 
 pub(super) async fn create_vouchers(arguments: NewVouchersArguments, folder: &Folder) -> Outcome<Report> {
     let api = Login::from_folder(folder)?.api;
@@ -34,9 +35,9 @@ pub(super) async fn redeem(arguments: RedeemArguments, folder: &Folder) -> Outco
     if code.is_empty() {
         return Err(Failure::Usage("the voucher code is empty".into()));
     }
-    let wallet = Login::from_folder(folder)?.api.redeem_voucher(&Redemption { code }).await?;
-    let text = format!("Redeemed.\n{}", wallet_page(&wallet, &[]));
-    Report::new(&wallet, text)
+    let entry = Login::from_folder(folder)?.api.redeem_voucher(&Redemption { code }).await?;
+    let text = format!("Redeemed: {}. The wallet holds {} now.", signed(entry.amount), signed(entry.balance));
+    Report::new(&entry, text)
 }
 
 #[derive(Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! `status`: this terminal, what it has applied for, what it receives and earns.
 
-use protocol::rest::{Application, Delivery, Release};
+use protocol::rest::{Application, Delivery, LedgerTotals, Release, Role};
 use protocol::{ReleaseId, TerminalId};
 use serde::Serialize;
 use terminal::api::Api;
@@ -19,6 +19,9 @@ struct Status {
     email: String,
     terminal: LocalTerminal,
     releases: Vec<ReleaseStatus>,
+    /// The ledger's totals, for an operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ledger: Option<LedgerTotals>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,7 +37,7 @@ struct ReleaseStatus {
     title: String,
     /// The own ones, of all terminals of the account.
     applications: Vec<Application>,
-    /// Of this terminal.
+    /// Of this terminal; everybody's if the publisher or an operator asks for this release.
     deliveries: Vec<Delivery>,
     #[serde(skip)]
     release: Release,
@@ -44,24 +47,27 @@ pub(super) async fn status(arguments: StatusArguments, folder: &Folder) -> Outco
     let login = Login::from_folder(folder)?;
     let (file, id) = login.terminal(folder)?;
     let is_chosen = arguments.release.is_some();
+    let me = login.api.me().await?;
+    let ledger = if me.role == Role::Operator { Some(login.api.ledger_totals().await?) } else { None };
     let mut releases = Vec::new();
     for release in chosen_releases(&login.api, arguments.release, arguments.all).await? {
-        let status = release_status(&login.api, release, id).await?;
+        let sees_all = is_chosen && (me.role == Role::Operator || release.publisher_id == me.id);
+        let status = release_status(&login.api, release, (!sees_all).then_some(id)).await?;
         if is_chosen || !status.applications.is_empty() || !status.deliveries.is_empty() {
             releases.push(status);
         }
     }
     let terminal = LocalTerminal { id, name: file.name, config: folder.path().display().to_string() };
-    let status = Status { server: login.account.server, email: login.account.email, terminal, releases };
+    let status = Status { server: login.account.server, email: login.account.email, terminal, releases, ledger };
     let text = status_page(&status, OffsetDateTime::now_utc());
     Report::new(&status, text)
 }
 
-async fn release_status(api: &Api, release: Release, terminal: TerminalId) -> Outcome<ReleaseStatus> {
+/// `only`: leave other terminals' deliveries out.
+async fn release_status(api: &Api, release: Release, only: Option<TerminalId>) -> Outcome<ReleaseStatus> {
     let applications = all_pages(async |page| api.applications(release.id, page).await).await?;
     let mut deliveries = all_pages(async |page| api.deliveries(release.id, page).await).await?;
-    // A publisher and the operator are told of everybody's.
-    deliveries.retain(|delivery| delivery.terminal_id == terminal);
+    deliveries.retain(|delivery| only.is_none_or(|terminal| delivery.terminal_id == terminal));
     Ok(ReleaseStatus { release_id: release.id, title: release.title.clone(), applications, deliveries, release })
 }
 
@@ -75,6 +81,9 @@ fn status_page(status: &Status, now: OffsetDateTime) -> String {
         status.server,
         clean(&terminal.config)
     );
+    if let Some(ledger) = &status.ledger {
+        page.push_str(&format!("Ledger    sum {}, wallets {}, held {}\n", ledger.sum.amount, ledger.wallets.amount, ledger.held.amount));
+    }
     if status.releases.is_empty() {
         page.push_str("\nNo applications. See `spillway list`.\n");
     }

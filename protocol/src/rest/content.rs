@@ -9,7 +9,7 @@ use crate::units::Bytes;
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewContent {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub title: String,
 }
 
@@ -51,7 +51,7 @@ pub struct UploadFile {
 #[serde(deny_unknown_fields)]
 pub struct NewUpload {
     /// The edition's name within its content, such as a language.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub label: String,
     /// Whether the edition is a directory; else `files` has exactly one entry.
     #[serde(default)]

@@ -56,7 +56,7 @@ pub struct Rank {
 #[serde(deny_unknown_fields)]
 pub struct NewRelease {
     pub content_id: ContentId,
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub title: String,
     /// Which of the content's editions take part.
     #[schema(min_items = 1, max_items = 64)]

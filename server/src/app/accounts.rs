@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::store::sessions::{NewRefreshToken, Renewal};
 
 /// The longest e-mail address (RFC 5321).
-const EMAIL_MAX: usize = 254;
+pub const EMAIL_MAX: usize = 254;
 const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
 
 /// An e-mail address as it is stored and compared: in lower case, without spaces around it. ASCII only, so that Postgres and this program agree on
@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         let long = format!("{}@example.org", "a".repeat(EMAIL_MAX));
-        for bad in ["", "anna", "@example.org", "anna@", "an na@example.org", "anna@@example.org", "änna@example.org", "a\u{0}@b.c", &long] {
+        for bad in ["", "anna", "@example.org", "anna@", "an na@example.org", "anna@@example.org", "änna@example.org", "a\u{0}@b.c", &long]
+        {
             assert_eq!(normal_email(bad).unwrap_err().errors[0].pointer, "/email", "{bad:?}");
         }
     }

@@ -29,7 +29,11 @@ impl Checks {
     }
 
     pub fn count(&mut self, pointer: impl Display, count: u64, allowed: RangeInclusive<u64>) {
-        self.ensure(allowed.contains(&count), pointer, format!("{count} is out of range; expected {} to {}", allowed.start(), allowed.end()));
+        self.ensure(
+            allowed.contains(&count),
+            pointer,
+            format!("{count} is out of range; expected {} to {}", allowed.start(), allowed.end()),
+        );
     }
 
     /// Money in the one currency of the service; `pointer` is that of the money, whose `currency` is at fault.

@@ -12,10 +12,10 @@ use protocol::{ContentId, ErrorCode, UploadId, UserId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::app::checks::Checks;
 use crate::error::ApiError;
 use crate::origin::cutter::FIXED;
 use crate::origin::upload::{Ingest, IngestError, Ingested};
-use crate::app::checks::Checks;
 use crate::state::AppState;
 use crate::store::contents::AnnouncedUpload;
 
@@ -25,8 +25,7 @@ pub const EDITION_MAX: u64 = CHUNKS_MAX as u64 * FIXED as u64;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 pub async fn create(state: &AppState, publisher: UserId, title: String, now: OffsetDateTime) -> Result<Content, ApiError> {
-    let content =
-        Content { id: ContentId(Uuid::now_v7()), publisher_id: publisher, title, editions: Vec::new(), created_at: now };
+    let content = Content { id: ContentId(Uuid::now_v7()), publisher_id: publisher, title, editions: Vec::new(), created_at: now };
     state.store.create_content(&content).await?;
     Ok(content)
 }

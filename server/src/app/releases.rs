@@ -1,15 +1,16 @@
 //! Releases: scheduled and cancelled by their publishers.
 
 use protocol::rest::{Delivery, NewRelease, Page};
-use protocol::{Currency, ReleaseId};
+use protocol::{Currency, ErrorCode, ReleaseId};
 use time::{Duration, OffsetDateTime};
 
 use super::checks::Checks;
+use super::swarm;
 use crate::error::ApiError;
 use crate::state::AppState;
-use crate::store::idempotency::{Answer, Idempotency};
 use crate::store::PageRequest;
 use crate::store::contents::Viewer;
+use crate::store::idempotency::{Answer, Idempotency};
 use crate::store::lifecycle::CancelledBy;
 
 /// The longest time ahead that a release is scheduled for.
@@ -22,7 +23,8 @@ const CAPACITY_MAX: u64 = 1_000_000;
 pub async fn schedule(state: &AppState, new: NewRelease, request: Idempotency, now: OffsetDateTime) -> Result<Answer, ApiError> {
     check(&new, state.config.currency, now)?;
     let store = state.store.clone();
-    state.to_the_end(async move { store.create_release(&new, &request, now).await }).await
+    let parts = [(ErrorCode::BudgetTooSmall, "/origin_budget"), (ErrorCode::UnknownEdition, "/editions")];
+    state.to_the_end(async move { store.create_release(&new, &request, now).await }).await.map_err(|error| error.about(&parts))
 }
 
 /// What can be told from the request alone; the store checks the rest.
@@ -69,8 +71,16 @@ pub async fn cancel(
     request: Idempotency,
     now: OffsetDateTime,
 ) -> Result<Answer, ApiError> {
-    let store = state.store.clone();
-    state.to_the_end(async move { store.cancel_release(id, by, &request, now).await }).await
+    let own = state.clone();
+    let cancelled = async move {
+        let answer = own.store.cancel_release(id, by, &request, now).await?;
+        // The money is back. Terminals that cannot be told now have nothing to wait for: their release never opens.
+        if let Err(error) = swarm::on_cancelled(&own, id).await {
+            tracing::warn!(release = %id, error = &error as &dyn std::error::Error, "the terminals were not told of the cancelled release");
+        }
+        Ok::<_, ApiError>(answer)
+    };
+    state.to_the_end(cancelled).await
 }
 
 /// Deliveries with what their terminals reported last. Without Redis the reports are left out: they are not what is paid on.
@@ -134,7 +144,7 @@ mod tests {
             (|new| new.ranks[1].weight = 100, "/ranks/1/weight"),
             (|new| new.ranks[1].capacity = 0, "/ranks/1/capacity"),
             (|new| new.reserve.currency = "USD".parse().unwrap(), "/reserve/currency"),
-            (|new| new.closes_at = new.opens_at, "/closes_at"),
+            (|new| new.opens_at = new.closes_at, "/closes_at"),
             (|new| new.starts_at = new.closes_at, "/starts_at"),
             (|new| new.starts_at = datetime!(9999-12-31 23:59:59 UTC), "/starts_at"),
             (|new| new.opens_at = datetime!(0000-01-01 0:00 UTC), "/opens_at"),

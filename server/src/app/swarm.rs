@@ -14,7 +14,7 @@ pub mod receipts;
 pub mod settling;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use protocol::ws::PushMessage;
 use protocol::{ErrorCode, SwarmId, TerminalId};

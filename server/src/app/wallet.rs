@@ -1,5 +1,6 @@
 //! Prepaid money: vouchers are made by operators and redeemed by anybody.
 
+use protocol::ErrorCode;
 use protocol::rest::{NewVouchers, Redemption};
 use time::OffsetDateTime;
 
@@ -24,5 +25,6 @@ pub async fn redeem(state: &AppState, redemption: Redemption, request: Idempoten
     checks.text("/code", &redemption.code, 1..=64);
     checks.done()?;
     let store = state.store.clone();
-    state.to_the_end(async move { store.redeem_voucher(&redemption.code, &request, now).await }).await
+    let parts = [ErrorCode::NotFound, ErrorCode::VoucherUsed, ErrorCode::VoucherExpired].map(|code| (code, "/code"));
+    state.to_the_end(async move { store.redeem_voucher(&redemption.code, &request, now).await }).await.map_err(|error| error.about(&parts))
 }

@@ -203,7 +203,12 @@ impl Live {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn notices(&self, from: Sender, notices: &[ChunkNotice], now: OffsetDateTime) -> Result<Table<GroupAnswer<Vec<u64>>>, LiveError> {
+    pub async fn notices(
+        &self,
+        from: Sender,
+        notices: &[ChunkNotice],
+        now: OffsetDateTime,
+    ) -> Result<Table<GroupAnswer<Vec<u64>>>, LiveError> {
         let mut call = arguments(from);
         for notice in notices {
             call = call.add(notice.chunk).add(notice.copies_done_at.map(|TimestampMs(at)| at.to_string()).unwrap_or_default());

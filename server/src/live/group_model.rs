@@ -238,7 +238,13 @@ impl Model {
     }
 
     /// (outcome, refused because elsewhere, refused because of the budget).
-    pub(super) fn missing(&mut self, terminal: TerminalId, mut again_budget: u64, mut first_budget: u64, wanted: &BTreeMap<u32, bool>) -> (Outcome, Vec<u32>, Vec<u32>) {
+    pub(super) fn missing(
+        &mut self,
+        terminal: TerminalId,
+        mut again_budget: u64,
+        mut first_budget: u64,
+        wanted: &BTreeMap<u32, bool>,
+    ) -> (Outcome, Vec<u32>, Vec<u32>) {
         self.sweep(Some(terminal));
         self.join_live(terminal);
         let (mut elsewhere_list, mut unaffordable) = (Vec::new(), Vec::new());

@@ -37,7 +37,13 @@ impl Live {
         self.push_if(terminal, message, true, now).await
     }
 
-    async fn push_if(&self, terminal: TerminalId, message: &PushMessage, only_connected: bool, now: OffsetDateTime) -> Result<bool, LiveError> {
+    async fn push_if(
+        &self,
+        terminal: TerminalId,
+        message: &PushMessage,
+        only_connected: bool,
+        now: OffsetDateTime,
+    ) -> Result<bool, LiveError> {
         let arguments = Arguments::default().add(terminal).add(serde_json::to_string(message)?).add(u8::from(only_connected));
         let pushed: u8 = self.run(&self.inner.scripts.push_one, now, &arguments).await?;
         Ok(pushed == 1)

@@ -3,6 +3,7 @@
 mod group;
 mod rebuild;
 mod streams;
+mod usage;
 
 use super::*;
 

@@ -25,8 +25,7 @@ struct Line {
 
 impl Line {
     fn new(rate: BitsPerSecond) -> Self {
-        let cost = if rate.0 == 0 { 0 } else { (8_000_000_000u64 << 10) / rate.0 };
-        Self { cost, free_at: None }
+        Self { cost: (8_000_000_000u64 << 10).checked_div(rate.0).unwrap_or(0), free_at: None }
     }
 
     /// Takes `bytes` into the line. Answers when they may be sent.

@@ -16,14 +16,9 @@ use crate::error::ApiError;
 use crate::state::AppState;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(web::resource("/v1/releases/{id}/applications").route(web::post().to(create)).route(web::get().to(list)))
-        .service(
-            web::resource("/v1/applications/{id}")
-                .route(web::get().to(get))
-                .route(web::put().to(change))
-                .route(web::delete().to(withdraw)),
-        );
+    config.service(web::resource("/v1/releases/{id}/applications").route(web::post().to(create)).route(web::get().to(list))).service(
+        web::resource("/v1/applications/{id}").route(web::get().to(get)).route(web::put().to(change)).route(web::delete().to(withdraw)),
+    );
 }
 
 /// Apply for an edition and a rank with an own terminal. The maximum is held in the wallet.
@@ -62,7 +57,7 @@ pub async fn get(state: web::Data<AppState>, caller: Caller, id: web::Path<Appli
 
 /// Change the edition, the rank or the maximum, until the release closes. Counts as applied now.
 #[utoipa::path(put, path = "/v1/applications/{id}", tag = "applications", operation_id = "change_application",
-    params(("id" = ApplicationId, Path), ("If-Match" = String, Header, description = "The `ETag` that was seen, or `*`."),
+    params(("id" = ApplicationId, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was seen, or `*`. Without it the answer is 428."),
         ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
     request_body = ChangeApplication,
     responses((status = 200, description = "Changed.", body = Application, headers(("ETag" = String))),

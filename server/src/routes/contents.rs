@@ -8,6 +8,7 @@ use protocol::{ContentId, EditionId};
 use super::answers::created;
 use super::input::query::{PagingParameters, cursor_fault};
 use super::input::{Body, Paging};
+use super::openapi::RawBytes;
 use super::refusals::NotFound;
 use crate::app::checks::Checks;
 use crate::app::contents;
@@ -42,8 +43,7 @@ pub async fn create(state: web::Data<AppState>, publisher: Publisher, body: Body
     checks.text("/title", &body.0.title, 1..=200);
     checks.done()?;
     let own = state.clone();
-    let content =
-        state.to_the_end(async move { contents::create(&own, publisher.user_id, body.0.title, clock::now()).await }).await?;
+    let content = state.to_the_end(async move { contents::create(&own, publisher.user_id, body.0.title, clock::now()).await }).await?;
     Ok(created(format!("/v1/contents/{}", content.id), content))
 }
 
@@ -76,7 +76,7 @@ pub async fn edition(state: web::Data<AppState>, caller: Caller, id: web::Path<E
 #[utoipa::path(get, path = "/v1/editions/{id}/manifest", tag = "contents", operation_id = "get_manifest",
     params(("id" = EditionId, Path), ("If-None-Match" = Option<String>, Header)),
     responses(
-        (status = 200, description = "The manifest.", body = Vec<u8>, content_type = "application/octet-stream",
+        (status = 200, description = "The manifest.", body = RawBytes, content_type = "application/octet-stream",
             headers(("ETag" = String, description = "The edition's id in quotes."))),
         (status = 304, description = "The client has it."),
         NotFound))]

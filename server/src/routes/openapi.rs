@@ -8,12 +8,12 @@ use protocol::ErrorCode;
 use protocol::error::{Problem, ProblemError};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{OpenApi as Document, RefOr};
-use utoipa::{Modify, OpenApi};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, OpenApi as Document, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
-use super::{applications, contents, releases, service, sessions, terminals, uploads, users, wallet};
+use super::{applications, contents, origin, releases, service, sessions, terminals, uploads, users, wallet};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,10 +26,10 @@ use super::{applications, contents, releases, service, sessions, terminals, uplo
     paths(
         users::create, users::list, users::me, users::change_password, users::change_role,
         sessions::create, sessions::refresh, sessions::end,
-        terminals::create, terminals::list, terminals::get,
+        terminals::create, terminals::list, terminals::get, crate::ws::open,
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
-        releases::create, releases::list, releases::get, releases::cancel, releases::deliveries,
+        releases::create, releases::list, releases::get, releases::cancel, releases::deliveries, origin::chunk,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw,
         wallet::get, wallet::entries, wallet::redeem, wallet::make_vouchers, wallet::totals,
         service::live, service::ready, service::metrics, service::jwks,
@@ -49,6 +49,17 @@ use super::{applications, contents, releases, service, sessions, terminals, uplo
     modifiers(&Completed)
 )]
 struct Api;
+
+/// Bytes as they are.
+pub(super) struct RawBytes;
+
+impl PartialSchema for RawBytes {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))).into()
+    }
+}
+
+impl ToSchema for RawBytes {}
 
 /// Adds what every operation of a kind may answer, so that no handler can forget to say it.
 struct Completed;
@@ -85,6 +96,14 @@ fn complete(operation: &mut Operation) {
     }
     for (status, description) in refusals {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+            && response.content.is_empty()
+        {
+            *response = problem(&response.description);
+        }
     }
 }
 

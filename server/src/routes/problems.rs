@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest};
 use protocol::{ErrorCode, RequestId};
@@ -60,8 +60,11 @@ fn as_problem(response: ServiceResponse<impl MessageBody + 'static>) -> ServiceR
             error.to_response(request_id)
         }
     };
-    if let Some(allowed) = response.headers().get(header::ALLOW) {
-        answer.headers_mut().insert(header::ALLOW, allowed.clone());
+    // What was said beside the body stays, such as `Allow` and the rate limit.
+    for (name, value) in response.headers() {
+        if !answer.headers().contains_key(name) {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
     }
     let (request, _) = response.into_parts();
     ServiceResponse::new(request, answer)

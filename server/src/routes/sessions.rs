@@ -1,10 +1,12 @@
 //! `/v1/sessions`: log in, stay logged in, log out.
 
 use actix_web::http::header;
-use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use actix_web::middleware::from_fn;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use protocol::rest::{Login, Refresh, Tokens};
 
 use super::input::Body;
+use super::limits;
 use super::refusals::{Credentials, TooMany};
 use crate::app::accounts;
 use crate::clock;
@@ -13,7 +15,7 @@ use crate::state::AppState;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/v1/sessions").route(web::post().to(create)).route(web::delete().to(end)))
+        .service(web::resource("/v1/sessions").route(web::post().to(create).wrap(from_fn(limits::logins))).route(web::delete().to(end)))
         .service(web::resource("/v1/sessions/refresh").route(web::post().to(refresh)));
 }
 
@@ -25,7 +27,8 @@ fn tokens_answer(mut response: HttpResponseBuilder, tokens: &Tokens) -> HttpResp
 /// Log in.
 #[utoipa::path(post, path = "/v1/sessions", tag = "sessions", operation_id = "create_session", request_body = Login,
     responses((status = 201, description = "Logged in.", body = Tokens), Credentials, TooMany), security(()))]
-pub async fn create(state: web::Data<AppState>, body: Body<Login>) -> Result<HttpResponse, ApiError> {
+pub async fn create(state: web::Data<AppState>, request: HttpRequest, body: Body<Login>) -> Result<HttpResponse, ApiError> {
+    limits::guesses(&state, &request, &body.0.email).await?;
     let tokens = accounts::log_in(&state, body.0, clock::now()).await?;
     Ok(tokens_answer(HttpResponse::Created(), &tokens))
 }

@@ -29,8 +29,7 @@ pub async fn create(state: web::Data<AppState>, caller: Caller, body: Body<NewTe
     checks.text("/name", &body.0.name, 1..=64);
     checks.done()?;
     let own = state.clone();
-    let terminal =
-        state.to_the_end(async move { terminals::register(&own, caller.user_id, body.0, clock::now()).await }).await?;
+    let terminal = state.to_the_end(async move { terminals::register(&own, caller.user_id, body.0, clock::now()).await }).await?;
     Ok(created(format!("/v1/terminals/{}", terminal.id), terminal))
 }
 

@@ -4,7 +4,8 @@ mod auth;
 mod contents;
 mod documents;
 mod inputs;
-mod market;
+mod limits;
+pub(crate) mod market;
 mod sessions;
 mod terminals;
 mod uploads;
@@ -23,15 +24,15 @@ use crate::serve::{self, Opened};
 use crate::state::AppState;
 use crate::store::testing::TestDatabase;
 
-pub(super) const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// A running service. It stops, and its database goes, when this is dropped.
-pub(super) struct Service {
-    pub(super) state: AppState,
-    base: String,
+pub(crate) struct Service {
+    pub(crate) state: AppState,
+    pub(crate) base: String,
     client: reqwest::Client,
     server: actix_web::dev::ServerHandle,
-    _stop: tokio::sync::watch::Sender<bool>,
+    pub(crate) stop: tokio::sync::watch::Sender<bool>,
     _folder: tempfile::TempDir,
     _database: TestDatabase,
 }
@@ -44,17 +45,17 @@ impl Drop for Service {
 }
 
 /// A logged-in user.
-pub(super) struct Account {
-    pub(super) user: User,
-    pub(super) tokens: Tokens,
+pub(crate) struct Account {
+    pub(crate) user: User,
+    pub(crate) tokens: Tokens,
 }
 
 impl Service {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub(super) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let database = TestDatabase::create().await;
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -74,6 +75,8 @@ impl Service {
             origin_up_mbit: 0,
             allowed_origins: Vec::new(),
             ice_servers: IceServers::default(),
+            login_limit: 0,
+            behind_proxy: false,
             workers: std::num::NonZeroUsize::new(1),
         };
         change(&mut config);
@@ -86,35 +89,35 @@ impl Service {
             base: format!("http://{listen}"),
             client: reqwest::Client::new(),
             server: handle,
-            _stop: stop,
+            stop,
             _folder: folder,
             _database: database,
         }
     }
 
     /// A request without a token.
-    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    pub(super) fn get(&self, account: &Account, path: &str) -> RequestBuilder {
+    pub(crate) fn get(&self, account: &Account, path: &str) -> RequestBuilder {
         self.request(Method::GET, path).bearer_auth(&account.tokens.access_token)
     }
 
-    pub(super) fn post(&self, account: &Account, path: &str, body: &Value) -> RequestBuilder {
+    pub(crate) fn post(&self, account: &Account, path: &str, body: &Value) -> RequestBuilder {
         self.request(Method::POST, path).bearer_auth(&account.tokens.access_token).json(body)
     }
 
-    pub(super) fn put(&self, account: &Account, path: &str, body: &Value) -> RequestBuilder {
+    pub(crate) fn put(&self, account: &Account, path: &str, body: &Value) -> RequestBuilder {
         self.request(Method::PUT, path).bearer_auth(&account.tokens.access_token).json(body)
     }
 
-    pub(super) async fn log_in(&self, email: &str, password: &str) -> Response {
+    pub(crate) async fn log_in(&self, email: &str, password: &str) -> Response {
         self.request(Method::POST, "/v1/sessions").json(&json!({"email": email, "password": password})).send().await.unwrap()
     }
 
     /// A new user named `name`, in a role, logged in.
-    pub(super) async fn account(&self, name: &str, role: Role) -> Account {
+    pub(crate) async fn account(&self, name: &str, role: Role) -> Account {
         let email = format!("{name}@example.org");
         let body = json!({"email": email, "password": PASSWORD});
         let mut user: User = answer(self.request(Method::POST, "/v1/users").json(&body), StatusCode::CREATED).await;
@@ -127,17 +130,17 @@ impl Service {
     }
 
     /// A terminal of the account, with the key made from `seed`.
-    pub(super) async fn terminal(&self, account: &Account, seed: u8) -> Terminal {
+    pub(crate) async fn terminal(&self, account: &Account, seed: u8) -> Terminal {
         let body = terminal_body(account, &TerminalKey::from_secret(&[seed; 32]));
         answer(self.post(account, "/v1/terminals", &body), StatusCode::CREATED).await
     }
 
-    pub(super) async fn content(&self, publisher: &Account) -> Content {
+    pub(crate) async fn content(&self, publisher: &Account) -> Content {
         answer(self.post(publisher, "/v1/contents", &json!({"title": "A film"})), StatusCode::CREATED).await
     }
 
     /// An edition of one file with these bytes.
-    pub(super) async fn edition(&self, publisher: &Account, content: &Content, label: &str, bytes: Vec<u8>) -> Edition {
+    pub(crate) async fn edition(&self, publisher: &Account, content: &Content, label: &str, bytes: Vec<u8>) -> Edition {
         let announcement = json!({"label": label, "files": [{"path": "film.bin", "length": bytes.len()}]});
         let path = format!("/v1/contents/{}/uploads", content.id);
         let upload: protocol::rest::Upload = answer(self.post(publisher, &path, &announcement), StatusCode::CREATED).await;
@@ -146,13 +149,13 @@ impl Service {
     }
 }
 
-pub(super) fn terminal_body(owner: &Account, key: &TerminalKey) -> Value {
+pub(crate) fn terminal_body(owner: &Account, key: &TerminalKey) -> Value {
     let proof = key.sign(&protocol::rest::NewTerminal::proof_bytes(owner.user.id));
     json!({"name": "laptop", "public_key": key.public(), "proof": proof, "capabilities": {"up": 5_000_000, "down": 20_000_000}})
 }
 
 /// Sends a request that must be answered with `status` and a `T`.
-pub(super) async fn answer<T: serde::de::DeserializeOwned>(request: RequestBuilder, status: StatusCode) -> T {
+pub(crate) async fn answer<T: serde::de::DeserializeOwned>(request: RequestBuilder, status: StatusCode) -> T {
     let response = request.send().await.unwrap();
     let got = response.status();
     let text = response.text().await.unwrap();
@@ -161,11 +164,11 @@ pub(super) async fn answer<T: serde::de::DeserializeOwned>(request: RequestBuild
 }
 
 /// Sends a request that must be refused with `code`; checks that the answer is a complete problem.
-pub(super) async fn refused(request: RequestBuilder, code: ErrorCode) -> Problem {
+pub(crate) async fn refused(request: RequestBuilder, code: ErrorCode) -> Problem {
     problem(request.send().await.unwrap(), code).await
 }
 
-pub(super) async fn problem(response: Response, code: ErrorCode) -> Problem {
+pub(crate) async fn problem(response: Response, code: ErrorCode) -> Problem {
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.unwrap();
     let problem: Problem = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status} {error}: {text}"));
@@ -179,6 +182,6 @@ pub(super) async fn problem(response: Response, code: ErrorCode) -> Problem {
 }
 
 /// The parts that a problem names.
-pub(super) fn pointers(problem: &Problem) -> Vec<&str> {
+pub(crate) fn pointers(problem: &Problem) -> Vec<&str> {
     problem.errors.iter().map(|error| error.pointer.as_str()).collect()
 }

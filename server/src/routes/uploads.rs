@@ -8,6 +8,7 @@ use protocol::{ContentId, UploadId};
 use super::answers::created;
 use super::input::Body;
 use super::input::body::ANNOUNCEMENT_MAX;
+use super::openapi::RawBytes;
 use super::refusals::{Conflict, NotFound, Unprocessable};
 use crate::app::contents;
 use crate::auth::Publisher;
@@ -38,7 +39,7 @@ pub async fn announce(
 /// Send the bytes of an announced edition: all files one after the other, in the announced order. An upload that breaks off or has another length
 /// makes no edition and may be sent again.
 #[utoipa::path(put, path = "/v1/uploads/{id}", tag = "contents", operation_id = "put_upload", params(("id" = UploadId, Path)),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = RawBytes, content_type = "application/octet-stream"),
     responses((status = 201, description = "The edition was made.", body = Edition), NotFound, Conflict))]
 pub async fn receive(
     state: web::Data<AppState>,

@@ -1,6 +1,7 @@
 //! `/v1/users`: registration, the own account, and for operators everybody's.
 
 use actix_web::dev::Payload;
+use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use protocol::UserId;
 use protocol::rest::{ChangePassword, ChangeRole, NewUser, Page, User};
@@ -9,6 +10,7 @@ use std::future::{Ready, ready};
 use super::answers::created;
 use super::input::query::{PagingParameters, Query, cursor_fault};
 use super::input::{Body, Paging};
+use super::limits;
 use super::refusals::{Conflict, Credentials, NotFound, TooMany};
 use crate::app::accounts;
 use crate::auth::{Caller, Operator};
@@ -18,7 +20,7 @@ use crate::state::AppState;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(web::resource("/v1/users").route(web::post().to(create)).route(web::get().to(list)))
+        .service(web::resource("/v1/users").route(web::post().to(create).wrap(from_fn(limits::registrations))).route(web::get().to(list)))
         .service(web::resource("/v1/users/me").route(web::get().to(me)))
         .service(web::resource("/v1/users/me/password").route(web::put().to(change_password)))
         .service(web::resource("/v1/users/{id}/role").route(web::put().to(change_role)));
@@ -31,8 +33,7 @@ pub async fn create(state: web::Data<AppState>, body: Body<NewUser>) -> Result<H
     let NewUser { email, password } = body.0;
     let email = accounts::normal_email(&email)?;
     let own = state.clone();
-    let user =
-        state.to_the_end(async move { accounts::register(&own.store, &own.passwords, email, password, clock::now()).await }).await?;
+    let user = state.to_the_end(async move { accounts::register(&own.store, &own.passwords, email, password, clock::now()).await }).await?;
     Ok(created("/v1/users/me".to_owned(), user))
 }
 
@@ -89,7 +90,11 @@ impl FromRequest for WantedUsers {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(Query::of(request).and_then(|mut query| {
             // What is no address is nobody's: the list is empty, and the database is not asked about bytes that it cannot hold.
-            let email = query.take("email")?.map(|email| accounts::normal_email(&email).unwrap_or_default());
+            let email = query.take("email")?;
+            if email.as_ref().is_some_and(|email| email.chars().count() > accounts::EMAIL_MAX) {
+                return Err(ApiError::invalid("query/email", format!("expected at most {} characters", accounts::EMAIL_MAX)));
+            }
+            let email = email.map(|email| accounts::normal_email(&email).unwrap_or_default());
             let paging = query.paging()?;
             query.done()?;
             Ok(Self { email, paging })

@@ -6,7 +6,7 @@ use protocol::rest::{LedgerTotals, NewVouchers, Page, Redemption, Vouchers, Wall
 use super::answers::once;
 use super::input::query::{PagingParameters, cursor_fault};
 use super::input::{Body, IdempotencyKey, Paging};
-use super::refusals::{Conflict, NotFound, TooMany, Unprocessable};
+use super::refusals::{Conflict, NotFound, Unprocessable};
 use crate::app::wallet;
 use crate::auth::{Caller, Operator};
 use crate::clock;
@@ -40,8 +40,13 @@ pub async fn entries(state: web::Data<AppState>, caller: Caller, paging: Paging)
 /// Redeem a voucher: its value is added to the own wallet.
 #[utoipa::path(post, path = "/v1/wallet/redemptions", tag = "wallet", operation_id = "redeem_voucher",
     params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")), request_body = Redemption,
-    responses((status = 201, description = "Redeemed.", body = WalletEntry), NotFound, Conflict, Unprocessable, TooMany))]
-pub async fn redeem(state: web::Data<AppState>, caller: Caller, key: IdempotencyKey, body: Body<Redemption>) -> Result<HttpResponse, ApiError> {
+    responses((status = 201, description = "Redeemed.", body = WalletEntry), NotFound, Conflict, Unprocessable))]
+pub async fn redeem(
+    state: web::Data<AppState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    body: Body<Redemption>,
+) -> Result<HttpResponse, ApiError> {
     let request = key.of(caller.user_id, &body.0)?;
     once(&wallet::redeem(&state, body.0, request, clock::now()).await?)
 }

@@ -77,7 +77,7 @@ impl Store {
             .bind(request.user_id.0)
             .fetch_optional(&mut *tx)
             .await?;
-        owned.ok_or(StoreError::NotFound("terminal"))?;
+        owned.ok_or_else(|| StoreError::refused_because(ErrorCode::InvalidRequest, "You have no such terminal."))?;
         let bid = self.bid(&mut tx, release_id, new.edition_id, new.rank, new.maximum).await?;
         let hold_id = set_aside(&mut tx, request.user_id, bid.maximum, now).await?;
         let id = ApplicationId(Uuid::now_v7());
@@ -299,10 +299,8 @@ async fn locked_application(
         .await?;
     let release_id = ReleaseId(release_id.ok_or(StoreError::NotFound("application"))?);
     still_open(tx, release_id, now).await?;
-    let application: Standing = sqlx::query_as("SELECT state, version, hold_id FROM applications WHERE id = $1 FOR UPDATE")
-        .bind(id.0)
-        .fetch_one(&mut *tx)
-        .await?;
+    let application: Standing =
+        sqlx::query_as("SELECT state, version, hold_id FROM applications WHERE id = $1 FOR UPDATE").bind(id.0).fetch_one(&mut *tx).await?;
     match state_of(&application.state)? {
         ApplicationState::Active => Ok((release_id, application)),
         ApplicationState::Withdrawn => Err(StoreError::refused_because(ErrorCode::Conflict, "the application was withdrawn")),

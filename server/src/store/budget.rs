@@ -93,12 +93,14 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn return_origin_bytes(&self, release_id: ReleaseId, first: Bytes, repair: Bytes) -> Result<(), StoreError> {
-        sqlx::query("UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE release_id = $1")
-            .bind(release_id.0)
-            .bind(bigint(first.0)?)
-            .bind(bigint(repair.0)?)
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE release_id = $1",
+        )
+        .bind(release_id.0)
+        .bind(bigint(first.0)?)
+        .bind(bigint(repair.0)?)
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

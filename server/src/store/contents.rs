@@ -178,10 +178,7 @@ impl Store {
         if taken.ok_or(StoreError::NotFound("content"))? {
             return Err(label_taken());
         }
-        sqlx::query("DELETE FROM uploads WHERE created_at < $1")
-            .bind(now - time::Duration::days(UPLOAD_DAYS))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query("DELETE FROM uploads WHERE created_at < $1").bind(now - time::Duration::days(UPLOAD_DAYS)).execute(&mut *tx).await?;
         sqlx::query(
             "INSERT INTO uploads (id, content_id, label, directory, chunking, files, length, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -5,10 +5,13 @@
 use protocol::{ErrorCode, UserId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::conversions::byte_array;
 use super::{Store, StoreError, Tx};
+
+/// How long a request may be repeated; a client that has had no answer for so long asks what became of it.
+const REMEMBERED_FOR: Duration = Duration::days(30);
 
 /// What makes a request the same request.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,6 +92,15 @@ impl Store {
         }
         let status = u16::try_from(status).map_err(|_| StoreError::Invariant(format!("the stored status is {status}")))?;
         Ok(Begun::Again(Answer { status, body, replayed: true }))
+    }
+
+    /// Forgets the answers to requests that nobody repeats any more.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn forget_old_answers(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(now - REMEMBERED_FOR).execute(&self.pool).await?;
+        Ok(())
     }
 }
 

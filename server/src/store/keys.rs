@@ -53,12 +53,10 @@ impl Store {
         .bind(stored_time(oldest_newest))
         .execute(&mut *tx)
         .await?;
-        sqlx::query(
-            "DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_at DESC, kid DESC LIMIT $1)",
-        )
-        .bind(LIVE_KEYS)
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query("DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_at DESC, kid DESC LIMIT $1)")
+            .bind(LIVE_KEYS)
+            .execute(&mut *tx)
+            .await?;
         let rows = sqlx::query(SELECT_LIVE).bind(LIVE_KEYS).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         rows.iter().map(key_of).collect()

@@ -78,7 +78,13 @@ pub(crate) async fn post(
     now: OffsetDateTime,
 ) -> Result<Option<TransferId>, StoreError> {
     let owners = |wanted: &str| -> Vec<Uuid> {
-        transfer.entries().iter().map(|(account, _)| account_key(*account)).filter(|(kind, _)| *kind == wanted).filter_map(|(_, user)| user).collect()
+        transfer
+            .entries()
+            .iter()
+            .map(|(account, _)| account_key(*account))
+            .filter(|(kind, _)| *kind == wanted)
+            .filter_map(|(_, user)| user)
+            .collect()
     };
     open_accounts(tx, "publisher", &owners("publisher")).await?;
     lock_wallets(tx, owners("wallet").into_iter().map(UserId).chain(paid_from.map(|paid| paid.payer))).await?;
@@ -131,8 +137,12 @@ async fn resolve(
     transfer_id: Option<TransferId>,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let taken: i64 =
-        transfer.entries().iter().filter(|(account, amount)| *account == AccountRef::Wallet(paid.payer) && *amount < 0).map(|(_, amount)| -amount).sum();
+    let taken: i64 = transfer
+        .entries()
+        .iter()
+        .filter(|(account, amount)| *account == AccountRef::Wallet(paid.payer) && *amount < 0)
+        .map(|(_, amount)| -amount)
+        .sum();
     let (posted, transfer_id) = match HoldEnd::of(paid.held, amount(taken)?).map_err(|error| StoreError::Invariant(error.to_string()))? {
         HoldEnd::Voided => (0, None),
         HoldEnd::Posted | HoldEnd::PartlyPosted { .. } => (taken, transfer_id.map(|id| id.0)),
@@ -154,14 +164,16 @@ async fn resolve(
 pub(crate) async fn hold(tx: &mut PgConnection, user_id: UserId, amount: Amount, now: OffsetDateTime) -> Result<HoldId, StoreError> {
     lock_wallets(tx, [user_id]).await?;
     let hold_id = HoldId(Uuid::now_v7());
-    sqlx::query("INSERT INTO holds (id, account_id, amount, created_at) SELECT $1, id, $3, $4 FROM accounts WHERE kind = 'wallet' AND user_id = $2")
-        .bind(hold_id.0)
-        .bind(user_id.0)
-        .bind(bigint(amount.0)?)
-        .bind(now)
-        .execute(&mut *tx)
-        .await
-        .map_err(refused_by_wallet)?;
+    sqlx::query(
+        "INSERT INTO holds (id, account_id, amount, created_at) SELECT $1, id, $3, $4 FROM accounts WHERE kind = 'wallet' AND user_id = $2",
+    )
+    .bind(hold_id.0)
+    .bind(user_id.0)
+    .bind(bigint(amount.0)?)
+    .bind(now)
+    .execute(&mut *tx)
+    .await
+    .map_err(refused_by_wallet)?;
     Ok(hold_id)
 }
 

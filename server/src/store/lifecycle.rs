@@ -200,11 +200,18 @@ impl Store {
         }
         sqlx::query("UPDATE releases SET state = 'settled' WHERE id = $1").bind(release_id.0).execute(&mut *tx).await?;
         tx.commit().await?;
-        // The end of a release is when its publisher looks at the balance, and it is seldom enough for the lock that a roll-up takes.
-        if let Err(error) = self.roll_up_balances().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the roll-up of the balances waits for the next release");
-        }
+        self.tidy(now).await;
         Ok(true)
+    }
+
+    /// What is done now and then. The end of a release is when its publisher looks at the balance, and it is seldom enough for the lock that a roll-up
+    /// takes. A failure changes nothing but the speed of reading; the next release's end makes up for it.
+    async fn tidy(&self, now: OffsetDateTime) {
+        for done in [self.roll_up_balances().await, self.forget_old_answers(now).await] {
+            if let Err(error) = done {
+                tracing::warn!(error = &error as &dyn std::error::Error, "tidying up waits for the next release");
+            }
+        }
     }
 }
 
@@ -223,7 +230,13 @@ mod tests {
     fn standing(state: ReleaseState) -> Standing {
         let opens_at = OffsetDateTime::UNIX_EPOCH;
         let second = Duration::seconds(1);
-        Standing { publisher_id: UserId::from_bytes([1; 16]), state, opens_at, closes_at: opens_at + second, starts_at: opens_at + second * 2 }
+        Standing {
+            publisher_id: UserId::from_bytes([1; 16]),
+            state,
+            opens_at,
+            closes_at: opens_at + second,
+            starts_at: opens_at + second * 2,
+        }
     }
 
     #[test]

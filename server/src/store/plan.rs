@@ -26,7 +26,6 @@ pub struct SwarmFacts {
     pub waves: Vec<OffsetDateTime>,
 }
 
-
 /// The stored groups of a swarm, in the order (wave, position), and the owners of all members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredPlan {

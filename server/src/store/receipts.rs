@@ -184,7 +184,10 @@ async fn read_deliveries(
         .collect()
 }
 
-async fn read_receipts(tx: &mut Tx, segments: &BTreeSet<(DeliveryId, u32)>) -> Result<BTreeMap<DeliveryId, Vec<RecordedReceipt>>, StoreError> {
+async fn read_receipts(
+    tx: &mut Tx,
+    segments: &BTreeSet<(DeliveryId, u32)>,
+) -> Result<BTreeMap<DeliveryId, Vec<RecordedReceipt>>, StoreError> {
     let ids: Vec<Uuid> = segments.iter().map(|(delivery_id, _)| delivery_id.0).collect();
     let numbers = segments.iter().map(|(_, segment)| integer(*segment)).collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<(Uuid, Uuid, i32, i64, Vec<u8>, Vec<u8>)> = sqlx::query_as(
@@ -218,7 +221,13 @@ async fn write_receipts(tx: &mut Tx, writes: &[ReceiptWrite], now: OffsetDateTim
     let times = bodies().map(|body| bigint(body.at.0)).collect::<Result<Vec<_>, _>>()?;
     let bitmaps: Vec<Vec<u8>> = bodies().map(|body| body.bitmap.to_vec()).collect();
     let credited: Vec<Vec<u8>> = writes.iter().map(|write| write.credited.to_vec()).collect();
-    let signatures: Vec<Vec<u8>> = writes.iter().map(|ReceiptWrite { receipt, .. }| { let Signature(bytes) = receipt.signature; bytes.to_vec() }).collect();
+    let signatures: Vec<Vec<u8>> = writes
+        .iter()
+        .map(|ReceiptWrite { receipt, .. }| {
+            let Signature(bytes) = receipt.signature;
+            bytes.to_vec()
+        })
+        .collect();
     sqlx::query(
         "INSERT INTO receipts (delivery_id, source, segment, sequence, signed_at_ms, bitmap, credited, signature, recorded_at)
          SELECT *, $9 FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])

@@ -211,7 +211,8 @@ async fn insert_editions(tx: &mut PgConnection, release_id: ReleaseId, new: &New
 
 /// What any instance does when the time has come: open, close, one wave per rank, and give up at the deadline.
 async fn insert_due_work(tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease, schedule: &Schedule) -> Result<(), StoreError> {
-    let waves = (0i32..).zip(&new.ranks).map(|(wave, rank)| ("wave", wave, schedule.starts_at + Duration::seconds(i64::from(rank.delay_s))));
+    let waves =
+        (0i32..).zip(&new.ranks).map(|(wave, rank)| ("wave", wave, schedule.starts_at + Duration::seconds(i64::from(rank.delay_s))));
     let once = [("open", 0, schedule.opens_at), ("close", 0, schedule.closes_at), ("deadline", 0, schedule.deadline_at)];
     for (kind, wave, due_at) in once.into_iter().chain(waves) {
         sqlx::query("INSERT INTO due_work (kind, release_id, wave, due_at) VALUES ($1, $2, $3, $4)")

@@ -66,11 +66,10 @@ impl Store {
         let Some(owner) = owner else { return Ok(Renewal::Refused) };
         let user = sqlx::query("SELECT id, email, role, created_at FROM users WHERE id = $1 FOR SHARE").bind(owner);
         let Some(user) = user.fetch_optional(&mut *tx).await? else { return Ok(Renewal::Refused) };
-        let token =
-            sqlx::query("SELECT family_id, expires_at, used_at, revoked_at FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE")
-                .bind(used.0.as_slice())
-                .fetch_optional(&mut *tx)
-                .await?;
+        let token = sqlx::query("SELECT family_id, expires_at, used_at, revoked_at FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE")
+            .bind(used.0.as_slice())
+            .fetch_optional(&mut *tx)
+            .await?;
         let Some(token) = token else { return Ok(Renewal::Refused) };
         let family: Uuid = token.try_get("family_id")?;
         if token.try_get::<Option<OffsetDateTime>, _>("used_at")?.is_some() {
@@ -103,10 +102,7 @@ impl Store {
         .await?;
         if let Some(family) = family {
             // The token's own row before the rest: a renewal that holds it inserts its successor first, and then this ends both.
-            sqlx::query("SELECT 1 FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE")
-                .bind(token.0.as_slice())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query("SELECT 1 FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE").bind(token.0.as_slice()).execute(&mut *tx).await?;
             revoke(&mut tx, family, stored_time(now)).await?;
         }
         tx.commit().await?;

@@ -99,7 +99,7 @@ impl Store {
             relay_share: basis_points(pending.relay_bp)?,
         };
         let settlement = settle(&terms, attribution.edition_bytes, &attribution.sources, attribution.held).map_err(invariant)?;
-        self.pay(&mut tx, delivery_id, &pending, &settlement, now).await?;
+        pay(&mut tx, delivery_id, &pending, &settlement, now).await?;
         let settled = Settled {
             delivery_id,
             release_id,
@@ -118,28 +118,27 @@ impl Store {
         tx.commit().await?;
         Ok(Some(settled))
     }
+}
 
-    /// Posts the settlement out of the delivery's hold.
-    async fn pay(
-        &self,
-        tx: &mut Tx,
-        delivery_id: DeliveryId,
-        pending: &Pending,
-        settlement: &Settlement,
-        now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let relays: Vec<Uuid> = settlement.relays.iter().map(|part| part.terminal_id.0).collect();
-        let owners: Vec<(Uuid, Uuid)> =
-            sqlx::query_as("SELECT id, user_id FROM terminals WHERE id = ANY ($1)").bind(&relays).fetch_all(&mut **tx).await?;
-        let owners: BTreeMap<TerminalId, UserId> = owners.into_iter().map(|(id, user)| (TerminalId(id), UserId(user))).collect();
-        let payer = UserId(pending.user_id);
-        let transfer = Transfer::delivery(settlement, payer, UserId(pending.publisher_id), |terminal| owners.get(&terminal).copied())
-            .map_err(invariant)?;
-        let held = amount(pending.price)?;
-        let paid_from = pending.hold_id.map(|hold_id| PaidFrom { hold_id: HoldId(hold_id), held, payer });
-        ledger::post(tx, &transfer, Some(delivery_id), paid_from, now).await?;
-        Ok(())
-    }
+/// Posts the settlement out of the delivery's hold.
+async fn pay(
+    tx: &mut Tx,
+    delivery_id: DeliveryId,
+    pending: &Pending,
+    settlement: &Settlement,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let relays: Vec<Uuid> = settlement.relays.iter().map(|part| part.terminal_id.0).collect();
+    let owners: Vec<(Uuid, Uuid)> =
+        sqlx::query_as("SELECT id, user_id FROM terminals WHERE id = ANY ($1)").bind(&relays).fetch_all(&mut **tx).await?;
+    let owners: BTreeMap<TerminalId, UserId> = owners.into_iter().map(|(id, user)| (TerminalId(id), UserId(user))).collect();
+    let payer = UserId(pending.user_id);
+    let transfer = Transfer::delivery(settlement, payer, UserId(pending.publisher_id), |terminal| owners.get(&terminal).copied())
+        .map_err(invariant)?;
+    let held = amount(pending.price)?;
+    let paid_from = pending.hold_id.map(|hold_id| PaidFrom { hold_id: HoldId(hold_id), held, payer });
+    ledger::post(tx, &transfer, Some(delivery_id), paid_from, now).await?;
+    Ok(())
 }
 
 fn invariant(error: impl std::fmt::Display) -> StoreError {
@@ -212,11 +211,14 @@ fn attribute_receipts(
 
 fn shares(attribution: &Attribution, settlement: &Settlement) -> Vec<Share> {
     let relays = settlement.relays.iter().filter(|part| part.bytes.0 > 0);
-    let mut shares: Vec<Share> =
-        relays.map(|part| Share { source: part.terminal_id, bytes: part.bytes, earned: part.amount }).collect();
+    let mut shares: Vec<Share> = relays.map(|part| Share { source: part.terminal_id, bytes: part.bytes, earned: part.amount }).collect();
     let paid: u64 = shares.iter().map(|share| share.earned.0).sum();
     let origin = attribution.sources.iter().find(|source| source.source.is_origin());
-    shares.extend(origin.map(|origin| Share { source: origin.source, bytes: origin.bytes, earned: Amount(settlement.pool.0.saturating_sub(paid)) }));
+    shares.extend(origin.map(|origin| Share {
+        source: origin.source,
+        bytes: origin.bytes,
+        earned: Amount(settlement.pool.0.saturating_sub(paid)),
+    }));
     shares
 }
 

@@ -63,6 +63,17 @@ impl Store {
         row.map(|row| Ok(OwnedTerminal { owner: UserId(row.try_get("user_id")?), terminal: terminal_of(&row)? })).transpose()
     }
 
+    /// What a terminal has measured about itself.
+    pub async fn set_capabilities(&self, id: TerminalId, capabilities: Capabilities) -> Result<(), StoreError> {
+        sqlx::query("UPDATE terminals SET up_bps = $2, down_bps = $3 WHERE id = $1")
+            .bind(id.0)
+            .bind(bigint(capabilities.up.0)?)
+            .bind(bigint(capabilities.down.0)?)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// A user's terminals, oldest first.
     pub async fn terminals_of(&self, owner: UserId, request: &PageRequest) -> Result<Page<Terminal>, StoreError> {
         let after = request.after::<uuid::Uuid>()?;

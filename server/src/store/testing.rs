@@ -63,7 +63,9 @@ impl Drop for TestDatabase {
         let dropped = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(self.as_admin(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))).map_err(std::io::Error::other)
+                runtime
+                    .block_on(self.as_admin(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)))
+                    .map_err(std::io::Error::other)
             });
             work.join()
         });
@@ -84,10 +86,10 @@ impl Store {
     /// # Panics
     /// Something does not add up.
     pub async fn assert_books_balance(&self) {
-        let wrong: Vec<(uuid::Uuid, String, i64, i64)> =
-            sqlx::query_as("SELECT account_id, what, kept, booked FROM ledger_discrepancies").fetch_all(&self.pool).await.unwrap_or_else(|error| {
-                panic!("the ledger cannot be read: {error}")
-            });
+        let wrong: Vec<(uuid::Uuid, String, i64, i64)> = sqlx::query_as("SELECT account_id, what, kept, booked FROM ledger_discrepancies")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap_or_else(|error| panic!("the ledger cannot be read: {error}"));
         assert!(wrong.is_empty(), "balances that do not follow from what was booked: {wrong:?}");
         let totals = self.ledger_totals().await.unwrap_or_else(|error| panic!("the ledger cannot be read: {error:?}"));
         assert_eq!(totals.sum.amount, 0, "{totals:?}");

@@ -146,7 +146,13 @@ impl Store {
         commit_once(tx, request, 201, &entry, now).await
     }
 
-    async fn redeem(&self, tx: &mut Tx, code: &Code, user_id: UserId, now: OffsetDateTime) -> Result<protocol::rest::WalletEntry, StoreError> {
+    async fn redeem(
+        &self,
+        tx: &mut Tx,
+        code: &Code,
+        user_id: UserId,
+        now: OffsetDateTime,
+    ) -> Result<protocol::rest::WalletEntry, StoreError> {
         let voucher: Option<(i64, Option<OffsetDateTime>, Option<OffsetDateTime>)> =
             sqlx::query_as("SELECT value, expires_at, redeemed_at FROM vouchers WHERE code_hash = $1 FOR UPDATE")
                 .bind(code.hash().as_slice())
@@ -159,8 +165,7 @@ impl Store {
         if expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(StoreError::refused(ErrorCode::VoucherExpired));
         }
-        let transfer =
-            Transfer::voucher_redemption(user_id, amount(value)?).map_err(|error| StoreError::Invariant(error.to_string()))?;
+        let transfer = Transfer::voucher_redemption(user_id, amount(value)?).map_err(|error| StoreError::Invariant(error.to_string()))?;
         let transfer_id = ledger::post(tx, &transfer, None, None, now).await?.ok_or(StoreError::Invariant("a voucher of 0".to_owned()))?;
         sqlx::query("UPDATE vouchers SET redeemed_by = $2, redeemed_at = $3, transfer_id = $4 WHERE code_hash = $1")
             .bind(code.hash().as_slice())
@@ -187,7 +192,13 @@ mod tests {
         assert_eq!(code.shown(), "01ABC-DEFGH-JKMNP-QRSTV-WXYZ2");
         assert!(Code::parse(" o1abc defgh jkmnp qrstvwxyz2 ") == Some(code.clone()));
         assert!(Code::parse("OLABC-DEFGH-JKMNP-QRSTV-WXYZ2") == Some(code));
-        for bad in ["", "01ABC-DEFGH-JKMNP-QRSTV-WXYZ", "01ABC-DEFGH-JKMNP-QRSTV-WXYZ22", "01ABC-DEFGH-JKMNP-QRSTV-WXYZU", "01ABC-DEFGH-JKMNP-QRSTV-WXYZé"] {
+        for bad in [
+            "",
+            "01ABC-DEFGH-JKMNP-QRSTV-WXYZ",
+            "01ABC-DEFGH-JKMNP-QRSTV-WXYZ22",
+            "01ABC-DEFGH-JKMNP-QRSTV-WXYZU",
+            "01ABC-DEFGH-JKMNP-QRSTV-WXYZé",
+        ] {
             assert!(Code::parse(bad).is_none(), "{bad:?} was read as a code");
         }
     }

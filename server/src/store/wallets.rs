@@ -68,7 +68,12 @@ impl Store {
     }
 
     /// What a transfer did to a wallet, read in the transaction that posts it.
-    pub(crate) async fn entry_of(&self, tx: &mut PgConnection, user_id: UserId, transfer_id: TransferId) -> Result<WalletEntry, StoreError> {
+    pub(crate) async fn entry_of(
+        &self,
+        tx: &mut PgConnection,
+        user_id: UserId,
+        transfer_id: TransferId,
+    ) -> Result<WalletEntry, StoreError> {
         let row: EntryRow =
             sqlx::query_as(ENTRIES).bind(user_id.0).bind(None::<i64>).bind(transfer_id.0).bind(1_i64).fetch_one(&mut *tx).await?;
         self.wallet_entry(row)

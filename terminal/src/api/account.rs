@@ -69,8 +69,8 @@ impl Api {
         self.call(Call::get("v1/wallet/entries").page(page)).await
     }
 
-    /// Adds a voucher's worth to the wallet.
-    pub async fn redeem_voucher(&self, redemption: &Redemption) -> Result<Wallet, ApiError> {
+    /// Adds a voucher's worth to the wallet; the answer is the statement's new line.
+    pub async fn redeem_voucher(&self, redemption: &Redemption) -> Result<WalletEntry, ApiError> {
         self.call(Call::post("v1/wallet/redemptions").json(redemption).keyed()).await
     }
 

@@ -19,6 +19,19 @@ fn wallet() -> Wallet {
     Wallet { available: money(5), held: money(1), publisher_balance: None }
 }
 
+fn redeemed() -> WalletEntry {
+    let signed = |amount| SignedMoney { amount, currency: Currency::EUR };
+    WalletEntry {
+        transfer_id: TransferId::from_bytes([1; 16]),
+        kind: TransferKind::VoucherRedemption,
+        amount: signed(5),
+        balance: signed(6),
+        version: 1,
+        delivery_id: None,
+        created_at: OffsetDateTime::UNIX_EPOCH,
+    }
+}
+
 fn tokens(access: &str, refresh: &str) -> Tokens {
     Tokens { access_token: access.into(), refresh_token: refresh.into(), token_type: "Bearer".into(), expires_in: 900 }
 }
@@ -79,7 +92,7 @@ async fn one_idempotency_key_lasts_over_lost_answers_busy_keys_and_restarts_and_
         1 => Answer::problem(ErrorCode::Unavailable),
         2 => Answer::problem(ErrorCode::IdempotencyKeyBusy),
         3 => Answer::Cut { announced: 100, body: b"{".to_vec() },
-        _ => Answer::json(200, &wallet()),
+        _ => Answer::json(201, &redeemed()),
     })
     .await;
     let api = api(&listener);

@@ -1,5 +1,6 @@
 //! The settings of a process's links, and the figures behind them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub(super) const DISCONNECTED_AFTER: Duration = Duration::from_secs(3);
 pub(super) const FAILED_AFTER_DISCONNECTED: Duration = Duration::from_secs(3);
 /// Silence after which a link ends with [`super::CloseReason::Lost`]. The swarm suspects a silent link much earlier (600 ms) and pulls its chunks
 /// elsewhere; this bound only has to free the sockets and must survive a machine that is short of processor time.
-pub const LOST_AFTER: Duration = Duration::from_secs(6);
+pub const LOST_AFTER: Duration = DISCONNECTED_AFTER.saturating_add(FAILED_AFTER_DISCONNECTED);
 /// How often a link asks the other end for a sign of life. Only these answers count for the library, data does not; a shorter interval costs
 /// processor time on idle links (a terminal has fifteen or more) and gains nothing before [`DISCONNECTED_AFTER`].
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub(super) const CANDIDATES_MAX: usize = 32;
 pub(super) const ADDRESSES_MAX: usize = 6;
 
 /// A STUN or TURN server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IceServer {
     /// `stun:host:port` or `turn:host:port?transport=udp`.
     pub urls: Vec<String>,
@@ -46,6 +47,13 @@ pub struct IceServer {
     pub username: String,
     /// Empty for STUN.
     pub credential: String,
+}
+
+/// Without the credential: settings are logged.
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceServer").field("urls", &self.urls).field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// Which local addresses a link binds sockets to.
@@ -67,8 +75,8 @@ pub struct LinkConfig {
     /// The SCTP receive window per link. Kept between 256 KiB and 1 MiB and at or below what the kernel grants as a socket buffer: a larger window
     /// than the socket holds turns a busy moment into packet loss.
     pub window_bytes: u32,
-    /// How many bytes a link holds that the other end has not acknowledged, sent and unsent together; `send` waits above it. It bounds the rate to
-    /// this per round trip, so less than the window would waste the window.
+    /// How many bytes a link holds that the other end has not acknowledged, sent and unsent together; `send` waits above it, until a quarter is
+    /// free. It bounds the rate to this per round trip, so less than the window would waste the window.
     pub send_buffer_bytes: usize,
     /// How long `offer` and `accept` wait for STUN and TURN servers. One that does not answer would hold them for 8 s; the candidates gathered
     /// until then are used.
@@ -86,8 +94,25 @@ impl Default for LinkConfig {
             include_loopback: false,
             window_bytes: WINDOW_BYTES_MAX,
             send_buffer_bytes: WINDOW_BYTES_MAX as usize,
-            gather_timeout: Duration::from_secs(2),
+            gather_timeout: Duration::from_secs(3),
             packet_bytes: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checks_of_a_pair_outlast_the_time_after_which_the_library_gives_up_anyway() {
+        assert!(CHECK_INTERVAL * u32::from(CHECKS_PER_PAIR) > LOST_AFTER);
+    }
+
+    #[test]
+    fn a_logged_configuration_does_not_show_the_credential_of_a_turn_server() {
+        let server = IceServer { urls: vec!["turn:turn.example.org".into()], username: "someone".into(), credential: "do-not-show".into() };
+        let logged = format!("{:?}", LinkConfig { ice_servers: vec![server], ..LinkConfig::default() });
+        assert!(logged.contains("turn.example.org") && !logged.contains("do-not-show"), "{logged}");
     }
 }

@@ -21,7 +21,7 @@ use super::config::{
     CHECK_INTERVAL, CHECKS_PER_PAIR, DISCONNECTED_AFTER, FAILED_AFTER_DISCONNECTED, IceServer, KEEPALIVE_INTERVAL, LIBRARY_MESSAGE_BYTES,
     LinkConfig,
 };
-use super::connection::{Events, Handle};
+use super::connection::{Events, Fate, Handle};
 use super::description::{self, Fingerprint};
 use super::ends::Link;
 use super::error::{CloseReason, LinkError};
@@ -130,8 +130,8 @@ impl Endpoint {
         let config = &self.shared.config;
         let addresses = addresses::to_bind(&config.bind, config.include_loopback)?;
         let (gathered_sender, gathered) = watch::channel(false);
-        let (stop, reasons) = Handle::stop_channel();
-        let events = Events::new(gathered_sender, &stop, accepted);
+        let fate = Fate::new();
+        let events = Events::new(gathered_sender, fate.clone(), accepted);
         let servers = config.ice_servers.iter().map(library_server).collect();
         let connection = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers).build())
@@ -144,7 +144,7 @@ impl Endpoint {
             .await
             .map_err(transport)?;
         let connection: Arc<dyn PeerConnection> = Arc::new(connection);
-        let handle = Handle::supervise(Arc::clone(&connection), stop, reasons);
+        let handle = Handle::supervise(Arc::clone(&connection), fate);
         Ok(Fresh { connection, handle, gathered })
     }
 

@@ -88,7 +88,8 @@ impl Link {
 }
 
 impl LinkSender {
-    /// Queues a message, after waiting while the send buffer is full. A `Bytes` that nobody else holds is not copied.
+    /// Queues a message, after waiting while the send buffer is full. A `Bytes` that nobody else holds is not copied. A caller that stops waiting
+    /// does not know whether the message went out.
     ///
     /// # Errors
     /// [`LinkError::TooLarge`] without any effect on the link; [`LinkError::Closed`] when it has ended, also while waiting.

@@ -25,8 +25,19 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 /// How long the farewell may take to be acknowledged.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Makes the message of a chunk frame when it is its turn; `None` if the chunk cannot be had.
+/// Makes the message of a chunk frame when it is its turn. `None` if the chunk cannot be had: the link is closed then, because the peer would take the
+/// frames that follow for a violation.
 pub type ChunkJob = Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>>;
+
+/// A place in a link's queue. Dropped unused it is free again.
+#[derive(Debug)]
+pub struct ChunkSlot(mpsc::OwnedPermit<ChunkJob>);
+
+impl ChunkSlot {
+    pub fn send(self, job: ChunkJob) {
+        self.0.send(job);
+    }
+}
 
 /// Why a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,15 +95,15 @@ impl LinkHandle {
         }
     }
 
-    /// Whether another chunk frame may be queued.
+    /// Takes a place in the queue for one chunk frame, if there is one.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.chunks.capacity() > 0
+    pub fn reserve(&self) -> Option<ChunkSlot> {
+        self.chunks.clone().try_reserve_owned().ok().map(ChunkSlot)
     }
 
-    /// Queues a chunk frame. `false` if there was no room, or the link has ended; the frame is then lost.
-    pub fn chunk(&self, job: ChunkJob) -> bool {
-        self.chunks.try_send(job).is_ok()
+    /// Ends the link in good order; it is opened again while a plan wants it.
+    pub fn close(&self) {
+        self.end(End::Local);
     }
 
     /// When anything was last heard, since the start of the links. While this terminal does not listen it is `now`.
@@ -253,22 +264,22 @@ async fn write(handle: &LinkHandle, sender: &LinkSender, mut jobs: mpsc::Receive
     loop {
         let (message, control) = tokio::select! {
             biased;
-            frame = handle.shared.control.next() => (Some(frame.encode()), true),
+            frame = handle.shared.control.next() => (frame.encode(), true),
             job = jobs.recv() => match job {
-                Some(job) => (job.await, false),
+                Some(job) => match job.await {
+                    Some(message) => (message, false),
+                    None => return End::Local,
+                },
                 None => return End::Local,
             },
         };
-        if let Some(message) = message {
-            let bytes = message.len() as u64;
-            if let Err(error) = sender.send(Bytes::from(message)).await {
-                return ended(&error);
-            }
-            if control {
-                around.owed.send_modify(|owed| *owed += bytes);
-            }
+        let bytes = message.len() as u64;
+        if let Err(error) = sender.send(Bytes::from(message)).await {
+            return ended(&error);
         }
-        if !control {
+        if control {
+            around.owed.send_modify(|owed| *owed += bytes);
+        } else {
             around.room.send_modify(|taken| *taken = taken.wrapping_add(1));
         }
     }

@@ -154,7 +154,7 @@ async fn planned_pairs_are_linked_and_frames_arrive_in_order_with_control_ahead(
     }
     let link = a.up(3).await;
     link.control(have_end());
-    assert!(link.chunk(job(&chunk(7, 1000))));
+    link.reserve().unwrap().send(job(&chunk(7, 1000)));
     let first = c.frame().await;
     assert_eq!((first.peer, first.frame), (id(1), have_end()));
     assert_eq!(c.frame().await.frame, chunk(7, 1000));
@@ -170,24 +170,43 @@ async fn at_most_two_chunk_frames_wait_and_room_is_announced() {
     let link = a.up(2).await;
     b.up(1).await;
     let (release, held) = tokio::sync::oneshot::channel::<()>();
-    let blocked: ChunkJob = Box::pin(async move {
+    link.reserve().unwrap().send(Box::pin(async move {
         let _ = held.await;
-        None
-    });
-    assert!(link.chunk(blocked));
+        Some(chunk(1, 10).encode())
+    }));
     // The first is being made; two more fit the queue.
-    while !link.has_room() || link.chunk(job(&chunk(1, 10))) {
-        if !link.has_room() {
-            break;
+    let queued = async {
+        for index in 2..4 {
+            loop {
+                match link.reserve() {
+                    Some(slot) => break slot.send(job(&chunk(index, 10))),
+                    None => tokio::task::yield_now().await,
+                }
+            }
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, queued).await.unwrap();
+    assert!(link.reserve().is_none(), "a full queue takes no more");
     let mut room = a.swarm.room.clone();
     room.borrow_and_update();
-    assert!(!link.chunk(job(&chunk(9, 10))), "a full queue takes no more");
     release.send(()).unwrap();
     tokio::time::timeout(PATIENCE, room.changed()).await.unwrap().unwrap();
-    assert_eq!(b.frame().await.frame, chunk(1, 10), "a chunk that could not be had is passed over");
+    for index in 1..4 {
+        assert_eq!(b.frame().await.frame, chunk(index, 10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_cannot_be_had_ends_the_link_instead_of_leaving_a_hole() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
+    let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    a.plan(1, &[2]).await;
+    b.plan(1, &[1]).await;
+    let link = a.up(2).await;
+    b.up(1).await;
+    link.reserve().unwrap().send(Box::pin(async { None }));
+    let renewed = b.swarm.up.wait_for(|up| up.get(&id(1)).is_some_and(|link| link.generation() > 1));
+    tokio::time::timeout(PATIENCE, renewed).await.expect("the link was not renewed").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,7 +244,7 @@ async fn a_malformed_frame_costs_the_link_and_is_reported() {
         let link = a.up(2).await;
         b.up(1).await;
         let length = bad.len();
-        link.chunk(Box::pin(async move { Some(bad) }));
+        link.reserve().unwrap().send(Box::pin(async move { Some(bad) }));
         let expected = ClientMessage::Suspect { swarm_id: SWARM, terminal_id: id(1), reason: SuspectReason::Malformed };
         switchboard.hears(|from, message| *from == id(2) && *message == expected).await;
         b.down(1).await;
@@ -302,10 +321,13 @@ async fn the_downlink_limit_holds_back_the_sender_and_life_is_shown_meanwhile() 
     let sending = tokio::spawn(async move {
         for index in 0..12 {
             let frame = chunk(index, 60_000);
-            while !link.has_room() {
-                room.changed().await.unwrap();
-            }
-            link.chunk(job(&frame));
+            let slot = loop {
+                match link.reserve() {
+                    Some(slot) => break slot,
+                    None => room.changed().await.unwrap(),
+                }
+            };
+            slot.send(job(&frame));
         }
         link
     });

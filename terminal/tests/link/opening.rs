@@ -11,21 +11,20 @@ use crate::pair::{SOON, assert_is, endpoint, loopback, message, open, open_pair,
 async fn full_messages_arrive_whole_and_in_order_both_ways_at_once() {
     const COUNT: u32 = 300;
     let (ours, theirs) = open_pair().await;
-    let ends = [ours.split(), theirs.split()];
     let mut tasks = Vec::new();
-    for (sender, mut receiver) in ends {
-        let sending = sender.clone();
+    // Held until both directions are done: closing a link loses what was not acknowledged.
+    let mut held = Vec::new();
+    for (sender, mut receiver) in [ours.split(), theirs.split()] {
+        held.push(sender.clone());
         tasks.push(tokio::spawn(async move {
             for number in 0..COUNT {
-                sending.send(message(number, 64 << 10)).await.expect("sent");
+                sender.send(message(number, 64 << 10)).await.expect("sent");
             }
         }));
         tasks.push(tokio::spawn(async move {
             for number in 0..COUNT {
                 assert_is(&receiver.recv().await.expect("received"), number, 64 << 10);
             }
-            // Kept until both directions are done: a dropped half alone must not end the link.
-            drop(sender);
         }));
     }
     for task in tasks {
@@ -78,6 +77,20 @@ async fn thirty_links_open_at_once_in_one_process() {
     }
 }
 
+/// The library by itself waits out a timer of 200 ms twice; see the module `runtime`. The best of several, because the machine may be busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_opens_without_waiting_for_timers() {
+    let endpoint = endpoint();
+    let mut fastest = SOON;
+    for _ in 0..10 {
+        let start = Instant::now();
+        open(&endpoint, &endpoint).await.expect("an open link");
+        fastest = fastest.min(start.elapsed());
+    }
+    println!("{fastest:?}");
+    assert!(fastest < Duration::from_millis(190), "{fastest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_over_the_addresses_of_this_machines_interfaces() {
     let endpoint = Endpoint::new(LinkConfig::default()).expect("an endpoint");
@@ -108,7 +121,7 @@ async fn without_a_local_address_there_is_no_offer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_nobody_answers_is_given_up_at_the_deadline_or_when_ice_fails() {
+async fn a_link_whose_answer_is_not_delivered_is_given_up_at_the_deadline() {
     let endpoint = endpoint();
     let (_ours, offer) = endpoint.offer().await.expect("an offer");
     let (theirs, _answer) = endpoint.accept(&offer).await.expect("an answer");

@@ -52,7 +52,7 @@ async fn a_receiver_that_does_not_read_stops_the_sender_and_then_gets_everything
         })
     };
     let stopped_at = within(SOON, "the sender to be held back", settled(&sent)).await;
-    let held_mib = stopped_at as usize * MESSAGE_BYTES >> 20;
+    let held_mib = (stopped_at as usize * MESSAGE_BYTES) >> 20;
     let grown_mib = resident_mib().saturating_sub(before);
     println!("held back after {stopped_at} messages, {held_mib} MiB; the process grew by {grown_mib} MiB");
     assert!(stopped_at > 0 && held_mib < HELD_MIB_MAX, "{held_mib} MiB were taken for a receiver that reads nothing");

@@ -43,7 +43,7 @@ pub(super) fn gather(
     received: &[Received],
 ) -> Result<Outcome, Failure> {
     let applications = applications.iter().map(typed::<Application>).collect::<Result<Vec<_>, _>>()?;
-    let all: Vec<Delivery> = typed(status.pointer("/deliveries").unwrap_or(&Value::Null))?;
+    let all: Vec<Delivery> = typed(status.pointer("/releases/0/deliveries").unwrap_or(&Value::Null))?;
     let of = |application: &Application| {
         let found = all.iter().find(|delivery| delivery.terminal_id == application.terminal_id).cloned();
         found.ok_or_else(|| Failure::told(format!("terminal {} was awarded nothing", application.terminal_id)))
@@ -117,9 +117,11 @@ fn waves(facts: &Facts<'_>) -> Vec<WaveRow> {
             let in_wave = members.filter(|((delivery, terminal), _)| terminal.edition == index && delivery.rank as usize == rank);
             let times: Vec<u64> = in_wave.map(|(_, received)| received.completed_ms).collect();
             let Some(&last) = times.iter().max() else { continue };
-            let origin = if sources.is_empty() { facts.scenario.origin_share(index) } else { protocol::BitsPerSecond(0) };
             let lines = vec![facts.scenario.lines(); times.len()];
-            let bound = fluid_bound(edition.length, origin, &sources, &lines);
+            let bound = match sources.split_first() {
+                Some((first, others)) => fluid_bound(edition.length, *first, others, &lines),
+                None => fluid_bound(edition.length, facts.scenario.origin_share(index), &[], &lines),
+            };
             waves.push(WaveRow {
                 edition: edition.label.clone(),
                 rank: rank as u64,

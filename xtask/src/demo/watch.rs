@@ -168,7 +168,7 @@ impl Terminal {
             match event.pointer("/event").and_then(Value::as_str) {
                 Some("progress") => self.verified = event.pointer("/verified").and_then(Value::as_u64).unwrap_or(self.verified),
                 Some("completed") => {
-                    self.verified = event.pointer("/bytes").and_then(Value::as_u64).unwrap_or(self.verified);
+                    self.verified = event.pointer("/length").and_then(Value::as_u64).unwrap_or(self.verified);
                     self.completed = Some(event);
                 }
                 _ => {}

@@ -129,7 +129,9 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     let wanted: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
     let affordable = state.budgets.affordable(member.swarm.facts.release_id).await?;
     let table = state.live.missing(sender(state, member), affordable, &wanted, clock::now()).await?;
-    let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else { return Ok(()) };
+    let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else {
+        return Ok(());
+    };
     for (chunks, code) in [(elsewhere, ErrorCode::Conflict), (unaffordable, ErrorCode::BudgetSpent)] {
         if !chunks.is_empty() {
             let refused = PushMessage::RepairRefused { swarm_id: member.swarm.facts.swarm_id, chunks, code };

@@ -62,7 +62,8 @@ impl KnownSwarm {
         let mut places = HashMap::with_capacity(plan.owners.len());
         for group in &plan.groups {
             let wave = usize::try_from(group.wave).unwrap_or(usize::MAX);
-            let opens_at = facts.waves.get(wave).copied().ok_or_else(|| ApiError::internal(format!("swarm {swarm_id} has no wave {wave}")))?;
+            let opens_at =
+                facts.waves.get(wave).copied().ok_or_else(|| ApiError::internal(format!("swarm {swarm_id} has no wave {wave}")))?;
             for member in &group.members {
                 let owner = plan.owners.get(&member.terminal_id).copied();
                 let owner = owner.ok_or_else(|| ApiError::internal(format!("terminal {} has no owner", member.terminal_id)))?;

@@ -176,6 +176,8 @@ async fn settle_complete(
 /// The refusals as the terminal is told them.
 pub fn as_errors(refused: &[RefusedReceipt]) -> impl Iterator<Item = ApiError> + '_ {
     refused.iter().map(|refused| {
-        ApiError::new(ErrorCode::InvalidReceipt).detail(refused.detail.clone()).at(format!("/receipts/{}", refused.index), refused.detail.clone())
+        ApiError::new(ErrorCode::InvalidReceipt)
+            .detail(refused.detail.clone())
+            .at(format!("/receipts/{}", refused.index), refused.detail.clone())
     })
 }

@@ -14,18 +14,46 @@ const MEMBERS: u8 = 4;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Credits { member: u8, open: u32 },
-    Join { member: u8 },
+    Credits {
+        member: u8,
+        open: u32,
+    },
+    Join {
+        member: u8,
+    },
     Allocate,
     /// Notices for some of the chunks that the member leases, or (with `stray`) for any chunk.
-    Notices { member: u8, pick: Vec<u8>, done: bool, stray: bool },
-    Leave { member: u8, bench_ms: u16 },
+    Notices {
+        member: u8,
+        pick: Vec<u8>,
+        done: bool,
+        stray: bool,
+    },
+    Leave {
+        member: u8,
+        bench_ms: u16,
+    },
     /// The WebSocket is gone, and nobody says so.
-    Vanish { member: u8 },
-    Return { member: u8 },
-    Missing { member: u8, pick: Vec<u8>, receipted: bool, again: u32, first: u32 },
-    Fetch { member: u8, pick: u8 },
-    Wait { ms: u16 },
+    Vanish {
+        member: u8,
+    },
+    Return {
+        member: u8,
+    },
+    Missing {
+        member: u8,
+        pick: Vec<u8>,
+        receipted: bool,
+        again: u32,
+        first: u32,
+    },
+    Fetch {
+        member: u8,
+        pick: u8,
+    },
+    Wait {
+        ms: u16,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -96,7 +124,11 @@ impl Pair<'_> {
 
     async fn present(&mut self, member: u8, present: bool) {
         self.fixture.set_present(terminal(member), present).await;
-        if present { self.model.present.insert(terminal(member)) } else { self.model.present.remove(&terminal(member)) };
+        if present {
+            self.model.present.insert(terminal(member))
+        } else {
+            self.model.present.remove(&terminal(member))
+        };
     }
 
     /// Whether a first copy may be given now: nobody live holds or leases the chunk. Looked up before the call, with those whom the call itself
@@ -240,7 +272,8 @@ fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
         prop_oneof![Just(0u64), 800u64..6000],
         prop::collection::vec(step(), 1..90),
     );
-    let mut runner = TestRunner::new(ProptestConfig { cases: 150, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 150, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() });
     let outcome = runner.run(&histories, |(lengths, overheads, root, in_flight_max, steps)| {
         runtime.block_on(async {
             let fixture = Fixture::new().await;

@@ -138,7 +138,11 @@ async fn a_group_that_the_origin_does_not_feed_gives_repairs_only() {
         fixture.set_present(terminal(member), true).await;
     }
     assert_eq!(given(live.credits(from(0), 4, at(1)).await), []);
-    let Table::Ready(answer) = live.missing(from(0), Affordable { again: Bytes(0), first: Bytes(1_500) }, &BTreeMap::from([(0, false), (1, true), (2, false)]), at(2)).await.unwrap() else {
+    let Table::Ready(answer) = live
+        .missing(from(0), Affordable { again: Bytes(0), first: Bytes(1_500) }, &BTreeMap::from([(0, false), (1, true), (2, false)]), at(2))
+        .await
+        .unwrap()
+    else {
         panic!("the table is not ready")
     };
     assert_eq!(answer.granted, [Grant { terminal: terminal(0), chunk: 0, kind: GrantKind::Repair }]);

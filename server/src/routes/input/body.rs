@@ -110,7 +110,9 @@ mod tests {
 
     #[actix_web::test]
     async fn a_field_of_the_wrong_type_unknown_or_given_twice_is_refused() {
-        for (bad, pointer) in [(r#"{"title":1}"#, "/title"), (r#"{"title":"a","x":1}"#, "/x"), (r#"{"title":"a","title":"b"}"#, ""), (r#"["a"]"#, "")] {
+        for (bad, pointer) in
+            [(r#"{"title":1}"#, "/title"), (r#"{"title":"a","x":1}"#, "/x"), (r#"{"title":"a","title":"b"}"#, ""), (r#"["a"]"#, "")]
+        {
             let error = read(json(bad)).await.unwrap_err();
             assert_eq!((error.code, error.errors[0].pointer.as_str()), (ErrorCode::InvalidRequest, pointer), "{bad}");
         }

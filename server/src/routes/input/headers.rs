@@ -51,7 +51,8 @@ impl FromRequest for IdempotencyKey {
 
 fn idempotency_key(header: Option<&HeaderValue>) -> Result<String, ApiError> {
     let header = header.ok_or_else(|| {
-        ApiError::new(ErrorCode::IdempotencyKeyRequired).at("header/Idempotency-Key", "draw a new key, such as a UUID, for each new request")
+        ApiError::new(ErrorCode::IdempotencyKeyRequired)
+            .at("header/Idempotency-Key", "draw a new key, such as a UUID, for each new request")
     })?;
     let key = header.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > KEY_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -87,18 +88,17 @@ impl FromRequest for IfMatch {
     }
 }
 
-/// A tag that is not one of ours never matches: 412 like an old one (RFC 9110, 13.1.1).
+/// A tag that is not one of ours never matches, nor does a weak one: 412 as for an old one (RFC 9110, 13.1.1). What is no tag is no such header.
 fn if_match(header: Option<&HeaderValue>) -> Result<IfMatch, ApiError> {
-    let header = header.ok_or_else(|| ApiError::new(ErrorCode::PreconditionRequired))?;
-    match header.to_str().unwrap_or_default().trim() {
-        "*" => Ok(IfMatch::Any),
-        tag => tag
-            .strip_prefix('"')
-            .and_then(|tag| tag.strip_suffix('"'))
-            .and_then(|version| version.parse().ok())
-            .map(IfMatch::Version)
-            .ok_or_else(|| ApiError::new(ErrorCode::PreconditionFailed)),
+    let header = header.ok_or_else(|| ApiError::new(ErrorCode::PreconditionRequired))?.to_str().unwrap_or_default().trim();
+    if header == "*" {
+        return Ok(IfMatch::Any);
     }
+    let strong = header.strip_prefix("W/").unwrap_or(header);
+    let tag = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    let tag = tag.ok_or_else(|| ApiError::invalid("header/If-Match", "expected the ETag that was seen, or *"))?;
+    let version = tag.parse().ok().filter(|_| strong.len() == header.len());
+    version.map(IfMatch::Version).ok_or_else(|| ApiError::new(ErrorCode::PreconditionFailed))
 }
 
 /// The `ETag` of a version.
@@ -135,8 +135,11 @@ mod tests {
     #[test]
     fn an_edit_needs_the_tag_of_the_present_version() {
         assert_eq!(if_match(None).unwrap_err().code, ErrorCode::PreconditionRequired);
-        for bad in ["", "3", "W/\"3\"", "\"x\"", "\"-1\""] {
-            assert_eq!(if_match(Some(&HeaderValue::from_static(bad))).unwrap_err().code, ErrorCode::PreconditionFailed, "{bad:?}");
+        for other in ["W/\"3\"", "\"x\"", "\"-1\"", "\"\""] {
+            assert_eq!(if_match(Some(&HeaderValue::from_static(other))).unwrap_err().code, ErrorCode::PreconditionFailed, "{other:?}");
+        }
+        for bad in ["", "3", "\"", "W/", "W/*"] {
+            assert_eq!(if_match(Some(&HeaderValue::from_static(bad))).unwrap_err().code, ErrorCode::InvalidRequest, "{bad:?}");
         }
         assert_eq!(if_match(Some(&HeaderValue::from_str(&etag(3).1).unwrap())).unwrap().version(), Some(3));
         assert_eq!(if_match(Some(&HeaderValue::from_static("*"))).unwrap().version(), None);

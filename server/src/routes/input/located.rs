@@ -110,12 +110,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
     }
 
     /// Only enums of plain words occur in request bodies.
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, LocatedError> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, LocatedError> {
         let Value::String(word) = self.0 else { return Err(de::Error::invalid_type(self.unexpected(), &visitor)) };
         let word: StrDeserializer<'_, LocatedError> = word.as_str().into_deserializer();
         visitor.visit_enum(word)

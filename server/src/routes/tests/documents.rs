@@ -42,7 +42,8 @@ fn every_reference_resolves_and_every_operation_has_a_name_of_its_own() {
 
 fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
     let paths = document["paths"].as_object().unwrap();
-    let listed = paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation)));
+    let listed =
+        paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation)));
     listed.map(|(path, method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation)).collect()
 }
 
@@ -84,7 +85,7 @@ async fn an_instance_is_ready_while_it_is_not_told_to_stop() {
         let health: Value = answer(service.request(Method::GET, path), StatusCode::OK).await;
         assert_eq!(health["status"], "ok");
     }
-    service._stop.send_replace(true);
+    service.stop.send_replace(true);
     super::refused(service.request(Method::GET, "/health/ready"), ErrorCode::Unavailable).await;
     let _: Value = answer(service.request(Method::GET, "/health/live"), StatusCode::OK).await;
 }

@@ -50,7 +50,8 @@ async fn text_that_a_database_cannot_hold_is_refused_and_no_failure() {
         let body = json!({"title": title});
         assert!(pointers(&refused(service.post(&publisher, "/v1/contents", &body), InvalidRequest).await).contains(&"/title"), "{title:?}");
     }
-    let _: protocol::rest::Content = super::answer(service.post(&publisher, "/v1/contents", &json!({"title": "𝔉ilm 映画"})), StatusCode::CREATED).await;
+    let _: protocol::rest::Content =
+        super::answer(service.post(&publisher, "/v1/contents", &json!({"title": "𝔉ilm 映画"})), StatusCode::CREATED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

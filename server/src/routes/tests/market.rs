@@ -1,14 +1,15 @@
 //! Money and releases over HTTP: that each request reaches its rule, once, and that nobody reaches another's. The rules themselves are tested with
 //! the store.
 
+use protocol::Amount;
 use protocol::ErrorCode::{
-    Forbidden, IdempotencyKeyRequired, IdempotencyKeyReused, InvalidRequest, NotFound, PreconditionFailed, PreconditionRequired, ReleaseClosed,
-    VoucherUsed,
+    Forbidden, IdempotencyKeyRequired, IdempotencyKeyReused, InvalidRequest, NotFound, PreconditionFailed, PreconditionRequired,
+    ReleaseClosed, VoucherUsed,
 };
 use protocol::rest::{
-    Application, ApplicationState, Content, Delivery, Edition, LedgerTotals, Page, Release, ReleaseState, Role, Vouchers, Wallet, WalletEntry,
+    Application, ApplicationState, Content, Delivery, Edition, LedgerTotals, Page, Release, ReleaseState, Role, Vouchers, Wallet,
+    WalletEntry,
 };
-use protocol::Amount;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -36,7 +37,7 @@ pub(super) async fn schedule(service: &Service, publisher: &Account, content: &C
 }
 
 /// Puts money into a wallet the only way there is.
-async fn fund(service: &Service, operator: &Account, account: &Account, amount: u64) {
+pub(crate) async fn fund(service: &Service, operator: &Account, account: &Account, amount: u64) {
     let body = json!({"count": 1, "value": {"amount": amount, "currency": "EUR"}});
     let made = service.post(operator, "/v1/vouchers", &body).header("Idempotency-Key", uuid::Uuid::new_v4().to_string());
     let made: Vouchers = answer(made, StatusCode::CREATED).await;
@@ -74,7 +75,8 @@ impl Market {
     }
 
     fn apply(&self, account: &Account, terminal: protocol::TerminalId, maximum: u64, key: &str) -> RequestBuilder {
-        let body = json!({"terminal_id": terminal, "edition_id": self.edition.id, "rank": 1, "maximum": {"amount": maximum, "currency": "EUR"}});
+        let body =
+            json!({"terminal_id": terminal, "edition_id": self.edition.id, "rank": 1, "maximum": {"amount": maximum, "currency": "EUR"}});
         self.service.post(account, &format!("/v1/releases/{}/applications", self.release.id), &body).header("Idempotency-Key", key)
     }
 
@@ -101,7 +103,8 @@ async fn a_voucher_becomes_money_once() {
     let other = service.post(&operator, "/v1/vouchers", &json!({"count": 4, "value": body["value"]})).header("Idempotency-Key", "a");
     refused(other, IdempotencyKeyReused).await;
 
-    let redeem = |key: &str, code: &str| service.post(&anna, "/v1/wallet/redemptions", &json!({"code": code})).header("Idempotency-Key", key);
+    let redeem =
+        |key: &str, code: &str| service.post(&anna, "/v1/wallet/redemptions", &json!({"code": code})).header("Idempotency-Key", key);
     let entry: WalletEntry = answer(redeem("r", &made.codes[0]), StatusCode::CREATED).await;
     assert_eq!((entry.amount.amount, entry.balance.amount, entry.version), (500, 500, 1));
     assert_eq!(answer::<WalletEntry>(redeem("r", &made.codes[0]), StatusCode::CREATED).await, entry);
@@ -128,10 +131,8 @@ async fn two_copies_of_one_request_at_once_do_its_work_once() {
     let operator = service.account("olga", Role::Operator).await;
     let anna = service.account("anna", Role::User).await;
     let body = json!({"count": 1, "value": {"amount": 500, "currency": "EUR"}});
-    let made: Vouchers =
-        answer(service.post(&operator, "/v1/vouchers", &body).header("Idempotency-Key", "a"), StatusCode::CREATED).await;
-    let redeem =
-        || service.post(&anna, "/v1/wallet/redemptions", &json!({"code": made.codes[0]})).header("Idempotency-Key", "r").send();
+    let made: Vouchers = answer(service.post(&operator, "/v1/vouchers", &body).header("Idempotency-Key", "a"), StatusCode::CREATED).await;
+    let redeem = || service.post(&anna, "/v1/wallet/redemptions", &json!({"code": made.codes[0]})).header("Idempotency-Key", "r").send();
     for response in futures_util::future::join_all((0..8).map(|_| redeem())).await {
         assert_eq!(response.unwrap().status(), StatusCode::CREATED);
     }
@@ -179,7 +180,8 @@ async fn nobody_reaches_anothers_application_or_terminal() {
     let terminal = service.terminal(anna, 1).await;
     let application: Application = answer(market.apply(anna, terminal.id, 400, "a"), StatusCode::CREATED).await;
     let path = format!("/v1/applications/{}", application.id);
-    refused(market.apply(bert, terminal.id, 10, "x"), NotFound).await;
+    let borrowed = refused(market.apply(bert, terminal.id, 10, "x"), InvalidRequest).await;
+    assert_eq!(pointers(&borrowed), ["/terminal_id"]);
     for account in [bert, &market.publisher] {
         refused(service.get(account, &path), NotFound).await;
         refused(market.change(account, application.id, 10, "x").header("If-Match", "\"1\""), NotFound).await;

@@ -41,11 +41,10 @@ async fn a_directory_is_sent_as_one_stream_and_keeps_its_layout() {
     assert_eq!((edition.chunks, edition.length.0, edition.directory, edition.label.as_str()), (2, 100_000, true, "en"));
     let bytes = service.get(&publisher, &format!("/v1/editions/{}/manifest", edition.id)).send().await.unwrap().bytes().await.unwrap();
     let manifest = Manifest::decode(&bytes).unwrap();
-    assert_eq!(manifest.files.iter().map(|file| (file.path.as_str(), file.executable)).collect::<Vec<_>>(), [
-        ("bin/tool", true),
-        ("empty", false),
-        ("lib/été", false)
-    ]);
+    assert_eq!(
+        manifest.files.iter().map(|file| (file.path.as_str(), file.executable)).collect::<Vec<_>>(),
+        [("bin/tool", true), ("empty", false), ("lib/été", false)]
+    );
     assert_eq!(manifest.chunks[0].length, 65_536);
     assert_eq!(editions(&service, &publisher, &content).await, [edition]);
 }
@@ -181,7 +180,9 @@ async fn a_new_version_stores_only_what_changed() {
     let second = service.edition(&publisher, &content, "1.1", new).await;
     let hashes = |edition: Edition| {
         let chunks = service.state.chunks.clone();
-        async move { chunks.manifest(edition.id).await.unwrap().chunks.iter().map(|chunk| chunk.hash).collect::<std::collections::BTreeSet<_>>() }
+        async move {
+            chunks.manifest(edition.id).await.unwrap().chunks.iter().map(|chunk| chunk.hash).collect::<std::collections::BTreeSet<_>>()
+        }
     };
     let (first, second) = (hashes(first).await, hashes(second).await);
     let fresh = second.difference(&first).count();

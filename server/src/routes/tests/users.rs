@@ -34,7 +34,10 @@ async fn only_operators_see_users_and_give_roles() {
         refused(service.put(account, &role_path, &json!({"role": "operator"})), Forbidden).await;
     }
     let all: Page<User> = answer(service.get(&operator, "/v1/users"), StatusCode::OK).await;
-    assert_eq!(all.items.iter().map(|user| user.email.as_str()).collect::<Vec<_>>(), ["olga@example.org", "paul@example.org", "anna@example.org"]);
+    assert_eq!(
+        all.items.iter().map(|user| user.email.as_str()).collect::<Vec<_>>(),
+        ["olga@example.org", "paul@example.org", "anna@example.org"]
+    );
     let one: Page<User> = answer(service.get(&operator, "/v1/users?email=ANNA%40example.org"), StatusCode::OK).await;
     assert_eq!(one.items, [user.user]);
     let none: Page<User> = answer(service.get(&operator, "/v1/users?email=%00"), StatusCode::OK).await;

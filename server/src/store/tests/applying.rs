@@ -20,7 +20,8 @@ async fn a_release_is_stored_as_it_was_ordered_with_its_work_noted() {
     assert_eq!((release.origin.budget, release.origin.sent, release.origin.reserved), (Bytes(2_000), Bytes(0), Bytes(0)));
     let work: Vec<(String, i32, time::OffsetDateTime)> =
         sqlx::query_as("SELECT kind, wave, due_at FROM due_work ORDER BY due_at").fetch_all(world.store.raw()).await.unwrap();
-    let expected = [("open", 0, START), ("close", 0, CLOSES), ("wave", 0, STARTS), ("wave", 1, after(STARTS, 1)), ("deadline", 0, after(STARTS, 6))];
+    let expected =
+        [("open", 0, START), ("close", 0, CLOSES), ("wave", 0, STARTS), ("wave", 1, after(STARTS, 1)), ("deadline", 0, after(STARTS, 6))];
     assert_eq!(work, expected.map(|(kind, wave, due_at)| (kind.to_owned(), wave, due_at)));
 }
 
@@ -75,7 +76,10 @@ async fn an_application_is_refused_for_the_reason_that_holds() {
     assert_eq!(apply(user, &NewApplication { rank: 2, maximum: eur(66), ..good.clone() }, START).await, ErrorCode::BelowReserve);
     assert_eq!(apply(user, &NewApplication { maximum: eur(1_001), ..good.clone() }, START).await, ErrorCode::InsufficientFunds);
     assert_eq!(apply(stranger, &good, START).await, ErrorCode::NotFound, "somebody else's terminal");
-    assert_eq!(apply(user, &NewApplication { terminal_id: TerminalId::from_bytes([7; 16]), ..good.clone() }, START).await, ErrorCode::NotFound);
+    assert_eq!(
+        apply(user, &NewApplication { terminal_id: TerminalId::from_bytes([7; 16]), ..good.clone() }, START).await,
+        ErrorCode::NotFound
+    );
     assert_eq!(apply(user, &good, START - Duration::microseconds(1)).await, ErrorCode::ReleaseNotOpen);
     assert_eq!(apply(user, &good, CLOSES).await, ErrorCode::ReleaseClosed, "although nobody has run the closing");
     assert_eq!(world.purse(user).await, (1_000, 0), "a refusal holds nothing");
@@ -159,7 +163,12 @@ async fn of_fifty_applications_at_once_a_wallet_pays_for_the_ten_that_it_can() {
     world.fund(user, 1_099).await;
     let mut tasks = Vec::new();
     for _ in 0..50 {
-        let new = NewApplication { terminal_id: world.terminal(user).await, edition_id: release.editions[0].edition_id, rank: 1, maximum: eur(100) };
+        let new = NewApplication {
+            terminal_id: world.terminal(user).await,
+            edition_id: release.editions[0].edition_id,
+            rank: 1,
+            maximum: eur(100),
+        };
         let (store, id) = (world.store.clone(), release.id);
         tasks.push(tokio::spawn(async move { store.apply(id, &new, &request(user), START).await }));
     }

@@ -143,7 +143,11 @@ async fn applications_that_race_with_the_closing_are_in_the_book_or_refused() {
     assert_eq!(cleared.len(), 1, "it was cleared once");
     assert!(cleared[0].winners >= standing);
     let totals = world.store.ledger_totals().await.unwrap();
-    assert_eq!(totals.held.amount, i64::try_from(cleared[0].winners).unwrap(), "each winner holds the reserve of 1, and nothing else is held");
+    assert_eq!(
+        totals.held.amount,
+        i64::try_from(cleared[0].winners).unwrap(),
+        "each winner holds the reserve of 1, and nothing else is held"
+    );
     world.store.assert_books_balance().await;
 }
 
@@ -159,9 +163,8 @@ async fn a_release_that_is_closed_and_cancelled_at_once_ends_cancelled_without_h
         let (closer, canceller, id) = (world.store.clone(), world.store.clone(), release.id);
         let by = release.publisher_id;
         let closing = tokio::spawn(async move { closer.close_release(id, CLOSES).await });
-        let cancelling = tokio::spawn(async move {
-            canceller.cancel_release(id, CancelledBy::Publisher(by), &request(by), after(CLOSES, 1)).await
-        });
+        let cancelling =
+            tokio::spawn(async move { canceller.cancel_release(id, CancelledBy::Publisher(by), &request(by), after(CLOSES, 1)).await });
         closing.await.unwrap().unwrap();
         cancelling.await.unwrap().unwrap();
         assert_eq!(world.state_of(release.id).await, ReleaseState::Cancelled);

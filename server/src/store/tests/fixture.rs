@@ -2,9 +2,7 @@
 
 use protocol::bitmap::{ChunkSet, SEGMENT_CHUNKS};
 use protocol::rest::{Application, NewApplication, NewRelease, NewVouchers, Rank, Release, Selection, Vouchers};
-use protocol::{
-    Amount, BasisPoints, Bytes, ContentId, Currency, DeliveryId, EditionId, ErrorCode, Money, ReleaseId, TerminalId, UserId,
-};
+use protocol::{Amount, BasisPoints, Bytes, ContentId, Currency, DeliveryId, EditionId, ErrorCode, Money, ReleaseId, TerminalId, UserId};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -67,14 +65,16 @@ impl World {
 
     pub(super) async fn terminal(&self, user_id: UserId) -> TerminalId {
         let id = Uuid::now_v7();
-        sqlx::query("INSERT INTO terminals (id, user_id, name, public_key, up_bps, down_bps, created_at) VALUES ($1, $2, 't', $3, 0, 0, $4)")
-            .bind(id)
-            .bind(user_id.0)
-            .bind(blake3::hash(id.as_bytes()).as_bytes().as_slice())
-            .bind(START)
-            .execute(self.store.raw())
-            .await
-            .unwrap();
+        sqlx::query(
+            "INSERT INTO terminals (id, user_id, name, public_key, up_bps, down_bps, created_at) VALUES ($1, $2, 't', $3, 0, 0, $4)",
+        )
+        .bind(id)
+        .bind(user_id.0)
+        .bind(blake3::hash(id.as_bytes()).as_bytes().as_slice())
+        .bind(START)
+        .execute(self.store.raw())
+        .await
+        .unwrap();
         TerminalId(id)
     }
 
@@ -196,8 +196,7 @@ impl World {
 }
 
 pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: &[(u32, u32)], reserve: u64) -> NewRelease {
-    let ranks: Vec<Rank> =
-        (0u32..).zip(ranks).map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity }).collect();
+    let ranks: Vec<Rank> = (0u32..).zip(ranks).map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity }).collect();
     NewRelease {
         content_id,
         title: "a release".to_owned(),

@@ -146,7 +146,8 @@ async fn the_available_amount_of_a_wallet_is_never_negative() {
     sql.refused("SELECT transfer(1), entry(1, purse(1), -41), entry(1, earnings(), 41)", available).await;
     sql.refused("INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 41, now())", available).await;
     // In one statement as well, and not even for the moment until the hold is resolved.
-    let both = "INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 20, now()), (uid(12), purse(1), 21, now())";
+    let both =
+        "INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 20, now()), (uid(12), purse(1), 21, now())";
     sql.refused(both, available).await;
     sql.refused("SELECT transfer(1), entry(1, purse(1), -60), entry(1, earnings(), 60), resolve(10, 60, 1)", available).await;
     sql.run("INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 40, now())").await.unwrap();
@@ -165,6 +166,9 @@ async fn a_balance_cannot_be_tampered_with() {
     ] {
         sql.refused(statement, RESTRICT).await;
     }
+    // Even without the trigger that guards it.
+    sql.refused("ALTER TABLE wallets DISABLE TRIGGER wallets_guard; UPDATE wallets SET held = -1", "wallets_held").await;
+    sql.refused("ALTER TABLE wallets DISABLE TRIGGER wallets_guard; UPDATE wallets SET posted = held - 1", "wallets_available").await;
     assert_eq!(balances(&mut sql, 1).await, (100, 60));
 }
 
@@ -217,8 +221,10 @@ async fn a_user_has_one_wallet_and_the_service_one_platform() {
 #[tokio::test]
 async fn a_voucher_is_redeemed_once_in_time_and_for_its_value() {
     let mut sql = Sql::new().await;
-    let made = "INSERT INTO voucher_batches (id, created_by, vouchers, salt, created_at) VALUES (uid(50), uid(1), 2, sha256('salt'), now());
-        INSERT INTO vouchers (code_hash, batch_id, value, expires_at) VALUES (sha256('a'), uid(50), 30, NULL), (sha256('b'), uid(50), 30, now())";
+    let made =
+        "INSERT INTO voucher_batches (id, created_by, vouchers, salt, created_at) VALUES (uid(50), uid(1), 3, sha256('salt'), now());
+        INSERT INTO vouchers (code_hash, batch_id, value, expires_at) VALUES
+            (sha256('a'), uid(50), 30, NULL), (sha256('b'), uid(50), 30, now()), (sha256('c'), uid(50), 100, NULL)";
     sql.run(made).await.unwrap();
     let redeem = |code: &str, user: u32, value: u32, transfer: u32| {
         format!(
@@ -229,7 +235,8 @@ async fn a_voucher_is_redeemed_once_in_time_and_for_its_value() {
     sql.refused(&redeem("b", 1, 30, 1), "vouchers_expiry").await;
     sql.refused(&redeem("a", 1, 31, 1), "vouchers_entry").await;
     sql.refused(&redeem("a", 2, 30, 1), "vouchers_entry").await;
-    let unpaid = "UPDATE vouchers SET redeemed_by = uid(1), redeemed_at = now(), transfer_id = uid(100) WHERE code_hash = sha256('a')";
+    // An earlier transfer of the same value to the same wallet does not do.
+    let unpaid = "UPDATE vouchers SET redeemed_by = uid(1), redeemed_at = now(), transfer_id = uid(100) WHERE code_hash = sha256('c')";
     sql.refused(unpaid, "vouchers_entry").await;
     sql.run(&redeem("a", 1, 30, 1)).await.unwrap();
     sql.refused(&redeem("a", 1, 30, 2), "vouchers_once").await;
@@ -238,6 +245,9 @@ async fn a_voucher_is_redeemed_once_in_time_and_for_its_value() {
     sql.refused("UPDATE vouchers SET value = 3000 WHERE code_hash = sha256('b')", RESTRICT).await;
     sql.refused("UPDATE vouchers SET expires_at = NULL WHERE code_hash = sha256('b')", RESTRICT).await;
     sql.refused("DELETE FROM vouchers", RESTRICT).await;
+    for statement in ["UPDATE voucher_batches SET vouchers = 1", "DELETE FROM voucher_batches", "TRUNCATE voucher_batches CASCADE"] {
+        sql.refused(statement, RESTRICT).await;
+    }
 }
 
 #[tokio::test]
@@ -260,7 +270,9 @@ async fn a_roll_up_is_the_sum_of_its_entries_whatever_is_written_to_it() {
     assert_eq!(earned(&mut sql).await, 10, "entries after the roll-up count");
     sql.run("UPDATE balance_rollups SET balance = 1000000, through_entry = 0").await.unwrap();
     assert_eq!(earned(&mut sql).await, 10);
-    sql.run("SELECT transfer(2), entry(2, purse(2), -5), entry(2, earnings(), 5); SELECT roll_up_balances(), roll_up_balances()").await.unwrap();
+    sql.run("SELECT transfer(2), entry(2, purse(2), -5), entry(2, earnings(), 5); SELECT roll_up_balances(), roll_up_balances()")
+        .await
+        .unwrap();
     assert_eq!(earned(&mut sql).await, 15);
     sql.world.store.assert_books_balance().await;
 }

@@ -2,6 +2,7 @@
 
 use protocol::ErrorCode;
 use protocol::rest::{Application, NewApplication};
+use time::Duration;
 
 use super::fixture::{START, World, code_of, eur, request};
 use crate::store::idempotency::Idempotency;
@@ -61,6 +62,19 @@ async fn a_key_belongs_to_one_request_of_one_user() {
     let of_another = Idempotency { user_id: other, ..reused };
     world.store.redeem_voucher(&second, &of_another, START).await.unwrap();
     assert_eq!(world.purse(other).await, (20, 0));
+}
+
+#[tokio::test]
+async fn an_answer_is_remembered_for_thirty_days() {
+    let world = World::new().await;
+    let user = world.user().await;
+    let code = world.voucher(10, None).await;
+    let sent = request(user);
+    world.store.redeem_voucher(&code, &sent, START).await.unwrap();
+    world.store.forget_old_answers(START + Duration::days(30)).await.unwrap();
+    assert!(world.store.redeem_voucher(&code, &sent, START).await.unwrap().replayed);
+    world.store.forget_old_answers(START + Duration::days(30) + Duration::seconds(1)).await.unwrap();
+    assert_eq!(code_of(world.store.redeem_voucher(&code, &sent, START).await), ErrorCode::VoucherUsed, "forgotten, but not paid twice");
 }
 
 #[tokio::test]

@@ -221,11 +221,14 @@ async fn deliveries_are_shown_whole_to_the_publisher_and_else_to_their_owners() 
     let read = async |viewer, request: PageRequest| live.world.store.deliveries(live.release.id, viewer, &request).await.unwrap();
     let own = read(Viewer::User(user), PageRequest::default()).await.items;
     assert_eq!(own.len(), 1);
-    assert_eq!((own[0].terminal_id, own[0].state, own[0].verified.0, own[0].charged.amount.0), (terminal, DeliveryState::Settled, 1_000, 1_000));
-    assert_eq!(own[0].sources.iter().map(|share| (share.source, share.bytes.0, share.earned.amount.0)).collect::<Vec<_>>(), [
-        (relay, 900, 405),
-        (TerminalId::ORIGIN, 100, 45),
-    ]);
+    assert_eq!(
+        (own[0].terminal_id, own[0].state, own[0].verified.0, own[0].charged.amount.0),
+        (terminal, DeliveryState::Settled, 1_000, 1_000)
+    );
+    assert_eq!(
+        own[0].sources.iter().map(|share| (share.source, share.bytes.0, share.earned.amount.0)).collect::<Vec<_>>(),
+        [(relay, 900, 405), (TerminalId::ORIGIN, 100, 45),]
+    );
     assert_eq!(own[0].completed_at, Some(STARTS + Duration::minutes(1)));
     for viewer in [Viewer::User(live.release.publisher_id), Viewer::Operator] {
         let first = read(viewer, PageRequest { limit: 2, cursor: None }).await;

@@ -67,10 +67,8 @@ async fn the_codes_of_a_batch_are_not_in_the_database() {
     assert!(again.replayed);
     assert_eq!(again.read::<Vouchers>().unwrap().codes, made.codes, "who repeats the request sees the codes again");
     // Every column of every table as text.
-    let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
-        .fetch_all(world.store.raw())
-        .await
-        .unwrap();
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'").fetch_all(world.store.raw()).await.unwrap();
     assert!(tables.len() > 10);
     for table in tables {
         let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT whole::text FROM {table} whole")))

@@ -1,0 +1,217 @@
+//! `run`: the terminal at work. Drives [`terminal::engine::Engine`], shows what happens, and stops in good order.
+
+mod names;
+mod remaining;
+
+use std::sync::Arc;
+
+use protocol::rest::Terminal;
+use terminal::engine::{Engine, EngineConfig, EngineError, EngineEvent, Summary};
+use terminal::socket::SocketError;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Setting, currency};
+use crate::arguments::RunArguments;
+use crate::failure::{Failure, Outcome, while_doing};
+use crate::screen::RunScreen;
+use crate::session::{Login, token_failure, with_causes};
+use names::Names;
+
+/// Events that wait to be shown. The engine must never wait for a slow screen, so what finds this full is dropped: progress is told again a second
+/// later, and the summary at the end repeats all that counts.
+const EVENTS_MAX: usize = 1024;
+
+/// Why a run was stopped from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Ctrl-C. A second one ends the program at once.
+    Interrupt,
+    /// The ordinary end of a service.
+    Terminate,
+    /// Nothing is left to wait for.
+    NothingLeft,
+}
+
+pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<()> {
+    // Before anything else, so that no interrupt is lost.
+    let mut signals = Signals::listen()?;
+    let login = Login::from_folder(&setting.folder)?;
+    let (file, id) = login.terminal(&setting.folder)?;
+    std::fs::create_dir_all(&arguments.dir).map_err(while_doing(format_args!("cannot create {}", arguments.dir.display())))?;
+    let registered = login.api.terminal(id).await?;
+    let mut screen = RunScreen::new(setting.json, currency(&login.api).await?);
+
+    let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let (stop_sender, stopped) = oneshot::channel::<()>();
+    let config = engine_config(&arguments, &login, &registered, &file.key());
+    let (swarms_sender, swarms) = watch::channel(remaining::Swarms::new());
+    let engine = Engine::new(config, move |event| {
+        remaining::note(&swarms_sender, &event);
+        drop(events_sender.try_send(event));
+    });
+    let mut running = tokio::spawn(engine.run(async {
+        // A sender that is gone means that this task is gone: a reason to stop as well.
+        let _ = stopped.await;
+    }));
+    let mut names = Names::new(Arc::new(login.api.clone()));
+    let nothing_left = remaining::nothing_left(&login.api, id, arguments.release, swarms);
+    tokio::pin!(nothing_left);
+
+    let (mut stop_sender, mut stop) = (Some(stop_sender), None);
+    let outcome = loop {
+        let asked = tokio::select! {
+            joined = &mut running => break joined,
+            Some(event) = events.recv() => {
+                show(event, &mut names, &mut screen)?;
+                continue;
+            }
+            Some(named) = names.next() => {
+                screen.named(named)?;
+                continue;
+            }
+            asked = signals.next() => asked,
+            () = &mut nothing_left, if arguments.exit_when_done && stop.is_none() => Stop::NothingLeft,
+        };
+        if stop == Some(Stop::Interrupt) && asked == Stop::Interrupt {
+            running.abort();
+            return Err(Failure::Interrupted);
+        }
+        stop = Some(asked);
+        if let Some(sender) = stop_sender.take() {
+            screen.stopping(asked != Stop::NothingLeft)?;
+            // The engine may have ended by itself in the same moment.
+            let _ = sender.send(());
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        show(event, &mut names, &mut screen)?;
+    }
+    let summary = outcome.map_err(|error| Failure::Failed(format!("the engine has failed: {error}")))?.map_err(engine_failure)?;
+    screen.finish(&summary)?;
+    conclusion(&summary, stop)
+}
+
+fn engine_config(arguments: &RunArguments, login: &Login, registered: &Terminal, key: &protocol::TerminalKey) -> EngineConfig {
+    EngineConfig {
+        up: arguments.up_mbit.unwrap_or(registered.capabilities.up),
+        down: arguments.down_mbit.unwrap_or(registered.capabilities.down),
+        only_release: arguments.release,
+        ..EngineConfig::new(login.api.clone(), registered.id, key.clone(), arguments.dir.clone())
+    }
+}
+
+/// A plan for a swarm that is new waits for its name; everything else is shown at once.
+fn show(event: EngineEvent, names: &mut Names, screen: &mut RunScreen) -> Outcome<()> {
+    if let EngineEvent::Plan { swarm_id, release_id, edition_id, .. } = &event {
+        names.ask(*swarm_id, *release_id, *edition_id);
+    }
+    screen.show(&event)
+}
+
+/// What the exit code says of a run that ended without an error.
+fn conclusion(summary: &Summary, stop: Option<Stop>) -> Outcome<()> {
+    if stop == Some(Stop::Interrupt) {
+        return Err(Failure::Interrupted);
+    }
+    let incomplete = summary.swarms.iter().filter(|swarm| swarm.path.is_none()).count();
+    if incomplete == 0 || stop == Some(Stop::Terminate) {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{incomplete} of {} deliveries were not completed", summary.swarms.len())))
+}
+
+fn engine_failure(error: EngineError) -> Failure {
+    let line = with_causes(&error);
+    match error {
+        EngineError::NotLoggedIn => Failure::NotLoggedIn("not logged in: use `spillway login`".into()),
+        EngineError::Manifest(error) => Failure::from(error),
+        EngineError::Rejected(SocketError::Token(error)) => token_failure(error),
+        EngineError::Rejected(SocketError::Refused { code, detail }) => match code.status() {
+            401 => Failure::NotLoggedIn(format!("{line}: log in again with `spillway login`")),
+            _ => Failure::from_refusal(code, detail),
+        },
+        EngineError::Rejected(SocketError::Address(_)) => Failure::Usage(line),
+        EngineError::Links(_) | EngineError::Store(_) | EngineError::Plan(_) | EngineError::Broken => Failure::Failed(line),
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
+        let listen = |kind| signal(kind).map_err(while_doing("cannot listen for signals"));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::ws::Progress;
+    use protocol::{Amount, DeliveryId, EditionId, ErrorCode, ReleaseId, SwarmId};
+    use terminal::engine::SwarmSummary;
+
+    fn swarm(path: Option<&str>) -> SwarmSummary {
+        SwarmSummary {
+            swarm_id: SwarmId::from_bytes([1; 16]),
+            release_id: ReleaseId::from_bytes([2; 16]),
+            edition_id: EditionId([3; 32]),
+            delivery_id: DeliveryId::from_bytes([4; 16]),
+            rank: 1,
+            total: None,
+            progress: Progress::default(),
+            path: path.map(Into::into),
+            blake3: None,
+            charged: None,
+            earned: Amount(0),
+            left: None,
+        }
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_everything_came() {
+        let cases = [
+            (vec![swarm(Some("a"))], None, None),
+            (vec![], None, None),
+            (vec![], Some(Stop::NothingLeft), None),
+            (vec![swarm(Some("a")), swarm(None)], None, Some(1)),
+            (vec![swarm(None)], Some(Stop::NothingLeft), Some(1)),
+            (vec![swarm(None)], Some(Stop::Terminate), None),
+            (vec![swarm(Some("a"))], Some(Stop::Interrupt), Some(130)),
+        ];
+        for (swarms, stop, code) in cases {
+            let summary = Summary { swarms };
+            assert_eq!(conclusion(&summary, stop).err().map(|failure| failure.exit_code()), code, "{summary:?} {stop:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_ends_by_itself_says_whose_fault_it_is() {
+        let refused = |code| EngineError::Rejected(SocketError::Refused { code, detail: "why".into() });
+        let cases = [
+            (EngineError::NotLoggedIn, 3),
+            (refused(ErrorCode::Unauthenticated), 3),
+            (refused(ErrorCode::ProtocolVersion), 4),
+            (refused(ErrorCode::Unavailable), 5),
+            (EngineError::Rejected(SocketError::Token(terminal::api::TokenError::NotLoggedIn)), 3),
+            (EngineError::Store(terminal::store::StoreError::WholeHash), 1),
+            (EngineError::Broken, 1),
+        ];
+        for (error, code) in cases {
+            let told = format!("{error:?}");
+            assert_eq!(engine_failure(error).exit_code(), code, "{told}");
+        }
+    }
+}

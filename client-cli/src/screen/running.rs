@@ -1,0 +1,210 @@
+//! What `run` shows: one JSON event per line, or lines and a bar per swarm.
+
+mod event;
+
+use std::collections::BTreeMap;
+
+use indicatif::MultiProgress;
+use protocol::ws::Progress;
+use protocol::{Amount, BitsPerSecond, Bytes, Currency, Money, SwarmId};
+use terminal::engine::{EngineEvent, Summary, SwarmSummary};
+use time::OffsetDateTime;
+
+use super::{distance, print_line};
+use crate::failure::Outcome;
+use crate::progress::transfer_bar;
+use event::{event_json, summary_json};
+
+/// The name of a swarm, once it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub swarm: SwarmId,
+    pub name: String,
+}
+
+/// Everything that is on the screen.
+#[derive(Debug)]
+pub(crate) struct RunScreen {
+    json: bool,
+    currency: Currency,
+    bars: MultiProgress,
+    swarms: BTreeMap<SwarmId, Shown>,
+    was_away: bool,
+}
+
+/// One swarm on the screen.
+#[derive(Debug)]
+struct Shown {
+    /// Set when the server has told it; until then its lines wait.
+    name: Option<String>,
+    /// Lines that wait for the name.
+    waiting: Vec<String>,
+    /// Made at the first progress.
+    bar: Option<indicatif::ProgressBar>,
+}
+
+impl RunScreen {
+    pub(crate) fn new(json: bool, currency: Currency) -> Self {
+        Self { json, currency, bars: MultiProgress::new(), swarms: BTreeMap::new(), was_away: false }
+    }
+
+    pub(crate) fn show(&mut self, event: &EngineEvent) -> Outcome<()> {
+        let now = OffsetDateTime::now_utc();
+        if self.json {
+            return print_line(&event_json(event, now).to_string());
+        }
+        match event {
+            EngineEvent::Connected { .. } if !self.was_away => Ok(()),
+            EngineEvent::Connected { .. } => {
+                self.was_away = false;
+                self.print("Connected again.")
+            }
+            EngineEvent::Disconnected { reason } => {
+                self.was_away = true;
+                self.print(&format!("The connection to the server is gone ({reason}); trying again."))
+            }
+            EngineEvent::Warning { text } => self.print(&format!("Warning: {text}")),
+            EngineEvent::Progress { swarm_id, progress, total } => {
+                self.progress(*swarm_id, progress, *total);
+                Ok(())
+            }
+            EngineEvent::Plan { swarm_id, .. }
+            | EngineEvent::Opened { swarm_id, .. }
+            | EngineEvent::Completed { swarm_id, .. }
+            | EngineEvent::Settled { swarm_id, .. }
+            | EngineEvent::Earned { swarm_id, .. }
+            | EngineEvent::Left { swarm_id, .. } => {
+                let is_new = !self.swarms.contains_key(swarm_id);
+                if let EngineEvent::Left { .. } = event {
+                    self.end_bar(*swarm_id);
+                }
+                match self.line(event, is_new, now) {
+                    Some(line) => self.swarm_line(*swarm_id, line),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// A name has come: what waited for it is shown.
+    pub(crate) fn named(&mut self, named: Named) -> Outcome<()> {
+        if self.json {
+            return Ok(());
+        }
+        let shown = self.swarm(named.swarm);
+        if let Some(bar) = &shown.bar {
+            bar.set_prefix(named.name.clone());
+        }
+        shown.name = Some(named.name);
+        for line in std::mem::take(&mut shown.waiting) {
+            self.swarm_line(named.swarm, line)?;
+        }
+        Ok(())
+    }
+
+    /// The engine was told to stop.
+    pub(crate) fn stopping(&self, from_outside: bool) -> Outcome<()> {
+        if self.json || !from_outside { Ok(()) } else { self.print("Stopping; press Ctrl-C again to stop at once.") }
+    }
+
+    pub(crate) fn finish(&mut self, summary: &Summary) -> Outcome<()> {
+        if self.json {
+            return print_line(&summary_json(summary, OffsetDateTime::now_utc()).to_string());
+        }
+        for swarm in self.swarms.keys().copied().collect::<Vec<_>>() {
+            self.end_bar(swarm);
+            let release = summary.swarms.iter().find(|ended| ended.swarm_id == swarm).map(|ended| ended.release_id.to_string());
+            let name = self.swarm(swarm).name.clone().or(release).unwrap_or_else(|| swarm.to_string());
+            self.named(Named { swarm, name })?;
+        }
+        if summary.swarms.is_empty() {
+            return self.print("Nothing was received.");
+        }
+        for swarm in &summary.swarms {
+            let line = self.summary_line(swarm);
+            self.swarm_line(swarm.swarm_id, line)?;
+        }
+        Ok(())
+    }
+
+    fn swarm(&mut self, swarm: SwarmId) -> &mut Shown {
+        self.swarms.entry(swarm).or_insert_with(|| Shown { name: None, waiting: Vec::new(), bar: None })
+    }
+
+    /// Above the bars.
+    fn print(&self, line: &str) -> Outcome<()> {
+        self.bars.suspend(|| print_line(&super::clean(line)))
+    }
+
+    fn swarm_line(&mut self, swarm: SwarmId, line: String) -> Outcome<()> {
+        match self.swarm(swarm).name.clone() {
+            Some(name) => self.print(&format!("{name}: {line}")),
+            None => {
+                self.swarm(swarm).waiting.push(line);
+                Ok(())
+            }
+        }
+    }
+
+    fn progress(&mut self, swarm: SwarmId, progress: &Progress, total: Bytes) {
+        let bars = self.bars.clone();
+        let shown = self.swarm(swarm);
+        let name = shown.name.clone().unwrap_or_default();
+        let bar = shown.bar.get_or_insert_with(|| bars.add(transfer_bar(total, name)));
+        bar.set_position(progress.verified.0);
+        bar.set_message(format!("in {} out {} Mbit/s", mbit(progress.down), mbit(progress.up)));
+    }
+
+    fn end_bar(&mut self, swarm: SwarmId) {
+        if let Some(bar) = self.swarm(swarm).bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn money(&self, amount: Amount) -> Money {
+        Money { amount, currency: self.currency }
+    }
+
+    /// What an event means in words; `None` where it is not worth a line.
+    fn line(&self, event: &EngineEvent, is_new: bool, now: OffsetDateTime) -> Option<String> {
+        match event {
+            EngineEvent::Plan { rank, peers, opens_at, .. } if is_new => {
+                let opens = i128::from(opens_at.0) * 1_000_000;
+                let when = OffsetDateTime::from_unix_timestamp_nanos(opens).map_or_else(|_| "?".to_owned(), |opens| distance(opens, now));
+                Some(format!("rank {rank}, starts {when}, {peers} links planned"))
+            }
+            EngineEvent::Opened { verified, total, .. } if verified.0 > 0 => Some(format!("{verified} of {total} were there already")),
+            EngineEvent::Completed { path, elapsed, .. } => {
+                let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));
+                Some(format!("complete{}, in {}", time.unwrap_or_default(), path.display()))
+            }
+            EngineEvent::Settled { charged, .. } => Some(format!("paid {}", self.money(*charged))),
+            EngineEvent::Left { reason, .. } => Some(event::leave_words(*reason).to_owned()),
+            EngineEvent::Plan { .. }
+            | EngineEvent::Opened { .. }
+            | EngineEvent::Earned { .. }
+            | EngineEvent::Progress { .. }
+            | EngineEvent::Connected { .. }
+            | EngineEvent::Disconnected { .. }
+            | EngineEvent::Warning { .. } => None,
+        }
+    }
+
+    fn summary_line(&self, swarm: &SwarmSummary) -> String {
+        let received = match (&swarm.path, swarm.total) {
+            (Some(path), _) => format!("received, in {}", path.display()),
+            (None, Some(total)) => format!("not complete: {} of {total} received", swarm.progress.verified),
+            (None, None) => "not begun".to_owned(),
+        };
+        let paid = swarm.charged.map_or_else(|| "not settled yet".to_owned(), |charged| format!("paid {}", self.money(charged)));
+        format!("{received}; {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))
+    }
+}
+
+/// With one decimal, without a float.
+fn mbit(rate: BitsPerSecond) -> String {
+    format!("{}.{}", rate.0 / 1_000_000, rate.0 % 1_000_000 / 100_000)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use super::*;
+use protocol::ws::LeaveReason;
+use protocol::{Blake3, DeliveryId, EditionId, ReleaseId, TimestampMs};
+use std::time::Duration;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+const SWARM: SwarmId = SwarmId::from_bytes([1; 16]);
+const SWARM_TEXT: &str = "01010101-0101-0101-0101-010101010101";
+
+fn plan(epoch: u64) -> EngineEvent {
+    EngineEvent::Plan {
+        swarm_id: SWARM,
+        release_id: ReleaseId::from_bytes([2; 16]),
+        edition_id: EditionId([3; 32]),
+        epoch,
+        rank: 2,
+        root: false,
+        peers: 5,
+        opens_at: TimestampMs(1_795_262_410_000),
+    }
+}
+
+fn completed() -> EngineEvent {
+    EngineEvent::Completed {
+        swarm_id: SWARM,
+        release_id: ReleaseId::from_bytes([2; 16]),
+        path: "out/film.bin".into(),
+        blake3: Blake3([4; 32]),
+        length: Bytes(1000),
+        elapsed: Some(Duration::from_millis(1250)),
+    }
+}
+
+fn settled() -> EngineEvent {
+    EngineEvent::Settled { swarm_id: SWARM, delivery_id: DeliveryId::from_bytes([5; 16]), charged: Amount(220), earned: Amount(12) }
+}
+
+fn every_event() -> Vec<EngineEvent> {
+    vec![
+        EngineEvent::Connected { resumed: false },
+        EngineEvent::Disconnected { reason: "closed".into() },
+        plan(1),
+        EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(1), total: Bytes(2) },
+        EngineEvent::Progress { swarm_id: SWARM, progress: Progress::default(), total: Bytes(2) },
+        completed(),
+        settled(),
+        EngineEvent::Earned { swarm_id: SWARM, earned: Amount(3) },
+        EngineEvent::Left { swarm_id: SWARM, reason: LeaveReason::Settled },
+        EngineEvent::Warning { text: "two\nlines".into() },
+    ]
+}
+
+#[test]
+fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
+    let words: Vec<String> = every_event()
+        .iter()
+        .map(|event| {
+            let json = event_json(event, NOW);
+            assert!(!json.to_string().contains('\n'));
+            assert_eq!(json["at"], "2026-11-21T12:00:00Z");
+            let has_swarm =
+                !matches!(event, EngineEvent::Connected { .. } | EngineEvent::Disconnected { .. } | EngineEvent::Warning { .. });
+            assert_eq!(json["swarm_id"] == SWARM_TEXT, has_swarm, "{json}");
+            json["event"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(words, ["connected", "disconnected", "plan", "opened", "progress", "completed", "settled", "earned", "left", "warning"]);
+}
+
+#[test]
+fn the_json_of_an_event_says_all_that_the_engine_said() {
+    let json = event_json(&completed(), NOW);
+    assert_eq!(
+        (json["path"].as_str(), json["elapsed_ms"].as_u64(), json["length"].as_u64()),
+        (Some("out/film.bin"), Some(1250), Some(1000))
+    );
+    let progress = Progress { verified: Bytes(7), relayed: Bytes(8), up: BitsPerSecond(9), ..Progress::default() };
+    let json = event_json(&EngineEvent::Progress { swarm_id: SWARM, progress, total: Bytes(10) }, NOW);
+    assert_eq!((json["verified"].as_u64(), json["relayed"].as_u64(), json["up_bps"].as_u64()), (Some(7), Some(8), Some(9)));
+    assert_eq!(event_json(&settled(), NOW)["charged"], 220);
+    assert_eq!(event_json(&plan(3), NOW)["opens_at_ms"], 1_795_262_410_000u64);
+}
+
+fn summary(path: Option<&str>) -> SwarmSummary {
+    SwarmSummary {
+        swarm_id: SWARM,
+        release_id: ReleaseId::from_bytes([2; 16]),
+        edition_id: EditionId([3; 32]),
+        delivery_id: DeliveryId::from_bytes([5; 16]),
+        rank: 2,
+        total: Some(Bytes(2048)),
+        progress: Progress { verified: Bytes(1024), relayed: Bytes(512), ..Progress::default() },
+        path: path.map(Into::into),
+        blake3: None,
+        charged: path.map(|_| Amount(220)),
+        earned: Amount(12),
+        left: None,
+    }
+}
+
+#[test]
+fn the_last_line_says_whether_everything_came() {
+    let whole = summary_json(&Summary { swarms: vec![summary(Some("a"))] }, NOW);
+    assert_eq!((&whole["event"], &whole["complete"], &whole["swarms"][0]["charged"]), (&"finished".into(), &true.into(), &220.into()));
+    let part = summary_json(&Summary { swarms: vec![summary(Some("a")), summary(None)] }, NOW);
+    assert_eq!((&part["complete"], &part["swarms"][1]["path"]), (&false.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn events_become_lines_a_person_understands_and_a_changed_plan_none() {
+    let screen = RunScreen::new(false, Currency::EUR);
+    let line = |event: &EngineEvent, is_new| screen.line(event, is_new, datetime!(2026-11-21 12:00 UTC));
+    assert_eq!(line(&plan(1), true).unwrap(), "rank 2, starts in 10s, 5 links planned");
+    assert_eq!(line(&plan(2), false), None);
+    assert_eq!(line(&completed(), false).unwrap(), "complete in 1.2s, in out/film.bin");
+    assert_eq!(line(&settled(), false).unwrap(), "paid 2.20 EUR");
+    assert_eq!(screen.summary_line(&summary(Some("a"))), "received, in a; 512 B relayed; paid 2.20 EUR, earned 0.12 EUR");
+    assert_eq!(
+        screen.summary_line(&summary(None)),
+        "not complete: 1.0 KiB of 2.0 KiB received; 512 B relayed; not settled yet, earned 0.12 EUR"
+    );
+}
+
+#[test]
+fn lines_of_a_swarm_wait_for_its_name() {
+    let mut screen = RunScreen::new(false, Currency::EUR);
+    screen.show(&plan(1)).unwrap();
+    screen.show(&completed()).unwrap();
+    assert_eq!(screen.swarms[&SWARM].waiting.len(), 2);
+    screen.named(Named { swarm: SWARM, name: "Film (en)".into() }).unwrap();
+    assert!(screen.swarms[&SWARM].waiting.is_empty());
+    screen.show(&settled()).unwrap();
+    assert!(screen.swarms[&SWARM].waiting.is_empty());
+}
+
+#[test]
+fn rates_are_shown_with_one_decimal() {
+    for (rate, text) in [(0, "0.0"), (99_999, "0.0"), (1_950_000, "1.9"), (20_000_000, "20.0")] {
+        assert_eq!(mbit(BitsPerSecond(rate)), text);
+    }
+}

@@ -1,0 +1,14 @@
+//! Swarms from outside: a whole service with real stores, and terminals that speak the protocol over real WebSockets.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among many; a new kind changes nothing for it")]
+
+mod loss;
+pub(crate) mod machine;
+mod money;
+mod origin;
+mod plans;
+mod repair;
+pub(crate) mod stage;
+
+pub(crate) use machine::Machine;
+pub(crate) use stage::Stage;

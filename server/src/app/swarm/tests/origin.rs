@@ -1,0 +1,156 @@
+//! The origin's chunk endpoint: who may fetch what, and the hard cap on what it sends.
+
+use protocol::ErrorCode::{BudgetSpent, InvalidRequest, NoLease, NotFound, NotInSwarm};
+use protocol::ws::{ClientMessage, GrantKind, PushMessage};
+use protocol::{Bytes, ErrorCode};
+use reqwest::StatusCode;
+
+use super::Stage;
+use super::stage::{CHUNK, Script};
+use crate::routes::tests::problem;
+
+async fn refused(stage: &Stage, machine: usize, chunk: u32, code: ErrorCode) {
+    problem(stage.machines[machine].fetch(&stage.service, stage.swarm_id, chunk).await, code).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_holder_of_a_lease_is_sent_a_chunk_and_only_while_it_holds_it() {
+    let mut stage = Stage::started(Script::default()).await;
+    stage.connect(0..2).await;
+    refused(&stage, 0, 0, NoLease).await;
+    let given = stage.ask(0, 1).await;
+    assert_eq!(given, [0]);
+    refused(&stage, 1, 0, NoLease).await;
+    refused(&stage, 0, 1, NoLease).await;
+    refused(&stage, 0, 8, NotFound).await;
+    stage.fetch(0, 0).await;
+    // In the name of another's terminal.
+    let path = format!("/v1/swarms/{}/chunks/0", stage.swarm_id);
+    let stolen = stage.service.get(&stage.machines[1].account, &path).header("Spillway-Terminal", stage.machines[0].id().to_string());
+    problem(stolen.send().await.unwrap(), NotInSwarm).await;
+    problem(stage.service.get(&stage.machines[1].account, &path).send().await.unwrap(), InvalidRequest).await;
+    let elsewhere = format!("/v1/swarms/{}/chunks/0", uuid::Uuid::new_v4());
+    let nowhere = stage.service.get(&stage.machines[0].account, &elsewhere).header("Spillway-Terminal", stage.machines[0].id().to_string());
+    problem(nowhere.send().await.unwrap(), NotInSwarm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_leaves_before_the_wave_opens_or_after_the_deadline() {
+    let mut stage = Stage::set(Script::default()).await;
+    stage.close().await;
+    stage.connect(0..1).await;
+    let swarm_id = stage.swarm_id;
+    stage.machines[0].send(&ClientMessage::Credits { swarm_id, open: 2 }).await;
+    assert_eq!(stage.machines[0].settle_down().await, [], "nothing is given before the start");
+    refused(&stage, 0, 0, NoLease).await;
+    stage.start().await;
+    stage.ask(0, 1).await;
+    stage.pass(time::Duration::minutes(11)).await;
+    refused(&stage, 0, 0, NoLease).await;
+    assert_eq!(stage.release().await.origin.sent, Bytes(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_is_a_hard_cap_and_repairs_leave_room_for_first_copies() {
+    let mut stage = Stage::started(Script { spare_budget: CHUNK, ranks: &[1], ..Script::default() }).await;
+    stage.connect(0..1).await;
+    assert_eq!(stage.ask(0, 8).await, (0..8).collect::<Vec<_>>());
+    // The first chunk three times: once as the first copy, once out of what is to spare, and then no more, although 7 chunks are not sent yet.
+    stage.fetch(0, 0).await;
+    stage.fetch(0, 0).await;
+    refused(&stage, 0, 0, BudgetSpent).await;
+    for chunk in 1..8 {
+        stage.fetch(0, chunk).await;
+    }
+    for chunk in 0..8 {
+        refused(&stage, 0, chunk, BudgetSpent).await;
+    }
+    stage.service.state.budgets.close().await.unwrap();
+    let origin = stage.release().await.origin;
+    assert_eq!((origin.sent, origin.reserved), (Bytes(9 * CHUNK as u64), Bytes(9 * CHUNK as u64)));
+    // Asking for a repair says the same.
+    let swarm_id = stage.swarm_id;
+    stage.machines[0].send(&ClientMessage::Missing { swarm_id, chunks: vec![0] }).await;
+    let (kind, chunks) = stage.granted(0).await;
+    assert_eq!((kind, chunks), (GrantKind::FirstCopy, vec![0]), "its own lease is told again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_together_stay_within_the_budget() {
+    let mut stage = Stage::started(Script { spare_budget: 0, ranks: &[1], chunks: 40, ..Script::default() }).await;
+    stage.connect(0..1).await;
+    stage.ask(0, 40).await;
+    let other = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
+    // What the other instance has taken cannot be sent here any more.
+    for _ in 0..10 {
+        assert!(other.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap());
+    }
+    let mut sent = 0;
+    for chunk in 0..40 {
+        let response = stage.machines[0].fetch(&stage.service, stage.swarm_id, chunk).await;
+        if response.status() == StatusCode::OK {
+            sent += 1;
+        } else {
+            problem(response, BudgetSpent).await;
+        }
+    }
+    assert_eq!(sent, 30);
+    // An instance that dies takes its block with it; one that stops gives it back.
+    other.close().await.unwrap();
+    stage.service.state.budgets.close().await.unwrap();
+    let origin = stage.release().await.origin;
+    assert_eq!((origin.sent, origin.reserved), (Bytes(40 * CHUNK as u64), Bytes(40 * CHUNK as u64)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_block_goes_back_when_the_release_is_quiet_so_that_another_instance_can_use_it() {
+    let mut stage = Stage::started(Script { spare_budget: 0, ranks: &[1], chunks: 2, ..Script::default() }).await;
+    stage.connect(0..1).await;
+    stage.ask(0, 2).await;
+    let first = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
+    let purpose = crate::store::budget::Purpose::FirstCopy;
+    assert!(first.take(stage.release_id, purpose, Bytes(10)).await.unwrap());
+    refused(&stage, 0, 0, BudgetSpent).await;
+    first.close().await.unwrap();
+    stage.fetch(0, 0).await;
+    let origin = stage.release().await.origin;
+    assert_eq!(origin.sent, Bytes(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_origins_uplink_is_shared_and_never_exceeded() {
+    let mut stage =
+        Stage::started(Script { change: |config| config.origin_up_mbit = 8, ranks: &[2], chunks: 16, ..Script::default() }).await;
+    stage.connect(0..2).await;
+    let given = [stage.ask(0, 4).await, stage.ask(1, 4).await];
+    assert!(given.iter().all(|given| !given.is_empty()));
+    let began = tokio::time::Instant::now();
+    let fetches = (0..2).flat_map(|machine| given[machine].iter().map(move |&chunk| (machine, chunk)));
+    futures_util::future::join_all(fetches.map(|(machine, chunk)| stage.fetch(machine, chunk))).await;
+    let bytes = given.iter().map(Vec::len).sum::<usize>() * CHUNK;
+    let took = began.elapsed().as_secs_f64();
+    // The last piece leaves when it may and arrives a little later; the first pieces left at once.
+    let least = (bytes - 2 * (16 << 10)) as f64 / 1_000_000.0 - 0.02;
+    assert!(took >= least, "{bytes} bytes took {took} s at 1 MB/s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_with_a_limit_leases_no_more_than_it_can_send_in_a_moment() {
+    let mut stage =
+        Stage::started(Script { change: |config| config.origin_up_mbit = 8, ranks: &[2], chunks: 32, ..Script::default() }).await;
+    stage.connect(0..2).await;
+    // Half a second of 8 Mbit/s is less than the four largest chunks that may always be leased: 512 KiB.
+    assert_eq!(stage.ask(0, 100).await.len(), 8);
+    let swarm_id = stage.swarm_id;
+    stage.machines[1].send(&ClientMessage::Credits { swarm_id, open: 5 }).await;
+    assert_eq!(stage.machines[1].settle_down().await, []);
+    let now = crate::clock::to_timestamp_ms(crate::clock::now());
+    let notice = protocol::ws::ChunkNotice { chunk: 0, received_at: now, copies_done_at: None };
+    stage.machines[0].send(&ClientMessage::Notices { swarm_id, notices: vec![notice] }).await;
+    // What became free goes to the one that owes less.
+    let chunks = stage.machines[1].push(|message| match message {
+        PushMessage::Grant { chunks, .. } => Some(chunks),
+        _ => None,
+    });
+    assert_eq!(chunks.await, [8]);
+}

@@ -1,0 +1,118 @@
+//! Who is told which plan, and when.
+
+use std::collections::BTreeSet;
+
+use protocol::rest::ReleaseState;
+use protocol::ws::{ClientMessage, LeaveReason, PushMessage, ServerMessage};
+use reqwest::StatusCode;
+
+use super::Stage;
+use super::stage::Script;
+use crate::app::swarm;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wave_0_is_told_at_closing_and_nothing_of_a_later_wave_before_it_opens() {
+    let mut stage = Stage::set(Script { ranks: &[2, 2], ..Script::default() }).await;
+    for machine in &mut stage.machines {
+        machine.connect(&stage.service, None).await;
+        assert_eq!(machine.settle_down().await, [], "nothing is planned yet");
+    }
+    stage.close().await;
+    let swarm_id = stage.swarm_id;
+    for index in 0..2 {
+        let plan = stage.machines[index].plan(swarm_id, 1).await;
+        assert!(plan.root && plan.children.is_empty() && plan.serves.is_empty());
+        assert_eq!((plan.rank, plan.members.len()), (1, 1));
+    }
+    stage.start().await;
+    for index in 2..4 {
+        assert_eq!(stage.machines[index].settle_down().await, []);
+        stage.machines[index].send(&ClientMessage::Credits { swarm_id, open: 1 }).await;
+        let answers = stage.machines[index].settle_down().await;
+        assert!(matches!(answers[..], [ServerMessage::Error { code: protocol::ErrorCode::NotInSwarm, .. }]), "{answers:?}");
+    }
+    stage.pass(time::Duration::minutes(1)).await;
+    swarm::on_wave(&stage.service.state, stage.release_id, 1).await.unwrap();
+    let later: BTreeSet<_> = stage.machines[2..].iter().map(|machine| machine.id()).collect();
+    for index in 0..4 {
+        let plan = stage.machines[index].plan(swarm_id, 2).await;
+        if index < 2 {
+            let told: BTreeSet<_> = plan.children.iter().flat_map(|child| &child.contacts).map(|peer| peer.terminal_id).collect();
+            assert!(!told.is_empty() && told.is_subset(&later));
+        } else {
+            assert!(!plan.root && plan.rank == 2 && !plan.parents.is_empty());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planning_twice_or_on_two_instances_at_once_makes_one_plan() {
+    let stage = Stage::set(Script { ranks: &[20], chunks: 2, ..Script::default() }).await;
+    stage.pass(time::Duration::minutes(10)).await;
+    let state = &stage.service.state;
+    state.store.close_release(stage.release_id, crate::clock::now()).await.unwrap();
+    let plans = (0..4).map(|_| swarm::on_closed(state, stage.release_id));
+    for outcome in futures_util::future::join_all(plans).await {
+        outcome.unwrap();
+    }
+    let plan = state.store.stored_plan(stage.swarm_id).await.unwrap();
+    assert_eq!(plan.groups.iter().map(|group| group.members.len()).collect::<Vec<_>>(), [10, 10]);
+    assert_eq!(plan.groups.iter().map(|group| group.root).collect::<Vec<_>>(), [true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wave_that_finds_nobody_there_is_fed_by_the_origin() {
+    let mut stage = Stage::started(Script { ranks: &[1, 2], ..Script::default() }).await;
+    stage.pass(time::Duration::minutes(1)).await;
+    swarm::on_wave(&stage.service.state, stage.release_id, 1).await.unwrap();
+    stage.connect(1..3).await;
+    assert!(stage.machines[1].plans[&stage.swarm_id].root);
+    assert_eq!(stage.ask(1, 1).await, [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_asks_again_is_told_its_plan_again() {
+    let mut stage = Stage::started(Script::default()).await;
+    stage.connect(0..1).await;
+    stage.machines[0].plans.clear();
+    stage.machines[0].send(&ClientMessage::Sync).await;
+    let again = stage.machines[0].plan(stage.swarm_id, 1).await;
+    assert_eq!(again.swarm_id, stage.swarm_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_release_is_left_by_everybody() {
+    let mut stage = Stage::set(Script::default()).await;
+    stage.close().await;
+    stage.connect(0..2).await;
+    let path = format!("/v1/releases/{}/cancel", stage.release_id);
+    let cancel = stage.service.post(&stage.publisher, &path, &serde_json::json!({})).header("Idempotency-Key", "cancel");
+    assert_eq!(cancel.send().await.unwrap().status(), StatusCode::OK);
+    swarm::on_cancelled(&stage.service.state, stage.release_id).await.unwrap();
+    for machine in &mut stage.machines[..2] {
+        let reason = machine.push(|message| match message {
+            PushMessage::Leave { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert_eq!(reason.await, LeaveReason::Cancelled);
+    }
+    assert_eq!(stage.release().await.state, ReleaseState::Cancelled);
+    // One that was away learns it when it comes.
+    stage.machines[2].connect(&stage.service, None).await;
+    let told = stage.machines[2].settle_down().await;
+    assert!(
+        told.iter().any(|message| matches!(
+            message,
+            ServerMessage::Push { message: PushMessage::Leave { reason: LeaveReason::Cancelled, .. }, .. }
+        )),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_nobody_won_ends_at_its_start() {
+    let stage = Stage::set(Script { ranks: &[0], ..Script::default() }).await;
+    stage.close().await;
+    stage.start().await;
+    assert_eq!(stage.release().await.state, ReleaseState::Settled);
+}

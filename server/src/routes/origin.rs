@@ -1,0 +1,134 @@
+//! `/v1/swarms/{swarm_id}/chunks/{index}`: the origin's payload, to who holds a lease and within the budget.
+
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::stream;
+use protocol::{ErrorCode, SwarmId, TerminalId};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::refusals::{Conflict, NotFound};
+use crate::app::swarm::{self, Member, allocation};
+use crate::auth::Caller;
+use crate::clock;
+use crate::error::ApiError;
+use crate::live::{Budget, FetchRight, Sender, Table};
+use crate::origin::pace::PIECE;
+use crate::state::AppState;
+use crate::store::budget::Purpose;
+
+/// Names the terminal that fetches.
+pub const TERMINAL_HEADER: &str = "Spillway-Terminal";
+/// How often a lease is renewed while its chunk is on its way: a slow origin must not lose leases to the clock.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config.service(web::resource("/v1/swarms/{swarm_id}/chunks/{index}").route(web::get().to(chunk)));
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ChunkPath {
+    swarm_id: SwarmId,
+    index: u32,
+}
+
+/// One chunk, for a terminal that holds a lease or a repair grant for it.
+///
+/// Counts against the release's origin budget as soon as it is begun, however much of it is read.
+#[utoipa::path(get, path = "/v1/swarms/{swarm_id}/chunks/{index}", tag = "releases", operation_id = "get_chunk",
+    params(("swarm_id" = SwarmId, Path), ("index" = u32, Path), ("Spillway-Terminal" = TerminalId, Header, description = "The terminal that holds the lease.")),
+    responses((status = 200, description = "The chunk's bytes.", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 403, description = "The terminal holds no lease for the chunk, or is no member of the swarm."), NotFound, Conflict))]
+pub async fn chunk(
+    state: web::Data<AppState>,
+    caller: Caller,
+    request: HttpRequest,
+    path: web::Path<ChunkPath>,
+) -> Result<HttpResponse, ApiError> {
+    let terminal = terminal_of(&request)?;
+    let member = swarm::member(&state, path.swarm_id, terminal).await?;
+    if member.place.owner != caller.user_id {
+        return Err(ApiError::new(ErrorCode::NotInSwarm));
+    }
+    let index = usize::try_from(path.index).map_err(ApiError::internal)?;
+    let entry = *member.swarm.manifest.chunks.get(index).ok_or_else(ApiError::not_found)?;
+    member.check_open(clock::now())?;
+    let fetch = Fetch { state: AppState::clone(&state), sender: sender(&state, &member), chunk: path.index };
+    let (budget, marks) = fetch.right(&member).await?;
+    fetch.pay(&member, budget, &marks, entry.length).await?;
+    let bytes = state.chunks.chunk(entry.hash).await?;
+    let length = u64::from(entry.length);
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .no_chunking(length)
+        .streaming(fetch.body(bytes)))
+}
+
+fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {
+    let header = request.headers().get(TERMINAL_HEADER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    header.ok_or_else(|| ApiError::invalid(format!("header/{TERMINAL_HEADER}"), "the id of the terminal that fetches is needed"))
+}
+
+fn sender(state: &AppState, member: &Member) -> Sender {
+    Sender { group: member.place.group_id, terminal: member.terminal, in_flight_max: allocation::in_flight_max(state) }
+}
+
+/// One chunk on its way to one terminal.
+struct Fetch {
+    state: AppState,
+    sender: Sender,
+    chunk: u32,
+}
+
+impl Fetch {
+    /// # Errors
+    /// `no_lease`, also while the leases are being gathered again: the terminal tells of its own, and has them back.
+    async fn right(&self, member: &Member) -> Result<(Budget, String), ApiError> {
+        match self.state.live.fetch(self.sender, self.chunk, clock::now()).await? {
+            Table::Ready(FetchRight::Granted { budget, marks }) => Ok((budget, marks)),
+            Table::Ready(FetchRight::None) | Table::Stranger => Err(ApiError::new(ErrorCode::NoLease)),
+            Table::Rebuilding => Err(ApiError::new(ErrorCode::NoLease).detail("Leases are being gathered again.").retry_after(1)),
+            Table::Lost => {
+                allocation::rebuild(&self.state, member.swarm.facts.swarm_id, self.sender.group).await?;
+                Err(ApiError::new(ErrorCode::NoLease).detail("Leases are being gathered again.").retry_after(1))
+            }
+        }
+    }
+
+    /// # Errors
+    /// `budget_spent`, or a store fails; then the chunk was not sent.
+    async fn pay(&self, member: &Member, budget: Budget, marks: &str, length: u32) -> Result<(), ApiError> {
+        let purpose = match budget {
+            Budget::First => Purpose::FirstCopy,
+            Budget::Repair => Purpose::Repair,
+        };
+        let taken = self.state.budgets.take(member.swarm.facts.release_id, purpose, protocol::Bytes(length.into())).await;
+        if !matches!(taken, Ok(true)) {
+            self.state.live.unfetch(self.sender, self.chunk, marks, clock::now()).await?;
+        }
+        if taken? { Ok(()) } else { Err(ApiError::new(ErrorCode::BudgetSpent).detail("The bytes can come from terminals only.")) }
+    }
+
+    /// The body, no faster than the origin's uplink.
+    fn body(self, bytes: Bytes) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        let renewed_at = Instant::now();
+        stream::unfold((self, bytes, renewed_at), |(fetch, mut bytes, mut renewed_at)| async move {
+            if bytes.is_empty() {
+                return None;
+            }
+            let piece = bytes.split_to(PIECE.min(bytes.len()));
+            fetch.state.pace.send(piece.len()).await;
+            if renewed_at.elapsed() >= RENEW_EVERY {
+                renewed_at = Instant::now();
+                if let Err(error) = fetch.state.live.fetch(fetch.sender, fetch.chunk, clock::now()).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a lease could not be renewed");
+                }
+            }
+            Some((Ok(piece), (fetch, bytes, renewed_at)))
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Pushes on their way from the terminal's stream in Redis to its WebSocket, and the presence that goes with them.
+//!
+//! A Redis that is away, or has lost everything, ends no session: reading is tried again, and a stream that begins anew is announced by
+//! [`PushMessage::Reload`], after which the terminal asks for its plans.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::ws::{PushMessage, PushPosition, ServerMessage, SwarmPlan};
+use protocol::{SwarmId, TerminalId};
+
+use super::outbox::{Closing, Outbox};
+use crate::app::swarm::{self, allocation, planning};
+use crate::clock;
+use crate::error::ApiError;
+use crate::live::{Listener, LiveError, Pushes, REFRESH_EVERY, Refreshed};
+use crate::state::AppState;
+
+/// The pause before Redis is tried again; every try waits a few seconds itself.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+
+/// The swarms of a terminal and whom it is linked to in each: what its plans say. Shared by the parts of one session, on one thread.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    swarms: RefCell<BTreeMap<SwarmId, (u64, BTreeSet<TerminalId>)>>,
+}
+
+impl Links {
+    fn follow(&self, message: &PushMessage) {
+        match message {
+            PushMessage::Plan(plan) => self.add(plan),
+            PushMessage::Leave { swarm_id, reason: _ } => _ = self.swarms.borrow_mut().remove(swarm_id),
+            PushMessage::Grant { .. }
+            | PushMessage::RepairRefused { .. }
+            | PushMessage::ReportHoldings { .. }
+            | PushMessage::Signal { .. }
+            | PushMessage::Settled { .. }
+            | PushMessage::Earned { .. }
+            | PushMessage::Reload => {}
+        }
+    }
+
+    fn add(&self, plan: &SwarmPlan) {
+        let mut swarms = self.swarms.borrow_mut();
+        if swarms.get(&plan.swarm_id).is_none_or(|(epoch, _)| *epoch <= plan.epoch) {
+            swarms.insert(plan.swarm_id, (plan.epoch, plan.peers().map(|peer| peer.terminal_id).collect()));
+        }
+    }
+
+    pub(super) fn has(&self, terminal: TerminalId) -> bool {
+        self.swarms.borrow().values().any(|(_, peers)| peers.contains(&terminal))
+    }
+
+    pub(super) fn swarms(&self) -> Vec<SwarmId> {
+        self.swarms.borrow().keys().copied().collect()
+    }
+
+    /// What the stored plans say, for a terminal that resumed and is not told them again.
+    pub(super) async fn load(&self, state: &AppState, terminal: TerminalId) -> Result<(), ApiError> {
+        for swarm in planning::memberships(state, terminal).await? {
+            if let Some(plan) = swarm.plan(terminal) {
+                self.add(&plan);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Forwards the pushes of one terminal until its session ends.
+#[derive(Debug)]
+pub(super) struct Forwarder<'session> {
+    pub(super) state: &'session AppState,
+    pub(super) outbox: &'session Outbox,
+    pub(super) links: &'session Links,
+    pub(super) terminal: TerminalId,
+    pub(super) token: &'session str,
+    pub(super) listener: Listener,
+    pub(super) position: PushPosition,
+}
+
+impl Forwarder<'_> {
+    pub(super) async fn run(mut self) {
+        let mut refresh = tokio::time::interval(REFRESH_EVERY);
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if let Err(error) = self.forward().await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "pushes cannot be read; it is tried again");
+                tokio::time::sleep(TRY_AGAIN).await;
+                continue;
+            }
+            tokio::select! {
+                () = self.listener.woken() => {}
+                _ = refresh.tick() => self.refresh().await,
+            }
+        }
+    }
+
+    /// Sends everything that the stream holds after the position.
+    async fn forward(&mut self) -> Result<(), LiveError> {
+        loop {
+            match self.state.live.pushes(self.terminal, self.token, self.position, clock::now()).await? {
+                Pushes::Next(pushes) if pushes.is_empty() => return Ok(()),
+                Pushes::Next(pushes) => {
+                    for (position, message) in pushes {
+                        self.links.follow(&message);
+                        self.outbox.send(&ServerMessage::Push { position, message });
+                        self.position = position;
+                    }
+                }
+                Pushes::Gap(end) if end.epoch == self.position.epoch => self.reload_at(end),
+                Pushes::Gap(end) => {
+                    // Redis was lost. What was pushed since is at the beginning of the new stream.
+                    self.reload_at(PushPosition { epoch: end.epoch, offset: 0 });
+                    self.refresh().await;
+                }
+                Pushes::Replaced => self.outbox.close(Closing::Replaced),
+            }
+            // After a replacement the session ends at the next point of waiting; it must not spin until then.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn reload_at(&mut self, position: PushPosition) {
+        self.position = position;
+        self.outbox.send(&ServerMessage::Push { position, message: PushMessage::Reload });
+    }
+
+    /// Says that the terminal is there, to whoever asks Redis and to its groups.
+    async fn refresh(&self) {
+        match self.state.live.refresh(self.terminal, self.token, clock::now()).await {
+            Ok(Refreshed::Owner(_)) => {}
+            Ok(Refreshed::Replaced) => return self.outbox.close(Closing::Replaced),
+            Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "the presence could not be refreshed"),
+        }
+        for swarm_id in self.links.swarms() {
+            let joined = match swarm::member(self.state, swarm_id, self.terminal).await {
+                Ok(member) => allocation::join(self.state, &member).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = joined {
+                tracing::debug!(error = &error as &dyn std::error::Error, %swarm_id, "the group could not be told that the terminal is there");
+            }
+        }
+    }
+}

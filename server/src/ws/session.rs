@@ -1,0 +1,251 @@
+//! One WebSocket from its opening to its end.
+//!
+//! Four things run side by side on one thread: the writer (see [`super::outbox`]), the reader, the forwarder of pushes, and a watch that ends the session
+//! when the terminal is silent, its token expires or the instance stops. The first end is the end of all.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, MessageStream, ProtocolError};
+use protocol::ErrorCode;
+use protocol::ws::MESSAGE_MAX;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::handshake::{self, Claim, Greeted, HELLO_WITHIN};
+use super::messages::{self, Desk};
+use super::outbox::{Closing, Outbox};
+use super::pushes::{Forwarder, Links};
+use crate::app::swarm::{self, allocation};
+use crate::auth::Caller;
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// How often the terminal is pinged.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long nothing at all may come from it: three pings.
+const SILENT_FOR: Duration = Duration::from_secs(15);
+/// Messages that cannot be read before the session ends: a terminal of another version may send some kinds that are not known here.
+const MALFORMED_MAX: u32 = 10;
+/// The most messages per second that are carried out; faster ones wait in the socket. A terminal in eight busy swarms sends some 50.
+const MESSAGES_PER_SECOND: u32 = 200;
+/// Messages that may come at once before that counts, as after a reconnection.
+const BURST: u32 = 400;
+
+/// Runs a session. Never fails: whatever happens, the terminal's place is given up in good order.
+pub(super) async fn run(state: AppState, caller: Caller, sink: actix_ws::Session, stream: MessageStream) {
+    // One more byte than allowed, so that a message that is too long is read and refused by name; longer ones end the connection.
+    let stream = stream.max_frame_size(MESSAGE_MAX + 1).aggregate_continuations().max_continuation_size(MESSAGE_MAX + 1);
+    let (outbox, writer) = Outbox::new(sink);
+    metrics::gauge!("spillway_websockets").increment(1.0);
+    let talk = async {
+        let span = tracing::info_span!("websocket", user_id = %caller.user_id);
+        let ended = converse(&state, caller, &outbox, stream).instrument(span).await;
+        outbox.close(ended);
+        ended
+    };
+    let (ended, ()) = tokio::join!(talk, writer);
+    metrics::gauge!("spillway_websockets").decrement(1.0);
+    metrics::counter!("spillway_websockets_closed_total", "reason" => format!("{ended:?}")).increment(1);
+}
+
+async fn converse(state: &AppState, caller: Caller, outbox: &Outbox, mut stream: AggregatedMessageStream) -> Closing {
+    let greeted = tokio::select! {
+        greeted = greet(state, caller, outbox, &mut stream) => greeted,
+        closing = outbox.closed() => Err(closing),
+        () = tokio::time::sleep(HELLO_WITHIN) => Err(Closing::Silent),
+        () = stopped(state) => Err(Closing::Stopping),
+    };
+    let greeted = match greeted {
+        Ok(greeted) => greeted,
+        Err(closing) => return closing,
+    };
+    let (terminal, token) = (greeted.terminal, greeted.token.clone());
+    tracing::info!(%terminal, "connected");
+    let links = Links::default();
+    let ended = serve(state, caller, outbox, stream, greeted, &links).await;
+    tracing::info!(%terminal, reason = ?ended, "disconnected");
+    give_up(state, terminal, &token, &links).await;
+    ended
+}
+
+async fn stopped(state: &AppState) {
+    let mut stopping = state.stopping.clone();
+    // An error means that whoever could say so is gone, and with it the instance.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The handshake, up to the welcome.
+async fn greet(state: &AppState, caller: Caller, outbox: &Outbox, stream: &mut AggregatedMessageStream) -> Result<Greeted, Closing> {
+    let greeting = async {
+        let nonce = handshake::challenge(outbox)?;
+        let Some(text) = first_text(stream, outbox).await? else { return Ok(None) };
+        let claim = Claim::from_message(messages::read(&text)?)?;
+        handshake::welcome(state, outbox, caller, &nonce, claim).await.map(Some)
+    };
+    match greeting.await {
+        Ok(Some(greeted)) => Ok(greeted),
+        Ok(None) => Err(Closing::Gone),
+        Err(error) => {
+            outbox.refuse(&error);
+            Err(if error.code.is_retryable() { Closing::Unavailable } else { Closing::Refused })
+        }
+    }
+}
+
+async fn first_text(stream: &mut AggregatedMessageStream, outbox: &Outbox) -> Result<Option<String>, ApiError> {
+    loop {
+        match stream.recv().await {
+            Some(Ok(AggregatedMessage::Text(text))) => return Ok(Some(text.to_string())),
+            Some(Ok(AggregatedMessage::Ping(payload))) => outbox.pong(payload),
+            Some(Ok(AggregatedMessage::Pong(_))) => {}
+            Some(Ok(AggregatedMessage::Close(_))) | None => return Ok(None),
+            Some(Ok(AggregatedMessage::Binary(_))) => return Err(not_a_text()),
+            Some(Err(error)) => return Err(unreadable(&error)),
+        }
+    }
+}
+
+fn not_a_text() -> ApiError {
+    ApiError::new(ErrorCode::MalformedMessage).detail("Messages are texts.")
+}
+
+fn unreadable(error: &ProtocolError) -> ApiError {
+    if matches!(error, ProtocolError::Overflow) {
+        return ApiError::new(ErrorCode::PayloadTooLarge).detail(format!("At most {MESSAGE_MAX} bytes."));
+    }
+    ApiError::new(ErrorCode::MalformedMessage).detail("The frame cannot be read.")
+}
+
+/// Everything between the welcome and the end.
+async fn serve(
+    state: &AppState,
+    caller: Caller,
+    outbox: &Outbox,
+    stream: AggregatedMessageStream,
+    greeted: Greeted,
+    links: &Links,
+) -> Closing {
+    let Greeted { terminal, token, attachment, position } = greeted;
+    if let Err(error) = links.load(state, terminal).await {
+        outbox.refuse(&error);
+        return Closing::Unavailable;
+    }
+    let heard_at = Cell::new(Instant::now());
+    let desk = Desk { state, outbox, links, terminal };
+    let forwarder = Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position };
+    let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
+    tokio::select! {
+        closing = listen(desk, stream, &heard_at) => closing,
+        () = forwarder.run() => Closing::Gone,
+        () = watch_silence(outbox, &heard_at) => Closing::Silent,
+        () = tokio::time::sleep(expiry) => Closing::Expired,
+        () = stopped(state) => Closing::Stopping,
+        closing = outbox.closed() => closing,
+    }
+}
+
+async fn watch_silence(outbox: &Outbox, heard_at: &Cell<Instant>) {
+    let mut ticks = tokio::time::interval(PING_EVERY);
+    loop {
+        ticks.tick().await;
+        if heard_at.get().elapsed() >= SILENT_FOR {
+            return;
+        }
+        outbox.ping();
+    }
+}
+
+/// Reads and carries out messages until the terminal closes or breaks the protocol.
+async fn listen(desk: Desk<'_>, mut stream: AggregatedMessageStream, heard_at: &Cell<Instant>) -> Closing {
+    let (mut malformed, mut throttle) = (0, Throttle::new(Instant::now()));
+    loop {
+        let received = stream.recv().await;
+        heard_at.set(Instant::now());
+        let read = match received {
+            Some(Ok(AggregatedMessage::Text(text))) => messages::read(&text),
+            Some(Ok(AggregatedMessage::Binary(_))) => Err(not_a_text()),
+            Some(Ok(AggregatedMessage::Ping(payload))) => {
+                desk.outbox.pong(payload);
+                continue;
+            }
+            Some(Ok(AggregatedMessage::Pong(_))) => continue,
+            Some(Ok(AggregatedMessage::Close(_))) | None => return Closing::Gone,
+            Some(Err(error)) => {
+                let error = unreadable(&error);
+                desk.outbox.refuse(&error);
+                return if error.code == ErrorCode::PayloadTooLarge { Closing::TooLarge } else { Closing::Refused };
+            }
+        };
+        tokio::time::sleep_until(throttle.next(Instant::now())).await;
+        let handled = match read {
+            Ok(message) => desk.handle(message).await,
+            Err(error) => Err(error),
+        };
+        heard_at.set(Instant::now());
+        let Err(error) = handled else { continue };
+        desk.outbox.refuse(&error);
+        if error.code == ErrorCode::PayloadTooLarge {
+            return Closing::TooLarge;
+        }
+        malformed += u32::from(error.code == ErrorCode::MalformedMessage);
+        if malformed >= MALFORMED_MAX {
+            desk.outbox.refuse_with(ErrorCode::MalformedMessage, "Too many messages could not be read.");
+            return Closing::Refused;
+        }
+    }
+}
+
+/// Slows down a terminal that sends more than it needs to; what waits fills the socket and stops the sender.
+#[derive(Debug)]
+struct Throttle {
+    /// When the last message would have been due at the steady rate.
+    due: Instant,
+}
+
+impl Throttle {
+    const STEP: Duration = Duration::from_micros(1_000_000 / MESSAGES_PER_SECOND as u64);
+
+    fn new(now: Instant) -> Self {
+        Self { due: now }
+    }
+
+    /// When the next message may be carried out.
+    fn next(&mut self, now: Instant) -> Instant {
+        self.due = self.due.max(now.checked_sub(Self::STEP * BURST).unwrap_or(now)) + Self::STEP;
+        self.due.max(now)
+    }
+}
+
+/// The terminal is gone: it is no longer present, and what it leases goes to others. Not if a newer WebSocket stands for it.
+async fn give_up(state: &AppState, terminal: protocol::TerminalId, token: &str, links: &Links) {
+    let gone = match state.live.detach(terminal, token, clock::now()).await {
+        Ok(gone) => gone,
+        Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "the presence ends by itself"),
+    };
+    for swarm_id in links.swarms().into_iter().filter(|_| gone) {
+        let left = match swarm::member(state, swarm_id, terminal).await {
+            Ok(member) => allocation::leave(state, &member).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = left {
+            tracing::debug!(error = &error as &dyn std::error::Error, %swarm_id, "the group notices by itself that the terminal is gone");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_a_flood_is_slowed_to_the_steady_rate() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start - Duration::from_secs(60));
+        let waits: Vec<Duration> = (0..BURST + 200).map(|_| throttle.next(start) - start).collect();
+        assert!(waits[..BURST as usize].iter().all(Duration::is_zero));
+        assert_eq!(waits.last(), Some(&Duration::from_secs(1)));
+        assert!(throttle.next(start + Duration::from_secs(30)) <= start + Duration::from_secs(30), "it recovers");
+    }
+}

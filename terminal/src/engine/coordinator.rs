@@ -1,0 +1,280 @@
+//! Hands what the server says to the swarm it is about, starts swarms and notes their ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::ws::{LeaveReason, PushMessage, SwarmPlan};
+use protocol::{ErrorCode, ReleaseId, SwarmId, TimestampMs};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::releases::{self, ASK_AFTER_CONNECT, ASK_EVERY};
+use super::running::{Input, chain, planned_peers};
+use super::task::{self, Outcome};
+use super::{Context, EngineError, EngineEvent, Summary, SwarmSummary};
+use crate::socket::{ServerClock, SocketEvent};
+
+/// Inputs that wait for a swarm's task, which takes them between two frames. When it is full the socket is not read.
+const MAILBOX: usize = 256;
+/// What comes after the deadline may take this long to be pushed.
+const AFTER_DEADLINE_MS: u64 = 30_000;
+/// Farewells on links may take this much of the time that a stop may take.
+const FAREWELLS: Duration = Duration::from_secs(1);
+
+struct Active {
+    release: ReleaseId,
+    deadline_at: TimestampMs,
+    mailbox: mpsc::Sender<Input>,
+}
+
+type Ended = Vec<(ReleaseId, LeaveReason)>;
+
+pub(super) struct Coordinator {
+    context: Arc<Context>,
+    only_release: Option<ReleaseId>,
+    exit_when_done: bool,
+    clock: watch::Sender<Option<ServerClock>>,
+    report_interval: watch::Sender<Duration>,
+    active: BTreeMap<SwarmId, Active>,
+    tasks: JoinSet<(SwarmId, Outcome)>,
+    done: Vec<SwarmSummary>,
+    error: Option<EngineError>,
+    asking: JoinSet<Ended>,
+    ask_at: Instant,
+    ask_about_all: bool,
+}
+
+/// Whether the engine goes on.
+enum Step {
+    GoOn,
+    Done,
+}
+
+impl Coordinator {
+    pub(super) fn new(
+        context: Arc<Context>,
+        only_release: Option<ReleaseId>,
+        exit_when_done: bool,
+        clock: watch::Sender<Option<ServerClock>>,
+        report_interval: watch::Sender<Duration>,
+    ) -> Self {
+        Self {
+            context,
+            only_release,
+            exit_when_done,
+            clock,
+            report_interval,
+            active: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            done: Vec::new(),
+            error: None,
+            asking: JoinSet::new(),
+            ask_at: Instant::now() + ASK_AFTER_CONNECT,
+            ask_about_all: false,
+        }
+    }
+
+    /// Runs until the shutdown, the end of all there is to do, or an error.
+    pub(super) async fn run(
+        &mut self,
+        mut events: mpsc::Receiver<SocketEvent>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), EngineError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let step = tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                event = events.recv() => match event {
+                    Some(event) => self.take(event).await?,
+                    None => return Err(EngineError::Broken),
+                },
+                Some(ended) = self.tasks.join_next() => self.swarm_ended(ended)?,
+                Some(ended) = self.asking.join_next() => self.releases_ended(ended.unwrap_or_default()).await,
+                () = tokio::time::sleep_until(self.ask_at) => {
+                    self.ask();
+                    Step::GoOn
+                }
+            };
+            if let Step::Done = step {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take(&mut self, event: SocketEvent) -> Result<Step, EngineError> {
+        match event {
+            SocketEvent::Connected { resumed, ice_servers, report_interval } => {
+                self.report_interval.send_replace(report_interval.max(Duration::from_millis(100)));
+                self.context.links.ice_servers(ice_servers).await;
+                if !resumed {
+                    self.ask_about_all = true;
+                    self.ask_at = Instant::now() + ASK_AFTER_CONNECT;
+                }
+                self.context.tell(EngineEvent::Connected { resumed });
+                for active in self.active.values() {
+                    let _ = active.mailbox.send(Input::Connected).await;
+                }
+            }
+            SocketEvent::Push(message) => self.push(message).await,
+            SocketEvent::Clock(clock) => drop(self.clock.send_replace(Some(clock))),
+            SocketEvent::Refused { code, detail, pointer } => self.refused(code, &detail, &pointer),
+            SocketEvent::Disconnected { reason } => self.context.tell(EngineEvent::Disconnected { reason }),
+            SocketEvent::Rejected(error) => return Err(EngineError::Rejected(error)),
+        }
+        Ok(Step::GoOn)
+    }
+
+    fn refused(&self, code: ErrorCode, detail: &str, pointer: &str) {
+        tracing::debug!(%code, detail, pointer, "the server refused a message");
+        // What is asked again and again is refused now and then; a receipt is not, and it is worth money.
+        if code == ErrorCode::InvalidReceipt {
+            self.context.warn(format!("the server refused a receipt: {detail}"));
+        }
+    }
+
+    async fn push(&mut self, message: PushMessage) {
+        match message {
+            PushMessage::Plan(plan) => self.plan(plan).await,
+            PushMessage::Leave { swarm_id, reason } => self.input(swarm_id, Input::Leave(reason)).await,
+            PushMessage::Grant { swarm_id, kind, chunks, expires_at: _ } => self.input(swarm_id, Input::Grant { kind, chunks }).await,
+            PushMessage::RepairRefused { swarm_id, chunks, code } => self.input(swarm_id, Input::RepairRefused { chunks, code }).await,
+            PushMessage::ReportHoldings { swarm_id } => self.input(swarm_id, Input::ReportHoldings).await,
+            PushMessage::Signal { from, signal } => self.context.links.signal(from, signal).await,
+            PushMessage::Settled { swarm_id, delivery_id, charged, earned } => {
+                self.settled(swarm_id, Input::Settled { delivery_id, charged, earned }).await;
+            }
+            PushMessage::Earned { swarm_id, earned } => self.settled(swarm_id, Input::Earned { earned }).await,
+            // The socket has asked for the plans already.
+            PushMessage::Reload => {}
+        }
+    }
+
+    async fn input(&self, swarm: SwarmId, input: Input) {
+        if let Some(active) = self.active.get(&swarm) {
+            // An error means that the task is ending, and is about to be noted.
+            let _ = active.mailbox.send(input).await;
+        }
+    }
+
+    /// Money may be told of after the swarm is over.
+    async fn settled(&mut self, swarm: SwarmId, input: Input) {
+        if self.active.contains_key(&swarm) {
+            return self.input(swarm, input).await;
+        }
+        let Some(summary) = self.done.iter_mut().rev().find(|summary| summary.swarm_id == swarm) else { return };
+        match input {
+            Input::Settled { delivery_id, charged, earned } => {
+                (summary.charged, summary.earned) = (Some(charged), earned);
+                self.context.tell(EngineEvent::Settled { swarm_id: swarm, delivery_id, charged, earned });
+            }
+            Input::Earned { earned } => {
+                summary.earned = earned;
+                self.context.tell(EngineEvent::Earned { swarm_id: swarm, earned });
+            }
+            Input::Plan(_)
+            | Input::Grant { .. }
+            | Input::RepairRefused { .. }
+            | Input::ReportHoldings
+            | Input::Connected
+            | Input::Leave(_)
+            | Input::Stop => {}
+        }
+    }
+
+    async fn plan(&mut self, plan: Box<SwarmPlan>) {
+        if self.only_release.is_some_and(|only| only != plan.release_id) {
+            return;
+        }
+        self.context.tell(EngineEvent::Plan {
+            swarm_id: plan.swarm_id,
+            release_id: plan.release_id,
+            edition_id: plan.edition_id,
+            epoch: plan.epoch,
+            rank: plan.rank,
+            root: plan.root,
+            peers: planned_peers(&plan).len(),
+            opens_at: plan.opens_at,
+        });
+        if let Some(active) = self.active.get_mut(&plan.swarm_id) {
+            active.deadline_at = plan.deadline_at;
+            let _ = active.mailbox.send(Input::Plan(plan)).await;
+            return;
+        }
+        let (mailbox, inputs) = mpsc::channel(MAILBOX);
+        let swarm = plan.swarm_id;
+        self.active.insert(swarm, Active { release: plan.release_id, deadline_at: plan.deadline_at, mailbox });
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn(async move { (swarm, task::run(context, *plan, inputs).await) });
+    }
+
+    fn swarm_ended(&mut self, ended: Result<(SwarmId, Outcome), tokio::task::JoinError>) -> Result<Step, EngineError> {
+        let Ok((swarm, Outcome { summary, error })) = ended else { return Err(EngineError::Broken) };
+        self.active.remove(&swarm);
+        self.done.push(summary);
+        match error {
+            Some(error) if self.ends_with(&error) => Err(error),
+            Some(error) => {
+                self.context.warn(format!("a release cannot be received: {}", chain(&error)));
+                Ok(Step::GoOn)
+            }
+            None if self.exit_when_done && self.active.is_empty() => Ok(Step::Done),
+            None => Ok(Step::GoOn),
+        }
+    }
+
+    /// Whether an error of one swarm ends the engine: always if nothing else is wanted, and if the disk is the reason, which all swarms share.
+    fn ends_with(&self, error: &EngineError) -> bool {
+        self.exit_when_done || self.only_release.is_some() || matches!(error, EngineError::Store(_) | EngineError::Broken)
+    }
+
+    /// Asks about the releases whose end may have been missed.
+    fn ask(&mut self) {
+        self.ask_at = Instant::now() + ASK_EVERY;
+        let all = std::mem::take(&mut self.ask_about_all);
+        let server_time = (*self.context.clock.borrow()).map(|clock| clock.at(self.context.now()));
+        let overdue =
+            |active: &&Active| all || server_time.is_some_and(|now| now.0 > active.deadline_at.0.saturating_add(AFTER_DEADLINE_MS));
+        let mut releases: BTreeSet<ReleaseId> = self.active.values().filter(overdue).map(|active| active.release).collect();
+        if self.exit_when_done && self.active.is_empty() {
+            releases.extend(self.only_release);
+        }
+        if !releases.is_empty() && self.asking.is_empty() {
+            self.asking.spawn(releases::ask(Arc::clone(&self.context), releases));
+        }
+    }
+
+    async fn releases_ended(&mut self, ended: Ended) -> Step {
+        for (release, reason) in &ended {
+            for active in self.active.values().filter(|active| active.release == *release) {
+                let _ = active.mailbox.send(Input::Leave(*reason)).await;
+            }
+        }
+        let over = self.only_release.is_some_and(|only| ended.iter().any(|(release, _)| *release == only));
+        if over && self.exit_when_done && self.active.is_empty() { Step::Done } else { Step::GoOn }
+    }
+
+    /// Ends all swarms in good order and says what they did.
+    pub(super) async fn stop(mut self, deadline: Instant) -> Result<Summary, EngineError> {
+        for active in self.active.values() {
+            let _ = tokio::time::timeout_at(deadline, active.mailbox.send(Input::Stop)).await;
+        }
+        let ending = async {
+            // The swarms first: each says farewell on the links that are its own alone, behind its last receipts.
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok((_, Outcome { summary, error })) = ended {
+                    self.done.push(summary);
+                    self.error = self.error.take().or(error);
+                }
+            }
+            self.context.links.shut_down((Instant::now() + FAREWELLS).min(deadline)).await;
+        };
+        let _ = tokio::time::timeout_at(deadline, ending).await;
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => Ok(Summary { swarms: self.done }),
+        }
+    }
+}

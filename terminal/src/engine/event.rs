@@ -1,0 +1,87 @@
+//! What the engine tells its owner.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::ws::{LeaveReason, Progress};
+use protocol::{Amount, Blake3, Bytes, DeliveryId, EditionId, ReleaseId, SwarmId, TimestampMs};
+
+/// Something that a person may want to see.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineEvent {
+    Connected {
+        /// Nothing was missed while the connection was away.
+        resumed: bool,
+    },
+    /// The connection to the server is gone; it is being made again. Transfers between terminals go on.
+    Disconnected { reason: String },
+    /// A new or changed plan.
+    Plan {
+        swarm_id: SwarmId,
+        release_id: ReleaseId,
+        edition_id: EditionId,
+        epoch: u64,
+        rank: u32,
+        /// Fed by the origin.
+        root: bool,
+        /// Planned links.
+        peers: usize,
+        opens_at: TimestampMs,
+    },
+    /// What an earlier run has left on disk was verified; `verified` of `total` is there.
+    Opened { swarm_id: SwarmId, verified: Bytes, total: Bytes },
+    /// About once a second while something moves.
+    Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
+    /// The content is complete, checked as a whole, and lies at `path`.
+    Completed {
+        swarm_id: SwarmId,
+        release_id: ReleaseId,
+        path: PathBuf,
+        blake3: Blake3,
+        length: Bytes,
+        /// From the wave's opening to the last chunk, by the server's clock. Absent if an earlier run completed it.
+        elapsed: Option<Duration>,
+    },
+    /// The delivery is paid for.
+    Settled { swarm_id: SwarmId, delivery_id: DeliveryId, charged: Amount, earned: Amount },
+    /// What this terminal was paid as a relay has grown.
+    Earned { swarm_id: SwarmId, earned: Amount },
+    /// The swarm is over for this terminal.
+    Left { swarm_id: SwarmId, reason: LeaveReason },
+    /// Something went wrong that the engine deals with by itself.
+    Warning { text: String },
+}
+
+/// How one swarm went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SwarmSummary {
+    pub swarm_id: SwarmId,
+    pub release_id: ReleaseId,
+    pub edition_id: EditionId,
+    pub delivery_id: DeliveryId,
+    pub rank: u32,
+    /// Known once the manifest is.
+    pub total: Option<Bytes>,
+    pub progress: Progress,
+    /// Where the complete content lies.
+    pub path: Option<PathBuf>,
+    pub blake3: Option<Blake3>,
+    pub charged: Option<Amount>,
+    pub earned: Amount,
+    /// Absent if the engine was stopped before the swarm was over.
+    pub left: Option<LeaveReason>,
+}
+
+/// What an engine did in its time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    pub swarms: Vec<SwarmSummary>,
+}
+
+impl Summary {
+    /// Whether every swarm was received completely; `false` if there was none.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.swarms.is_empty() && self.swarms.iter().all(|swarm| swarm.path.is_some())
+    }
+}

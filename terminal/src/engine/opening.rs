@@ -1,0 +1,66 @@
+//! What a swarm needs before its machine can start: the manifest, the server's clock, and the verified chunks of earlier runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::manifest::Manifest;
+use protocol::{EditionId, ReleaseId};
+
+use super::{Context, EngineError};
+use crate::backoff::Backoff;
+use crate::socket::ServerClock;
+use crate::store::{Opened, Store, StoreConfig, StoreError};
+
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_CAP: Duration = Duration::from_secs(10);
+/// How long a store that was just closed by this process may take to let go of its files.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) struct Ready {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) clock: ServerClock,
+    pub(super) opened: Opened,
+}
+
+/// Waits for everything. Dropping the future stops the verification.
+pub(super) async fn ready(context: &Context, release: ReleaseId, edition: EditionId) -> Result<Ready, EngineError> {
+    let manifest = Arc::new(manifest(context, release, edition).await?);
+    let clock = clock(context).await?;
+    let config = StoreConfig { dir: context.dir.clone(), release_id: release, manifest: Arc::clone(&manifest) };
+    let opened = open(config).await.map_err(EngineError::Store)?;
+    Ok(Ready { manifest, clock, opened })
+}
+
+async fn manifest(context: &Context, release: ReleaseId, edition: EditionId) -> Result<Manifest, EngineError> {
+    if let Some(manifest) = Store::stored_manifest(context.dir.clone(), release, edition).await {
+        return Ok(manifest);
+    }
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+    loop {
+        match context.api.manifest(edition).await {
+            Ok(manifest) => return Ok(manifest),
+            Err(error) if error.is_retryable() => {
+                context.warn(format!("the manifest cannot be had yet: {error}"));
+                tokio::time::sleep(backoff.wait()).await;
+            }
+            Err(error) => return Err(EngineError::Manifest(error)),
+        }
+    }
+}
+
+async fn clock(context: &Context) -> Result<ServerClock, EngineError> {
+    let mut clock = context.clock.clone();
+    let known = clock.wait_for(Option::is_some).await.map_err(|_| EngineError::Broken)?;
+    known.ok_or(EngineError::Broken)
+}
+
+async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
+    let deadline = tokio::time::Instant::now() + RELEASE_WITHIN;
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+    loop {
+        match Store::open(config.clone()).await {
+            Err(StoreError::InUse(_)) if tokio::time::Instant::now() < deadline => tokio::time::sleep(backoff.wait()).await,
+            other => return other,
+        }
+    }
+}

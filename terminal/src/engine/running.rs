@@ -1,0 +1,477 @@
+//! One swarm while it runs: events go into the machine, and what the machine asks is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use protocol::ws::{GrantKind, LeaveReason, Progress, SwarmPlan};
+use protocol::{Amount, Bytes as ByteCount, DeliveryId, ErrorCode, TerminalId};
+use swarm::{Action, Now, Swarm};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::opening::Ready;
+use super::origin::{Fetched, OriginQueue};
+use super::rates::RateMeter;
+use super::sending::Sending;
+use super::{Context, EngineError, EngineEvent, SwarmSummary, holdings};
+use crate::links::{Inbound, LinkHandle, PlannedPeer, SwarmEnd, SwarmLinks};
+use crate::socket::ServerClock;
+use crate::store::{Finished, Store, StoreError};
+
+/// Verified bytes that may wait to be written. Above it no frames are taken and nothing is fetched, until the disk has caught up.
+const STORING_MAX: usize = 8 << 20;
+/// What is not due yet at the end is said ahead of its time by this much.
+const LAST_WORDS: Now = Now::from_secs(1);
+
+/// What the server says about a swarm, and what the coordinator says to its task.
+#[derive(Debug)]
+pub(super) enum Input {
+    Plan(Box<SwarmPlan>),
+    Grant {
+        kind: GrantKind,
+        chunks: Vec<u32>,
+    },
+    RepairRefused {
+        chunks: Vec<u32>,
+        code: ErrorCode,
+    },
+    ReportHoldings,
+    /// The connection to the server is new.
+    Connected,
+    Settled {
+        delivery_id: DeliveryId,
+        charged: Amount,
+        earned: Amount,
+    },
+    Earned {
+        earned: Amount,
+    },
+    Leave(LeaveReason),
+    Stop,
+}
+
+/// Why a swarm's machine stopped.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Left(LeaveReason),
+    Stopped,
+    /// A chunk on disk has changed: start over from what is still right.
+    Restart,
+    Failed(EngineError),
+}
+
+type Storing = BoxFuture<'static, (u32, usize, Result<(), StoreError>)>;
+
+/// What a task waits for.
+enum Event {
+    Input(Option<Input>),
+    LinksChanged,
+    Frame(Option<Inbound>),
+    Stored(u32, usize, Result<(), StoreError>),
+    Fetched(Fetched),
+    /// The uplink or a link has room again.
+    Room,
+    Corrupt(StoreError),
+    Clock,
+    Finished(Result<Finished, StoreError>),
+    Due,
+    Report,
+}
+
+pub(super) struct Running<'a> {
+    context: Arc<Context>,
+    pub(super) swarm: Swarm,
+    store: Store,
+    end: &'a SwarmEnd,
+    links: &'a mut SwarmLinks,
+    /// The links as the machine knows them.
+    linked: BTreeMap<TerminalId, LinkHandle>,
+    /// When each of them was last heard, as the machine knows it.
+    heard: BTreeMap<TerminalId, Now>,
+    storing: FuturesUnordered<Storing>,
+    storing_bytes: usize,
+    origin: OriginQueue,
+    sending: Sending,
+    clock: watch::Receiver<Option<ServerClock>>,
+    finishing: Option<BoxFuture<'static, Result<Finished, StoreError>>>,
+    finish_error: Option<StoreError>,
+    /// Every chunk was here before this run.
+    held_all: bool,
+    /// From the wave's opening to the last chunk.
+    completed_after: Option<Duration>,
+    leaving: Option<LeaveReason>,
+    summary: &'a mut SwarmSummary,
+    report_at: Instant,
+    reported: Option<Progress>,
+    up: RateMeter,
+    down: RateMeter,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        ready: Ready,
+        plan: SwarmPlan,
+        end: &'a SwarmEnd,
+        links: &'a mut SwarmLinks,
+        summary: &'a mut SwarmSummary,
+    ) -> Result<Self, EngineError> {
+        let Ready { manifest, clock, opened } = ready;
+        let config = swarm::Config { me: context.me, key: context.key.clone(), up: context.up_rate };
+        let (swarm_id, total) = (plan.swarm_id, manifest.length);
+        summary.total = Some(total);
+        let swarm =
+            Swarm::new(config, plan, manifest, &opened.held, clock.server_time_at_zero, context.now()).map_err(EngineError::Plan)?;
+        context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, total });
+        let mut running = Self {
+            context: Arc::clone(context),
+            sending: Sending::new(Arc::clone(context), swarm_id, opened.store.clone()),
+            origin: OriginQueue::new(Arc::clone(context), swarm_id),
+            swarm,
+            store: opened.store,
+            end,
+            links,
+            linked: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            storing: FuturesUnordered::new(),
+            storing_bytes: 0,
+            clock: context.clock.clone(),
+            finishing: None,
+            finish_error: None,
+            held_all: false,
+            completed_after: None,
+            leaving: None,
+            summary,
+            report_at: Instant::now(),
+            reported: None,
+            up: RateMeter::default(),
+            down: RateMeter::default(),
+        };
+        running.held_all = running.swarm.is_complete();
+        if let Some(finished) = opened.finished {
+            running.tell_completed(finished);
+        }
+        Ok(running)
+    }
+
+    /// Runs until the swarm is over, or its task is told to stop.
+    pub(super) async fn run(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Ending {
+        self.links.up.mark_changed();
+        self.clock.mark_changed();
+        loop {
+            if let Err(ending) = self.carry_out().await {
+                return ending;
+            }
+            self.transmit();
+            if let (Some(reason), None) = (self.leaving, &self.finishing) {
+                return match self.finish_error.take() {
+                    Some(error) => Ending::Failed(EngineError::Store(error)),
+                    None => Ending::Left(reason),
+                };
+            }
+            let event = self.wait(mailbox).await;
+            if let Err(ending) = self.take(event).await {
+                return ending;
+            }
+        }
+    }
+
+    async fn wait(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Event {
+        let due = Instant::from_std(self.context.start + self.swarm.next_deadline());
+        let has_room = self.storing_bytes < STORING_MAX;
+        if has_room {
+            self.origin.start();
+        }
+        let (paying, corrupt) = self.sending.waits();
+        tokio::select! {
+            input = mailbox.recv() => Event::Input(input),
+            changed = self.links.up.changed() => if changed.is_ok() { Event::LinksChanged } else { Event::Input(None) },
+            frame = self.links.frames.recv(), if has_room => Event::Frame(frame),
+            Some((chunk, bytes, result)) = self.storing.next() => Event::Stored(chunk, bytes, result),
+            fetched = self.origin.next() => Event::Fetched(fetched),
+            () = Sending::paid(paying) => Event::Room,
+            _ = self.links.room.changed() => Event::Room,
+            Some(error) = corrupt.recv() => Event::Corrupt(error),
+            changed = self.clock.changed() => if changed.is_ok() { Event::Clock } else { Event::Input(None) },
+            finished = finished(&mut self.finishing) => Event::Finished(finished),
+            () = tokio::time::sleep_until(due) => Event::Due,
+            () = tokio::time::sleep_until(self.report_at) => Event::Report,
+        }
+    }
+
+    async fn take(&mut self, event: Event) -> Result<(), Ending> {
+        let now = self.context.now();
+        match event {
+            Event::Input(Some(input)) => return self.take_input(input).await,
+            Event::Input(None) => return Err(Ending::Stopped),
+            Event::LinksChanged => self.reconcile(now),
+            Event::Frame(Some(inbound)) => {
+                // The link that it came by is known before its first frame is.
+                if self.links.up.has_changed().unwrap_or(false) {
+                    self.reconcile(now);
+                }
+                if self.linked.get(&inbound.peer).is_some_and(|link| link.generation() == inbound.generation) {
+                    self.swarm.handle_frame(inbound.peer, inbound.frame, now);
+                }
+            }
+            Event::Frame(None) => return Err(Ending::Stopped),
+            Event::Stored(chunk, bytes, result) => {
+                self.storing_bytes -= bytes;
+                match result {
+                    Ok(()) => self.swarm.handle_stored(chunk, now),
+                    Err(error) => {
+                        self.swarm.handle_store_failed(chunk, now);
+                        return Err(Ending::Failed(EngineError::Store(error)));
+                    }
+                }
+            }
+            Event::Fetched(Fetched::Chunk { chunk, bytes }) => self.swarm.handle_origin_chunk(chunk, bytes, now),
+            Event::Fetched(Fetched::Failed { chunk, retry_later }) => self.swarm.handle_origin_failed(chunk, retry_later, now),
+            Event::Room => {}
+            Event::Corrupt(error) => {
+                self.context.warn(format!("{error}; it is fetched again"));
+                return Err(Ending::Restart);
+            }
+            Event::Clock => {
+                if let Some(clock) = *self.clock.borrow_and_update() {
+                    self.swarm.handle_clock(clock.server_time_at_zero);
+                }
+            }
+            Event::Finished(result) => self.finished(result),
+            Event::Due => self.due(now),
+            Event::Report => self.report(now),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn take_input(&mut self, input: Input) -> Result<(), Ending> {
+        let now = self.context.now();
+        match input {
+            Input::Plan(plan) => {
+                if plan.epoch > self.swarm.plan().epoch {
+                    let (epoch, peers) = (plan.epoch, planned_peers(&plan));
+                    // The machine first: it must know a peer before its link comes up.
+                    self.swarm.handle_plan(*plan, now);
+                    self.context.links.plan(self.end, epoch, peers).await;
+                }
+            }
+            Input::Grant { kind, chunks } => self.swarm.handle_grant(kind, &chunks, now),
+            Input::RepairRefused { chunks, code } => self.swarm.handle_repair_refused(&chunks, code),
+            Input::ReportHoldings => self.swarm.handle_report_holdings(now),
+            Input::Connected => {
+                self.swarm.handle_connected(now);
+                self.reported = None;
+            }
+            Input::Settled { delivery_id, charged, earned } => {
+                (self.summary.charged, self.summary.earned) = (Some(charged), earned);
+                self.context.tell(EngineEvent::Settled { swarm_id: self.summary.swarm_id, delivery_id, charged, earned });
+            }
+            Input::Earned { earned } => {
+                self.summary.earned = earned;
+                self.context.tell(EngineEvent::Earned { swarm_id: self.summary.swarm_id, earned });
+            }
+            Input::Leave(reason) => {
+                self.last_words(now);
+                self.context.links.leave(self.summary.swarm_id).await;
+                self.leaving = Some(reason);
+            }
+            Input::Stop => {
+                self.last_words(now);
+                self.carry_out().await?;
+                return Err(Ending::Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the machine say what it would say within the next moment.
+    fn last_words(&mut self, now: Now) {
+        self.swarm.handle_timeout(now + LAST_WORDS);
+        self.report(now);
+    }
+
+    /// Does what the machine asks, in its order.
+    async fn carry_out(&mut self) -> Result<(), Ending> {
+        let swarm_id = self.summary.swarm_id;
+        while let Some(action) = self.swarm.poll_action() {
+            let outbox = &self.context.outbox;
+            match action {
+                Action::Send { peer, frame } => {
+                    if let Some(link) = self.linked.get(&peer) {
+                        link.control(frame);
+                    }
+                }
+                Action::FetchOrigin { chunk } => {
+                    let length = self.swarm.manifest().chunks.get(chunk as usize).map_or(0, |entry| entry.length);
+                    self.origin.push(chunk, length);
+                }
+                Action::Store { chunk, source, bytes } => {
+                    let (store, len) = (self.store.clone(), bytes.len());
+                    self.storing_bytes += len;
+                    self.storing.push(Box::pin(async move { (chunk, len, store.put(chunk, source, bytes).await) }));
+                }
+                Action::Credits { open } => outbox.credits(swarm_id, open),
+                Action::Notices(notices) => outbox.notices(swarm_id, &notices),
+                Action::SubmitReceipts(receipts) => outbox.receipts(receipts),
+                Action::Missing(chunks) => outbox.missing(swarm_id, chunks),
+                Action::ReportHoldings { leases } => {
+                    let count = self.swarm.manifest().chunk_count();
+                    outbox.holdings(swarm_id, holdings::messages(swarm_id, self.swarm.have(), count, leases));
+                }
+                Action::Suspect { peer, reason } => outbox.suspect(swarm_id, peer, reason),
+                Action::CloseLink { peer, reason } => {
+                    tracing::debug!(%peer, ?reason, "a peer broke the rules");
+                    self.context.links.block(swarm_id, peer).await;
+                }
+                Action::Complete { delivery_id: _ } => self.completed(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the uplink and the links have room for.
+    fn transmit(&mut self) {
+        while self.sending.is_free() {
+            // A place is taken before the machine hands out the frame: a frame that it counts as sent is never dropped.
+            let slots = std::cell::RefCell::new(BTreeMap::new());
+            let is_ready = |peer: TerminalId| {
+                let mut slots = slots.borrow_mut();
+                if !slots.contains_key(&peer)
+                    && let Some(slot) = self.linked.get(&peer).and_then(LinkHandle::reserve)
+                {
+                    slots.insert(peer, slot);
+                }
+                slots.contains_key(&peer)
+            };
+            let Some(transmit) = self.swarm.poll_transmit(self.context.now(), &is_ready) else { return };
+            match slots.borrow_mut().remove(&transmit.peer) {
+                Some(slot) => self.sending.send(slot, transmit),
+                None => return,
+            }
+        }
+    }
+
+    /// Tells the machine which links came up and went down.
+    fn reconcile(&mut self, now: Now) {
+        let up = self.links.up.borrow_and_update().clone();
+        let same = |peer: &TerminalId, link: &LinkHandle, others: &BTreeMap<TerminalId, LinkHandle>| {
+            others.get(peer).is_some_and(|other| other.generation() == link.generation())
+        };
+        for (peer, link) in &self.linked {
+            if !same(peer, link, &up) {
+                self.heard.remove(peer);
+                self.swarm.handle_link_down(*peer, now);
+            }
+        }
+        for (peer, link) in up.iter() {
+            if !same(peer, link, &self.linked) {
+                self.swarm.handle_link_up(*peer, now);
+            }
+        }
+        self.linked = (*up).clone();
+    }
+
+    fn due(&mut self, now: Now) {
+        for (peer, link) in &self.linked {
+            let heard_at = link.heard_at(now);
+            let known = self.heard.entry(*peer).or_default();
+            if heard_at > *known {
+                *known = heard_at;
+                self.swarm.handle_heard(*peer, heard_at);
+            }
+        }
+        self.swarm.handle_timeout(now);
+    }
+
+    fn report(&mut self, now: Now) {
+        self.report_at = Instant::now() + *self.context.report_interval.borrow();
+        let mut progress = self.swarm.progress();
+        progress.up = self.up.measure(now, self.sending.bytes);
+        progress.down = self.down.measure(now, progress.verified.0);
+        self.summary.progress = progress;
+        if self.reported != Some(progress) {
+            self.reported = Some(progress);
+            let (swarm_id, total) = (self.summary.swarm_id, self.total());
+            self.context.outbox.progress(swarm_id, progress);
+            self.context.tell(EngineEvent::Progress { swarm_id, progress, total });
+        }
+    }
+
+    fn total(&self) -> ByteCount {
+        self.swarm.manifest().length
+    }
+
+    /// Every chunk is stored: the whole is checked and gets its name, while chunks are still served.
+    fn completed(&mut self) {
+        if self.summary.path.is_some() {
+            return;
+        }
+        let now = self.context.now();
+        let opens_at = self.swarm.plan().opens_at;
+        self.completed_after =
+            (*self.context.clock.borrow()).map(|clock| Duration::from_millis(clock.at(now).0.saturating_sub(opens_at.0)));
+        self.report(now);
+        let store = self.store.clone();
+        self.finishing = Some(Box::pin(async move { store.finish().await }));
+    }
+
+    fn finished(&mut self, result: Result<Finished, StoreError>) {
+        match result {
+            Ok(finished) => self.tell_completed(finished),
+            Err(error) => {
+                // All chunks are safe and are served on; the next run tries again.
+                self.context.warn(format!("the complete content cannot be put in its place: {}", chain(&error)));
+                self.finish_error = Some(error);
+            }
+        }
+    }
+
+    fn tell_completed(&mut self, finished: Finished) {
+        let (blake3, length) = (self.swarm.manifest().blake3, self.total());
+        (self.summary.path, self.summary.blake3) = (Some(finished.path.clone()), Some(blake3));
+        self.context.tell(EngineEvent::Completed {
+            swarm_id: self.summary.swarm_id,
+            release_id: self.summary.release_id,
+            path: finished.path,
+            blake3,
+            length,
+            elapsed: self.completed_after,
+        });
+    }
+
+    /// Makes what was stored survive a power cut, as far as there is time.
+    pub(super) async fn sync(&mut self, within: Duration) {
+        if let Ok(Err(error)) = tokio::time::timeout(within, self.store.sync()).await {
+            self.context.warn(format!("the last chunks could not be synced: {}", chain(&error)));
+        }
+    }
+}
+
+/// Waits for the end of laying out; for ever if none is under way.
+async fn finished(finishing: &mut Option<BoxFuture<'static, Result<Finished, StoreError>>>) -> Result<Finished, StoreError> {
+    let result = match finishing {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    };
+    *finishing = None;
+    result
+}
+
+/// An error with its causes, for people.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+pub(super) fn planned_peers(plan: &SwarmPlan) -> Vec<PlannedPeer> {
+    plan.peers().map(|peer| PlannedPeer { terminal_id: peer.terminal_id, public_key: peer.public_key }).collect()
+}

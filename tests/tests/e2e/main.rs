@@ -1,0 +1,17 @@
+//! End to end: real server, Postgres, Redis, terminals and data channels.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests: whatever is not as expected ends them, and whatever is not awaited is passed over"
+)]
+
+mod applications;
+mod hostile;
+mod interruptions;
+mod refusals;
+mod release;
+mod reports;
+mod ring;
+mod scene;

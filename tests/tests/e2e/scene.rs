@@ -1,0 +1,81 @@
+//! A release with N running terminals, as most tests here begin.
+
+use protocol::rest::{Release, ReleaseState};
+use tests::program::Cli;
+use tests::{Person, Plan, Published, Running, Stack, payload};
+
+use std::time::Duration;
+
+pub(crate) struct Scene {
+    pub(crate) stack: Stack,
+    pub(crate) operator: Person,
+    pub(crate) publisher: Person,
+    pub(crate) published: Published,
+    pub(crate) release: Release,
+    pub(crate) terminals: Vec<Cli>,
+    pub(crate) running: Vec<Running>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What each terminal runs with: an uplink that makes a few MiB last some seconds.
+pub(crate) const SLOW: [&str; 4] = ["--up-mbit", "12", "--down-mbit", "200"];
+
+impl Scene {
+    /// `count` terminals have applied for one edition of `length` bytes and run.
+    pub(crate) async fn start(count: usize, length: usize, plan: &Plan) -> Self {
+        let stack = Stack::start().await;
+        let operator = stack.operator().await;
+        let publisher = stack.publisher(&operator).await;
+        let bytes = payload("scene", length);
+        let published = publisher.publish("edition.bin", bytes.clone()).await;
+        let mut terminals = Vec::new();
+        for index in 0..count {
+            terminals.push(stack.cli(&operator, &format!("terminal-{index}"), 10_000).await);
+        }
+        let release = publisher.schedule(&[&published], plan).await;
+        for (index, terminal) in terminals.iter().enumerate() {
+            let ranks = u32::try_from(plan.ranks.len()).unwrap();
+            let rank = u32::try_from(index).unwrap() % ranks + 1;
+            terminal.person.applied(&release, terminal.terminal_id, rank, 2_000 + 100 * u64::try_from(index).unwrap()).await;
+        }
+        let mut scene = Self { stack, operator, publisher, published, release, terminals, running: vec![], bytes };
+        for index in 0..count {
+            let running = scene.run(index);
+            scene.running.push(running);
+        }
+        scene
+    }
+
+    pub(crate) fn run(&self, index: usize) -> Running {
+        let release = self.release.id.to_string();
+        self.terminals[index].run(&[&["--release", &release], &SLOW[..]].concat())
+    }
+
+    /// Waits for these terminals to complete, and compares what lies on their disks.
+    pub(crate) async fn all_complete(&self, which: &[usize]) {
+        for &index in which {
+            let hash = self.running[index].completed().await;
+            assert_eq!(hash, self.published.edition.blake3.to_string());
+            let event = self.running[index].last("completed").unwrap();
+            let stored = std::fs::read(event["path"].as_str().expect("a path")).expect("the received file");
+            assert!(stored == self.bytes, "terminal {index} holds other bytes than were published");
+        }
+    }
+
+    pub(crate) async fn settled(&self, within: Duration) -> Release {
+        tests::eventually("the release is settled", within, || async {
+            let release = self.publisher.release(self.release.id).await;
+            (release.state == ReleaseState::Settled).then_some(release)
+        })
+        .await
+    }
+
+    /// The ledger's sum is zero and nothing is held; the origin kept its budget.
+    pub(crate) async fn books_balance(&self) {
+        let totals: protocol::rest::LedgerTotals = self.operator.get("/v1/ledger/totals").await.expect();
+        assert_eq!((totals.sum.amount, totals.held.amount), (0, 0));
+        let release = self.publisher.release(self.release.id).await;
+        assert!(release.origin.sent <= release.origin.budget, "{:?}", release.origin);
+        assert!(release.origin.reserved <= release.origin.budget, "{:?}", release.origin);
+    }
+}
