@@ -87,6 +87,8 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_swarm ON deliveries (swarm_id, rank, id);
 CREATE INDEX deliveries_release ON deliveries (release_id, id);
 CREATE INDEX deliveries_terminal ON deliveries (terminal_id, id);
+-- Complete and not settled: nearly always empty.
+CREATE INDEX deliveries_unsettled ON deliveries (id) WHERE state = 'pending' AND completed_at IS NOT NULL;
 
 ALTER TABLE transfers ADD CONSTRAINT transfers_delivery FOREIGN KEY (delivery_id) REFERENCES deliveries;
 

@@ -10,11 +10,11 @@ fn spillway(config: &Path, arguments: &[&str]) -> Output {
         .env("SPILLWAY_CONFIG", config)
         .stdin(Stdio::null())
         .output()
-        .unwrap()
+        .unwrap_or_else(|error| panic!("the program cannot be started: {error}"))
 }
 
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    std::str::from_utf8(bytes).unwrap_or_else(|error| panic!("not a text: {error}"))
 }
 
 #[test]

@@ -103,7 +103,8 @@ impl Live {
     /// # Errors
     /// It does not.
     pub async fn ping(&self) -> Result<(), LiveError> {
-        self.command(redis::cmd("PING")).await
+        // Once: whoever asks wants to know, not to wait.
+        redis::cmd("PING").query_async(&mut self.inner.connection.clone()).await.map_err(LiveError::Unavailable)
     }
 
     fn key(&self, kind: &str, id: impl std::fmt::Display) -> String {

@@ -26,6 +26,8 @@ pub mod lifecycle;
 pub mod page;
 pub mod plan;
 pub mod receipts;
+#[cfg(test)]
+pub(crate) mod rehearsal;
 pub mod releases;
 pub mod scheduling;
 pub mod sessions;

@@ -140,6 +140,10 @@ impl Context {
         (self.listener)(event);
     }
 
+    fn tell_all(&self, events: impl IntoIterator<Item = EngineEvent>) {
+        events.into_iter().for_each(|event| self.tell(event));
+    }
+
     fn warn(&self, text: impl Into<String>) {
         self.tell(EngineEvent::Warning { text: text.into() });
     }

@@ -111,6 +111,9 @@ pub enum SocketError {
     Token(#[source] TokenError),
     #[error("the server refuses this terminal: {code}{}{detail}", if detail.is_empty() { "" } else { ": " })]
     Refused { code: ErrorCode, detail: String },
+    /// Two processes that share one terminal would otherwise cut each other off for ever.
+    #[error("another process has connected as this terminal")]
+    Replaced,
     #[error("the server's address is not usable: {0}")]
     Address(String),
 }

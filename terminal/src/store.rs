@@ -13,7 +13,7 @@
 //! chunks are served from there.
 //!
 //! A process that dies loses nothing that was put: file and journal are the operating system's by then. A machine that dies loses the last seconds
-//! at most: both are synced every [`actor`] interval, and whatever the journal promises too much is found when it is opened again.
+//! at most: both are synced every two seconds, and whatever the journal promises too much is found when it is opened again.
 //!
 //! All blocking work is done by one thread per delivery, and by one more while it is opened or finished.
 

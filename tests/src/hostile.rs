@@ -7,7 +7,7 @@ use protocol::frame::Frame;
 use protocol::hello::Hello;
 use protocol::ws::{Capabilities, ClientMessage, PushMessage, ServerMessage, Signal, SwarmPlan, challenge_bytes};
 use protocol::{ErrorCode, PROTOCOL_VERSION, TerminalId, TerminalKey};
-use terminal::link::{Endpoint, Link, LinkConfig};
+use terminal::link::{Endpoint, Link, LinkConfig, LinkError};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -16,6 +16,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::person::Person;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a link is tried.
+const ATTEMPTS: u64 = 5;
 
 #[derive(Debug)]
 pub struct Hostile {
@@ -104,22 +106,31 @@ impl Hostile {
         self.push(|message| if let PushMessage::Plan(plan) = message { Some(*plan) } else { None }).await
     }
 
-    /// Opens the link to one planned peer, without a hello.
+    /// Opens the link to one planned peer, without a hello. An offer that has waited too long is dead: the peer makes another.
     pub async fn raw_link(&mut self, peer: TerminalId) -> Link {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        for session in 1..=ATTEMPTS {
+            match self.attempt(peer, session).await {
+                Ok(link) => return link,
+                Err(error) => eprintln!("attempt {session} at a link to {peer}: {error}"),
+            }
+        }
+        panic!("no link to {peer} after {ATTEMPTS} attempts");
+    }
+
+    async fn attempt(&mut self, peer: TerminalId, session: u64) -> Result<Link, LinkError> {
+        let deadline = || tokio::time::Instant::now() + PATIENCE;
         if self.terminal_id < peer {
-            let session = 7;
-            let (pending, sdp) = self.endpoint.offer().await.expect("an offer");
+            let (pending, sdp) = self.endpoint.offer().await?;
             self.send(&ClientMessage::Signal { to: peer, signal: Signal::Offer { session, sdp } }).await;
             let answer = self.signal_from(peer).await;
             let Signal::Answer { sdp, .. } = answer else { panic!("{answer:?} instead of an answer") };
-            pending.complete(Some(&sdp), deadline).await.expect("a link")
+            pending.complete(Some(&sdp), deadline()).await
         } else {
             let offer = self.signal_from(peer).await;
             let Signal::Offer { session, sdp } = offer else { panic!("{offer:?} instead of an offer") };
-            let (pending, sdp) = self.endpoint.accept(&sdp).await.expect("an answer");
+            let (pending, sdp) = self.endpoint.accept(&sdp).await?;
             self.send(&ClientMessage::Signal { to: peer, signal: Signal::Answer { session, sdp } }).await;
-            pending.complete(None, deadline).await.expect("a link")
+            pending.complete(None, deadline()).await
         }
     }
 

@@ -41,7 +41,7 @@ impl Stack {
         let output = spillway(&config, &arguments, &format!("{PASSWORD}\n")).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let terminal_id = answer["terminal_id"].as_str().expect("a terminal").parse().expect("an id");
+        let terminal_id = answer["terminal"]["id"].as_str().expect("a terminal").parse().expect("an id");
         let person = Person::login(&self.url, &email).await;
         if amount > 0 {
             person.redeem(&operator.vouchers(1, amount).await[0]).await.expect_ok();

@@ -132,7 +132,11 @@ fn engine_failure(error: EngineError) -> Failure {
             _ => Failure::from_refusal(code, detail),
         },
         EngineError::Rejected(SocketError::Address(_)) => Failure::Usage(line),
-        EngineError::Links(_) | EngineError::Store(_) | EngineError::Plan(_) | EngineError::Broken => Failure::Failed(line),
+        EngineError::Rejected(SocketError::Replaced)
+        | EngineError::Links(_)
+        | EngineError::Store(_)
+        | EngineError::Plan(_)
+        | EngineError::Broken => Failure::Failed(line),
     }
 }
 

@@ -14,28 +14,14 @@ use crate::clock;
 use crate::routes::tests::Service;
 use crate::store::contents::Viewer;
 use crate::store::due_work::{CLAIM_FOR, WorkKind};
+use crate::store::rehearsal::NotedWork;
 use crate::ws::tests::outage::gated_redis;
 
 /// Puts the closing, the start and the deadline of a stage's release so many milliseconds from now.
 async fn schedule(stage: &Stage, closes: i64, starts: i64, deadline: i64) {
     let at = |ms| clock::now() + time::Duration::milliseconds(ms);
     let (closes, starts, deadline) = (at(closes), at(starts), at(deadline));
-    let pool = stage.service.state.store.raw();
-    sqlx::query("UPDATE releases SET opens_at = $1 - interval '1 hour', closes_at = $1, starts_at = $2, deadline_at = $3")
-        .bind(closes)
-        .bind(starts)
-        .bind(deadline)
-        .execute(pool)
-        .await
-        .unwrap();
-    for (kind, due_at) in [("open", closes - time::Duration::hours(1)), ("close", closes), ("wave", starts), ("deadline", deadline)] {
-        sqlx::query("UPDATE due_work SET due_at = $2 + wave * interval '1 minute' WHERE kind = $1")
-            .bind(kind)
-            .bind(due_at)
-            .execute(pool)
-            .await
-            .unwrap();
-    }
+    stage.service.state.store.set_times(closes, starts, deadline).await;
 }
 
 async fn until_state(stage: &Stage, state: ReleaseState) {
@@ -48,12 +34,8 @@ async fn until_state(stage: &Stage, state: ReleaseState) {
     assert!(waited.is_ok(), "the release is {:?}, not {state:?}; {:?}", stage.release().await.state, work(stage).await);
 }
 
-/// (kind, attempts, done, last error) in the order of doing.
-async fn work(stage: &Stage) -> Vec<(String, i32, bool, Option<String>)> {
-    sqlx::query_as("SELECT kind, attempts, done_at IS NOT NULL, last_error FROM due_work ORDER BY done_at, id")
-        .fetch_all(stage.service.state.store.raw())
-        .await
-        .unwrap()
+async fn work(stage: &Stage) -> Vec<NotedWork> {
+    stage.service.state.store.noted_work().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,9 +68,9 @@ async fn a_release_runs_from_its_closing_to_its_deadline_by_itself_each_step_onc
         tokio::time::timeout(PATIENCE, instance).await.expect("an instance does not stop").unwrap();
     }
     let work = work(&stage).await;
-    let kinds: Vec<&str> = work.iter().map(|(kind, ..)| kind.as_str()).collect();
+    let kinds: Vec<&str> = work.iter().map(|work| work.kind.as_str()).collect();
     assert_eq!(kinds, ["open", "close", "wave", "deadline"]);
-    assert!(work.iter().all(|(_, attempts, done, error)| *attempts == 1 && *done && error.is_none()), "{work:?}");
+    assert!(work.iter().all(|work| work.attempts == 1 && work.done && work.last_error.is_none()), "{work:?}");
     stage.service.state.store.assert_books_balance().await;
 }
 
@@ -101,7 +83,7 @@ async fn after_a_standstill_everything_overdue_is_done_at_once_and_in_order() {
     stage.service.stop.send_replace(true);
     instance.await.unwrap();
     let work = work(&stage).await;
-    let kinds: Vec<&str> = work.iter().map(|(kind, ..)| kind.as_str()).collect();
+    let kinds: Vec<&str> = work.iter().map(|work| work.kind.as_str()).collect();
     assert_eq!(kinds, ["open", "close", "wave", "wave", "deadline"]);
     // Nobody received anything, so everything that was set aside is free again.
     let wallet = stage.service.state.store.wallet(stage.machines[0].account.user.id).await.unwrap();
@@ -118,7 +100,7 @@ async fn work_that_fails_is_noted_and_tried_again_and_what_follows_waits_for_it(
     schedule(&stage, -3_000, -2_000, 60_000).await;
     let instance = tokio::spawn(run(stage.service.state.clone()));
     let noted = async {
-        while !work(&stage).await.iter().any(|(kind, _, done, error)| kind == "close" && !done && error.is_some()) {
+        while !work(&stage).await.iter().any(|work| work.kind == "close" && !work.done && work.last_error.is_some()) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -126,8 +108,8 @@ async fn work_that_fails_is_noted_and_tried_again_and_what_follows_waits_for_it(
     assert_eq!(stage.release().await.state, ReleaseState::Closed, "the books are cleared whatever becomes of the plan");
     gate.open();
     until_state(&stage, ReleaseState::Live).await;
-    let close = work(&stage).await.into_iter().find(|(kind, ..)| kind == "close").unwrap();
-    assert!(close.1 >= 2 && close.2 && close.3.is_none(), "{close:?}");
+    let close = work(&stage).await.into_iter().find(|work| work.kind == "close").unwrap();
+    assert!(close.attempts >= 2 && close.done && close.last_error.is_none(), "{close:?}");
     let swarm_id = stage.swarm_id;
     stage.machines[0].plan(swarm_id, 1).await;
     stage.service.stop.send_replace(true);
@@ -141,8 +123,7 @@ async fn a_claim_keeps_others_away_until_it_expires_and_what_precedes_comes_firs
     schedule(&stage, -9_000, -5_000, 60_000).await;
     let store = &stage.service.state.store;
     let now = clock::now();
-    let postponed = sqlx::query("UPDATE due_work SET due_at = $1 WHERE kind = 'close'").bind(now - time::Duration::seconds(1));
-    postponed.execute(store.raw()).await.unwrap();
+    store.set_due("close", now - time::Duration::seconds(1)).await;
     let claim = |at: OffsetDateTime| store.claim_work(at);
     let open = claim(now).await.unwrap().unwrap();
     assert_eq!((open.kind, open.attempts), (WorkKind::Open, 1));

@@ -153,7 +153,18 @@ impl Live {
     }
 
     async fn make_group(&self, spec: &GroupSpec, ask_for: Duration, now: OffsetDateTime) -> Result<(), LiveError> {
+        if self.try_make_group(spec, &[], ask_for, now).await? {
+            return Ok(());
+        }
         let lengths: Vec<u8> = spec.chunk_lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+        if self.try_make_group(spec, &lengths, ask_for, now).await? {
+            return Ok(());
+        }
+        Err(LiveError::Reply("a new group is without its chunk lengths".to_owned()))
+    }
+
+    /// `false` if Redis does not have the chunk lengths and was not told them.
+    async fn try_make_group(&self, spec: &GroupSpec, lengths: &[u8], ask_for: Duration, now: OffsetDateTime) -> Result<bool, LiveError> {
         let mut arguments = Arguments::default()
             .add(spec.group)
             .add("")
@@ -163,14 +174,15 @@ impl Live {
             .add(u8::from(spec.root))
             .add(millis(spec.opens_at))
             .add(millis(spec.keep_until))
-            .bytes(&lengths)
+            .bytes(lengths)
             .add(ask_for.as_millis());
         for (terminal, overhead) in &spec.members {
             arguments = arguments.add(terminal).add(overhead);
         }
         let (word, ..): Reply = self.run(&self.inner.scripts.create, now, &arguments).await?;
         match word.as_str() {
-            "ready" | "rebuilding" | "exists" => Ok(()),
+            "ready" | "rebuilding" | "exists" => Ok(true),
+            "lengths" => Ok(false),
             _ => Err(LiveError::Reply(format!("a new group is {word:?}"))),
         }
     }

@@ -292,7 +292,9 @@ impl Model {
         let lease = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received);
         if let Some(lease) = lease {
             lease.until = now + LEASE_MS;
-            self.sent.insert(chunk);
+            if self.sent.insert(chunk) {
+                lease.sent = now;
+            }
             return true;
         }
         false

@@ -11,6 +11,27 @@ pub(super) fn redis_url() -> String {
     std::env::var("REDIS_URL").expect("REDIS_URL names the Redis that the tests use; `cargo xtask test` starts one and sets it")
 }
 
+impl Live {
+    /// What a `FLUSHALL` or a restart does, to this namespace only.
+    pub(crate) async fn lose_everything(&self) {
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{}:*", self.inner.namespace)).arg("COUNT").arg(1000);
+            let (next, keys): (u64, Vec<String>) = self.command(scan).await.unwrap();
+            if !keys.is_empty() {
+                let mut delete = redis::cmd("DEL");
+                delete.arg(keys);
+                self.command::<u64>(delete).await.unwrap();
+            }
+            if next == 0 {
+                return;
+            }
+            cursor = next;
+        }
+    }
+}
+
 /// A [`Live`] in a namespace that nobody else uses; what is in it goes when the test ends well.
 pub(super) struct Fixture {
     pub(super) live: Live,
@@ -24,23 +45,8 @@ impl Fixture {
         Self { live, namespace }
     }
 
-    /// What a `FLUSHALL` or a restart does to this namespace.
     pub(super) async fn lose_everything(&self) {
-        let mut cursor = 0u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(format!("{}:*", self.namespace)).arg("COUNT").arg(1000);
-            let (next, keys): (u64, Vec<String>) = self.live.command(scan).await.unwrap();
-            if !keys.is_empty() {
-                let mut delete = redis::cmd("DEL");
-                delete.arg(keys);
-                self.live.command::<u64>(delete).await.unwrap();
-            }
-            if next == 0 {
-                return;
-            }
-            cursor = next;
-        }
+        self.live.lose_everything().await;
     }
 
     /// Makes a terminal connected, or not, without a WebSocket and without an end.

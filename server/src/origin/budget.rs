@@ -2,8 +2,12 @@
 //!
 //! A block is a thousandth of the budget, at least the longest chunk: few enough statements, and little enough to lose when an instance dies. What is
 //! left of a block goes back when the release has been quiet for [`QUIET_FOR`], so that another instance can use it, and at a stop.
+//!
+//! Bytes are [`Taken`] before a chunk is sent, and count as sent with the chunk's first byte, however much of it the client reads. A chunk of which no
+//! byte was sent costs nothing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +23,8 @@ use crate::store::{Store, StoreError};
 pub const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How long a release must be quiet before the rest of its blocks goes back.
 const QUIET_FOR: Duration = Duration::from_secs(2);
+/// An account that nobody else holds is in the table and in the hand of who writes it.
+const HELD_BY_TABLE_AND_WRITER: usize = 2;
 /// One block out of so many; see the module's description.
 const BLOCKS: u64 = 1_000;
 
@@ -38,13 +44,14 @@ pub struct Budgets {
 struct Account {
     release_id: ReleaseId,
     inner: tokio::sync::Mutex<Reserved>,
+    /// Bytes that were sent and are not written down.
+    sent: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Reserved {
     first: u64,
     repair: u64,
-    sent: u64,
     /// The length of a block, known after the first reservation.
     block: Option<u64>,
     used_at: Instant,
@@ -61,6 +68,38 @@ impl Reserved {
     }
 }
 
+/// Bytes of one chunk that is about to be sent.
+#[derive(Debug)]
+pub struct Taken {
+    budgets: Budgets,
+    account: Arc<Account>,
+    purpose: Purpose,
+    bytes: u64,
+    begun: bool,
+}
+
+impl Taken {
+    /// The chunk's first byte goes out.
+    pub fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.account.sent.fetch_add(self.bytes, Ordering::Relaxed);
+            metrics::counter!(SENT_BYTES).increment(self.bytes);
+        }
+    }
+}
+
+impl Drop for Taken {
+    /// What was not begun is there for the next one.
+    fn drop(&mut self) {
+        if self.begun {
+            return;
+        }
+        let (budgets, account, purpose, bytes) = (self.budgets.clone(), Arc::clone(&self.account), self.purpose, self.bytes);
+        self.budgets.runtime.spawn(async move { budgets.put_back(&account, purpose, bytes).await });
+    }
+}
+
 impl Budgets {
     pub fn new(store: Store, runtime: tokio::runtime::Handle) -> Self {
         Self { store, runtime, accounts: Arc::default() }
@@ -70,11 +109,11 @@ impl Budgets {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `bytes` that are about to be sent; `false` if the budget does not have them. They count as sent, however much the client reads of them.
+    /// Takes `bytes` that are about to be sent; `None` if the budget does not have them.
     ///
     /// # Errors
     /// The database fails; nothing was taken.
-    pub async fn take(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<bool, StoreError> {
+    pub async fn take(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
         let budgets = self.clone();
         // On a task of its own: a client that leaves in the middle must not take a reserved block with it.
         let taken = self.runtime.spawn(async move { budgets.take_to_the_end(release_id, purpose, bytes).await });
@@ -99,7 +138,7 @@ impl Budgets {
         Ok(Affordable { again: of(Purpose::Repair, repair), first: of(Purpose::FirstCopy, first) })
     }
 
-    async fn take_to_the_end(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<bool, StoreError> {
+    async fn take_to_the_end(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
         loop {
             let account = Arc::clone(self.accounts().entry(release_id).or_insert_with(|| Arc::new(Account::new(release_id))));
             let mut reserved = account.inner.lock().await;
@@ -118,12 +157,26 @@ impl Budgets {
                 *reserved.left(purpose) += more.0;
             }
             if *reserved.left(purpose) < bytes.0 {
-                return Ok(false);
+                return Ok(None);
             }
             *reserved.left(purpose) -= bytes.0;
-            reserved.sent += bytes.0;
-            metrics::counter!(SENT_BYTES).increment(bytes.0);
-            return Ok(true);
+            drop(reserved);
+            return Ok(Some(Taken { budgets: self.clone(), account, purpose, bytes: bytes.0, begun: false }));
+        }
+    }
+
+    async fn put_back(&self, account: &Account, purpose: Purpose, bytes: u64) {
+        let mut reserved = account.inner.lock().await;
+        if !reserved.retired {
+            *reserved.left(purpose) += bytes;
+            return;
+        }
+        let (first, repair) = match purpose {
+            Purpose::FirstCopy => (bytes, 0),
+            Purpose::Repair => (0, bytes),
+        };
+        if let Err(error) = self.store.return_origin_bytes(account.release_id, Bytes(first), Bytes(repair)).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, bytes, "bytes that were not sent count as spent");
         }
     }
 
@@ -132,7 +185,11 @@ impl Budgets {
     /// # Errors
     /// The database fails; what was not written is written the next time.
     pub async fn write(&self) -> Result<(), StoreError> {
-        self.write_if(|reserved| reserved.used_at.elapsed() >= QUIET_FOR).await
+        // A chunk that was taken long ago may be sent yet, and must be written down then: its account stays.
+        let quiet = |account: &Arc<Account>, reserved: &Reserved| {
+            reserved.used_at.elapsed() >= QUIET_FOR && Arc::strong_count(account) <= HELD_BY_TABLE_AND_WRITER
+        };
+        self.write_if(quiet).await
     }
 
     /// Writes everything down and gives everything back: this instance stops.
@@ -140,18 +197,15 @@ impl Budgets {
     /// # Errors
     /// The database fails: what is left counts as spent.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.write_if(|_| true).await
+        self.write_if(|_, _| true).await
     }
 
-    async fn write_if(&self, over: impl Fn(&Reserved) -> bool) -> Result<(), StoreError> {
+    async fn write_if(&self, over: impl Fn(&Arc<Account>, &Reserved) -> bool) -> Result<(), StoreError> {
         let accounts: Vec<Arc<Account>> = self.accounts().values().cloned().collect();
         for account in accounts {
+            self.write_sent(&account).await?;
             let mut reserved = account.inner.lock().await;
-            if reserved.sent > 0 {
-                self.store.add_origin_sent(&[(account.release_id, Bytes(reserved.sent))]).await?;
-                reserved.sent = 0;
-            }
-            if over(&reserved) {
+            if over(&account, &reserved) {
                 reserved.retired = true;
                 self.accounts().remove(&account.release_id);
                 if reserved.first + reserved.repair > 0 {
@@ -163,18 +217,28 @@ impl Budgets {
         Ok(())
     }
 
+    async fn write_sent(&self, account: &Account) -> Result<(), StoreError> {
+        let sent = account.sent.swap(0, Ordering::Relaxed);
+        if sent == 0 {
+            return Ok(());
+        }
+        let written = self.store.add_origin_sent(account.release_id, Bytes(sent)).await;
+        if written.is_err() {
+            account.sent.fetch_add(sent, Ordering::Relaxed);
+        }
+        written
+    }
+
     /// Writes what was sent for one release, so that its last figures are right.
     ///
     /// # Errors
     /// The database fails.
     pub async fn write_release(&self, release_id: ReleaseId) -> Result<(), StoreError> {
-        let Some(account) = self.accounts().get(&release_id).cloned() else { return Ok(()) };
-        let mut reserved = account.inner.lock().await;
-        if reserved.sent > 0 {
-            self.store.add_origin_sent(&[(release_id, Bytes(reserved.sent))]).await?;
-            reserved.sent = 0;
+        let account = self.accounts().get(&release_id).cloned();
+        match account {
+            Some(account) => self.write_sent(&account).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Writes about once a second until told to stop, then gives everything back.
@@ -194,7 +258,7 @@ impl Budgets {
 
 impl Account {
     fn new(release_id: ReleaseId) -> Self {
-        let inner = Reserved { first: 0, repair: 0, sent: 0, block: None, used_at: Instant::now(), retired: false };
-        Self { release_id, inner: tokio::sync::Mutex::new(inner) }
+        let inner = Reserved { first: 0, repair: 0, block: None, used_at: Instant::now(), retired: false };
+        Self { release_id, inner: tokio::sync::Mutex::new(inner), sent: AtomicU64::new(0) }
     }
 }

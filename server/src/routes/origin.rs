@@ -16,6 +16,7 @@ use crate::auth::Caller;
 use crate::clock;
 use crate::error::ApiError;
 use crate::live::{Budget, FetchRight, Sender, Table};
+use crate::origin::budget::Taken;
 use crate::origin::pace::PIECE;
 use crate::state::AppState;
 use crate::store::budget::Purpose;
@@ -57,15 +58,14 @@ pub async fn chunk(
     let entry = *member.swarm.manifest.chunks.get(index).ok_or_else(ApiError::not_found)?;
     member.check_open(clock::now())?;
     let fetch = Fetch { state: AppState::clone(&state), sender: sender(&state, &member), chunk: path.index };
-    let (budget, marks) = fetch.right(&member).await?;
-    fetch.pay(&member, budget, &marks, entry.length).await?;
+    // A client that leaves in between must neither keep the mark of sending nor the bytes that were taken for it.
+    let paid = state.to_the_end(async move { fetch.pay(&member, entry.length).await }).await?;
     let bytes = state.chunks.chunk(entry.hash).await?;
-    let length = u64::from(entry.length);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .no_chunking(length)
-        .streaming(fetch.body(bytes)))
+        .no_chunking(u64::from(entry.length))
+        .streaming(paid.body(bytes)))
 }
 
 fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {
@@ -100,35 +100,68 @@ impl Fetch {
     }
 
     /// # Errors
-    /// `budget_spent`, or a store fails; then the chunk was not sent.
-    async fn pay(&self, member: &Member, budget: Budget, marks: &str, length: u32) -> Result<(), ApiError> {
+    /// As [`Fetch::right`], `budget_spent`, or a store fails; then nothing is sent.
+    async fn pay(self, member: &Member, length: u32) -> Result<Paid, ApiError> {
+        let (budget, marks) = self.right(member).await?;
         let purpose = match budget {
             Budget::First => Purpose::FirstCopy,
             Budget::Repair => Purpose::Repair,
         };
         let taken = self.state.budgets.take(member.swarm.facts.release_id, purpose, protocol::Bytes(length.into())).await;
-        if !matches!(taken, Ok(true)) {
-            self.state.live.unfetch(self.sender, self.chunk, marks, clock::now()).await?;
-        }
-        if taken? { Ok(()) } else { Err(ApiError::new(ErrorCode::BudgetSpent).detail("The bytes can come from terminals only.")) }
+        let mark = Mark { fetch: self, marks, kept: false };
+        let taken = taken?.ok_or_else(|| ApiError::new(ErrorCode::BudgetSpent).detail("The bytes can come from terminals only."))?;
+        Ok(Paid { mark, taken })
     }
+}
 
+/// The mark that the chunk was sent. It goes when it was not.
+struct Mark {
+    fetch: Fetch,
+    marks: String,
+    kept: bool,
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if self.kept || self.marks.is_empty() {
+            return;
+        }
+        let (live, sender, chunk) = (self.fetch.state.live.clone(), self.fetch.sender, self.fetch.chunk);
+        let marks = std::mem::take(&mut self.marks);
+        self.fetch.state.runtime.spawn(async move {
+            if let Err(error) = live.unfetch(sender, chunk, &marks, clock::now()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a chunk counts as sent that was not");
+            }
+        });
+    }
+}
+
+/// A chunk that may be sent.
+struct Paid {
+    mark: Mark,
+    taken: Taken,
+}
+
+impl Paid {
     /// The body, no faster than the origin's uplink.
     fn body(self, bytes: Bytes) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
         let renewed_at = Instant::now();
-        stream::unfold((self, bytes, renewed_at), |(fetch, mut bytes, mut renewed_at)| async move {
+        stream::unfold((self, bytes, renewed_at), |(mut paid, mut bytes, mut renewed_at)| async move {
             if bytes.is_empty() {
                 return None;
             }
             let piece = bytes.split_to(PIECE.min(bytes.len()));
-            fetch.state.pace.send(piece.len()).await;
+            let Fetch { state, sender, chunk } = &paid.mark.fetch;
+            state.pace.send(piece.len()).await;
             if renewed_at.elapsed() >= RENEW_EVERY {
                 renewed_at = Instant::now();
-                if let Err(error) = fetch.state.live.fetch(fetch.sender, fetch.chunk, clock::now()).await {
+                if let Err(error) = state.live.fetch(*sender, *chunk, clock::now()).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a lease could not be renewed");
                 }
             }
-            Some((Ok(piece), (fetch, bytes, renewed_at)))
+            paid.mark.kept = true;
+            paid.taken.begin();
+            Some((Ok(piece), (paid, bytes, renewed_at)))
         })
     }
 }

@@ -2,7 +2,6 @@
 //! send more than the publisher allowed. What an instance had reserved and not sent when it died counts as spent.
 
 use protocol::{Bytes, ReleaseId};
-use uuid::Uuid;
 
 use super::conversions::{bigint, bytes};
 use super::{Store, StoreError};
@@ -104,21 +103,16 @@ impl Store {
         Ok(())
     }
 
-    /// Adds to what was sent, per release.
+    /// Adds to what was sent.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn add_origin_sent(&self, sent: &[(ReleaseId, Bytes)]) -> Result<(), StoreError> {
-        let releases: Vec<Uuid> = sent.iter().map(|(release_id, _)| release_id.0).collect();
-        let amounts = sent.iter().map(|(_, amount)| bigint(amount.0)).collect::<Result<Vec<_>, _>>()?;
-        sqlx::query(
-            "UPDATE origin_budgets SET sent = origin_budgets.sent + more.sent
-             FROM unnest($1::uuid[], $2::bigint[]) AS more (release_id, sent) WHERE origin_budgets.release_id = more.release_id",
-        )
-        .bind(releases)
-        .bind(amounts)
-        .execute(&self.pool)
-        .await?;
+    pub async fn add_origin_sent(&self, release_id: ReleaseId, sent: Bytes) -> Result<(), StoreError> {
+        sqlx::query("UPDATE origin_budgets SET sent = sent + $2 WHERE release_id = $1")
+            .bind(release_id.0)
+            .bind(bigint(sent.0)?)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::bitmap::SEGMENT_BYTES;
 use protocol::receipt::Receipt;
 use protocol::rest::DeliveryState;
-use protocol::{Bytes, DeliveryId, PublicKey, Signature, SwarmId, TerminalId};
+use protocol::{Bytes, DeliveryId, PublicKey, SwarmId, TerminalId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -71,6 +71,16 @@ struct DeliveryRow {
     chunks: i32,
     verified_chunks: i32,
     verified_bytes: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct ReceiptRow {
+    delivery_id: Uuid,
+    source: Uuid,
+    segment: i32,
+    sequence: i64,
+    bitmap: Vec<u8>,
+    credited: Vec<u8>,
 }
 
 impl Store {
@@ -190,7 +200,7 @@ async fn read_receipts(
 ) -> Result<BTreeMap<DeliveryId, Vec<RecordedReceipt>>, StoreError> {
     let ids: Vec<Uuid> = segments.iter().map(|(delivery_id, _)| delivery_id.0).collect();
     let numbers = segments.iter().map(|(_, segment)| integer(*segment)).collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<(Uuid, Uuid, i32, i64, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<ReceiptRow> = sqlx::query_as(
         "SELECT delivery_id, source, segment, sequence, bitmap, credited FROM receipts
          JOIN unnest($1::uuid[], $2::integer[]) AS wanted (delivery_id, segment) USING (delivery_id, segment) ORDER BY delivery_id, source, segment",
     )
@@ -199,14 +209,14 @@ async fn read_receipts(
     .fetch_all(&mut **tx)
     .await?;
     let mut receipts: BTreeMap<DeliveryId, Vec<RecordedReceipt>> = BTreeMap::new();
-    for (delivery_id, source, segment, sequence, bitmap, credited) in rows {
-        let sequence = u32::try_from(sequence).map_err(|_| StoreError::Invariant(format!("{sequence} is no sequence number")))?;
-        receipts.entry(DeliveryId(delivery_id)).or_default().push(RecordedReceipt {
-            source: TerminalId(source),
-            segment: small(segment)?,
+    for row in rows {
+        let sequence = u32::try_from(row.sequence).map_err(|_| StoreError::Invariant(format!("{} is no sequence number", row.sequence)))?;
+        receipts.entry(DeliveryId(row.delivery_id)).or_default().push(RecordedReceipt {
+            source: TerminalId(row.source),
+            segment: small(row.segment)?,
             sequence,
-            bitmap: Box::new(byte_array(&bitmap)?),
-            credited: Box::new(byte_array(&credited)?),
+            bitmap: Box::new(byte_array(&row.bitmap)?),
+            credited: Box::new(byte_array(&row.credited)?),
         });
     }
     Ok(receipts)
@@ -221,13 +231,7 @@ async fn write_receipts(tx: &mut Tx, writes: &[ReceiptWrite], now: OffsetDateTim
     let times = bodies().map(|body| bigint(body.at.0)).collect::<Result<Vec<_>, _>>()?;
     let bitmaps: Vec<Vec<u8>> = bodies().map(|body| body.bitmap.to_vec()).collect();
     let credited: Vec<Vec<u8>> = writes.iter().map(|write| write.credited.to_vec()).collect();
-    let signatures: Vec<Vec<u8>> = writes
-        .iter()
-        .map(|ReceiptWrite { receipt, .. }| {
-            let Signature(bytes) = receipt.signature;
-            bytes.to_vec()
-        })
-        .collect();
+    let signatures: Vec<Vec<u8>> = writes.iter().map(|write| write.receipt.signature.0.to_vec()).collect();
     sqlx::query(
         "INSERT INTO receipts (delivery_id, source, segment, sequence, signed_at_ms, bitmap, credited, signature, recorded_at)
          SELECT *, $9 FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])

@@ -1,7 +1,11 @@
 //! One message of a terminal: read, authorized, carried out. Each is authorized by itself: what a plan allowed a moment ago may be over.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use protocol::ws::{ClientMessage, MESSAGE_MAX, ServerMessage};
 use protocol::{ErrorCode, TerminalId};
+use tokio::time::Instant;
 
 use super::outbox::Outbox;
 use super::pushes::Links;
@@ -10,6 +14,9 @@ use crate::clock::{self, to_timestamp_ms};
 use crate::error::ApiError;
 use crate::state::AppState;
 
+/// The least time between two tellings of everything: it is the one message whose answer is long.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
+
 /// Whose messages these are and what answers go into.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Desk<'session> {
@@ -17,6 +24,8 @@ pub(super) struct Desk<'session> {
     pub(super) outbox: &'session Outbox,
     pub(super) links: &'session Links,
     pub(super) terminal: TerminalId,
+    /// When the plans were last asked for.
+    pub(super) synced_at: &'session Cell<Option<Instant>>,
 }
 
 /// Reads one text.
@@ -76,7 +85,13 @@ impl Desk<'_> {
                 let member = swarm::member(state, swarm_id, terminal).await?;
                 Ok(state.live.set_progress(member.place.delivery_id, &progress).await?)
             }
-            ClientMessage::Sync => planning::tell_everything(state, terminal).await.map(|_| ()),
+            ClientMessage::Sync => {
+                if self.synced_at.get().is_some_and(|synced_at| synced_at.elapsed() < SYNC_EVERY) {
+                    return Err(ApiError::new(ErrorCode::TooManyRequests).detail("The plans were told a moment ago."));
+                }
+                self.synced_at.set(Some(Instant::now()));
+                planning::tell_everything(state, terminal).await.map(|_| ())
+            }
         }
     }
 }

@@ -104,6 +104,7 @@ impl Forwarder<'_> {
                 Pushes::Next(pushes) => {
                     for (position, message) in pushes {
                         self.links.follow(&message);
+                        self.catch_up(&message).await;
                         self.outbox.send(&ServerMessage::Push { position, message });
                         self.position = position;
                     }
@@ -118,6 +119,14 @@ impl Forwarder<'_> {
             }
             // After a replacement the session ends at the next point of waiting; it must not spin until then.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// A plan that another instance has made must be at hand here before the terminal acts on it.
+    async fn catch_up(&self, message: &PushMessage) {
+        let PushMessage::Plan(plan) = message else { return };
+        if let Err(error) = self.state.swarms.with_groups(plan.swarm_id, plan.epoch).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the plan is read when it is needed");
         }
     }
 

@@ -133,7 +133,8 @@ async fn serve(
         return Closing::Unavailable;
     }
     let heard_at = Cell::new(Instant::now());
-    let desk = Desk { state, outbox, links, terminal };
+    let synced_at = Cell::new(None);
+    let desk = Desk { state, outbox, links, terminal, synced_at: &synced_at };
     let forwarder = Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position };
     let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
     tokio::select! {

@@ -51,7 +51,7 @@ impl Api {
     }
 
     /// Takes an application back; its hold is released.
-    pub async fn withdraw_application(&self, id: ApplicationId) -> Result<(), ApiError> {
-        self.call_empty(Call::delete(format!("v1/applications/{id}")).keyed()).await
+    pub async fn withdraw_application(&self, id: ApplicationId) -> Result<Application, ApiError> {
+        self.call(Call::delete(format!("v1/applications/{id}")).keyed()).await
     }
 }

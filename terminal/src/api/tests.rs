@@ -97,7 +97,7 @@ async fn one_idempotency_key_lasts_over_lost_answers_busy_keys_and_restarts_and_
     .await;
     let api = api(&listener);
     let redemption = Redemption { code: "ABC".into() };
-    api.redeem_voucher(&redemption).await.unwrap();
+    assert_eq!(api.redeem_voucher(&redemption).await.unwrap(), redeemed());
     let keys: Vec<String> = listener.requests().iter().map(|request| request.headers["idempotency-key"].clone()).collect();
     assert_eq!(keys.len(), 5);
     assert!(keys.iter().all(|key| *key == keys[0]));

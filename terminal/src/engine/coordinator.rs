@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::releases::{self, ASK_AFTER_CONNECT, ASK_EVERY};
+use super::releases::{self, ASK_AFTER_CONNECT, ASK_AFTER_LEAVE, ASK_EVERY};
 use super::running::{Input, chain, planned_peers};
 use super::task::{self, Outcome};
 use super::{Context, EngineError, EngineEvent, Summary, SwarmSummary};
@@ -138,7 +138,13 @@ impl Coordinator {
     async fn push(&mut self, message: PushMessage) {
         match message {
             PushMessage::Plan(plan) => self.plan(plan).await,
-            PushMessage::Leave { swarm_id, reason } => self.input(swarm_id, Input::Leave(reason)).await,
+            PushMessage::Leave { swarm_id, reason } => {
+                if !self.active.contains_key(&swarm_id) {
+                    // The end of what was never begun here: perhaps of the one release that is waited for.
+                    self.ask_at = self.ask_at.min(Instant::now() + ASK_AFTER_LEAVE);
+                }
+                self.input(swarm_id, Input::Leave(reason)).await;
+            }
             PushMessage::Grant { swarm_id, kind, chunks, expires_at: _ } => self.input(swarm_id, Input::Grant { kind, chunks }).await,
             PushMessage::RepairRefused { swarm_id, chunks, code } => self.input(swarm_id, Input::RepairRefused { chunks, code }).await,
             PushMessage::ReportHoldings { swarm_id } => self.input(swarm_id, Input::ReportHoldings).await,
@@ -165,23 +171,18 @@ impl Coordinator {
             return self.input(swarm, input).await;
         }
         let Some(summary) = self.done.iter_mut().rev().find(|summary| summary.swarm_id == swarm) else { return };
-        match input {
-            Input::Settled { delivery_id, charged, earned } => {
-                (summary.charged, summary.earned) = (Some(charged), earned);
-                self.context.tell(EngineEvent::Settled { swarm_id: swarm, delivery_id, charged, earned });
-            }
-            Input::Earned { earned } => {
-                summary.earned = earned;
-                self.context.tell(EngineEvent::Earned { swarm_id: swarm, earned });
-            }
+        let news = match input {
+            Input::Settled { delivery_id, charged, earned } => summary.settled(delivery_id, charged, earned),
+            Input::Earned { earned } => summary.earned(earned),
             Input::Plan(_)
             | Input::Grant { .. }
             | Input::RepairRefused { .. }
             | Input::ReportHoldings
             | Input::Connected
             | Input::Leave(_)
-            | Input::Stop => {}
-        }
+            | Input::Stop => None,
+        };
+        self.context.tell_all(news);
     }
 
     async fn plan(&mut self, plan: Box<SwarmPlan>) {

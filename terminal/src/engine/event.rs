@@ -72,6 +72,22 @@ pub struct SwarmSummary {
     pub left: Option<LeaveReason>,
 }
 
+impl SwarmSummary {
+    /// Notes what a delivery cost. The server says it again after each new connection, which is no news.
+    pub(super) fn settled(&mut self, delivery_id: DeliveryId, charged: Amount, earned: Amount) -> Option<EngineEvent> {
+        if (self.charged, self.earned) == (Some(charged), earned) {
+            return None;
+        }
+        (self.charged, self.earned) = (Some(charged), earned);
+        Some(EngineEvent::Settled { swarm_id: self.swarm_id, delivery_id, charged, earned })
+    }
+
+    /// Notes what was earned, if it is news.
+    pub(super) fn earned(&mut self, earned: Amount) -> Option<EngineEvent> {
+        (std::mem::replace(&mut self.earned, earned) != earned).then_some(EngineEvent::Earned { swarm_id: self.swarm_id, earned })
+    }
+}
+
 /// What an engine did in its time.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {

@@ -36,12 +36,10 @@ mod tests {
         let messages = messages(swarm, &have, 10_000, vec![5, 6]);
         let parts: Vec<(u32, bool, usize)> = messages
             .iter()
-            .map(|message| match message {
-                ClientMessage::Holdings { segment, last, leases, bitmap, .. } => {
-                    assert_eq!(STANDARD.decode(bitmap).unwrap().len(), 512);
-                    (*segment, *last, leases.len())
-                }
-                other => panic!("{other:?}"),
+            .map(|message| {
+                let ClientMessage::Holdings { segment, last, leases, bitmap, .. } = message else { panic!("{message:?}") };
+                assert_eq!(STANDARD.decode(bitmap).unwrap().len(), 512);
+                (*segment, *last, leases.len())
             })
             .collect();
         assert_eq!(parts, [(0, false, 0), (2, true, 2)]);

@@ -16,6 +16,9 @@ pub(super) const ASK_EVERY: Duration = Duration::from_secs(30);
 /// After a connection that could not be resumed the plans come first.
 pub(super) const ASK_AFTER_CONNECT: Duration = Duration::from_secs(10);
 
+/// Several ends come one after the other.
+pub(super) const ASK_AFTER_LEAVE: Duration = Duration::from_millis(500);
+
 /// Why a release is over, if it is.
 pub(super) fn over(state: ReleaseState) -> Option<LeaveReason> {
     match state {

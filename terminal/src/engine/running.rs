@@ -24,6 +24,8 @@ use crate::store::{Finished, Store, StoreError};
 
 /// Verified bytes that may wait to be written. Above it no frames are taken and nothing is fetched, until the disk has caught up.
 const STORING_MAX: usize = 8 << 20;
+/// A timer that goes off this late means that the machine had no processor time to spare. What was not heard meanwhile says nothing about the peers.
+const STARVED_AFTER: Duration = Duration::from_millis(150);
 /// What is not due yet at the end is said ahead of its time by this much.
 const LAST_WORDS: Now = Now::from_secs(1);
 
@@ -78,7 +80,8 @@ enum Event {
     Corrupt(StoreError),
     Clock,
     Finished(Result<Finished, StoreError>),
-    Due,
+    /// The machine's deadline, and when it was.
+    Due(Now),
     Report,
 }
 
@@ -181,7 +184,8 @@ impl<'a> Running<'a> {
     }
 
     async fn wait(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Event {
-        let due = Instant::from_std(self.context.start + self.swarm.next_deadline());
+        let deadline = self.swarm.next_deadline();
+        let due = Instant::from_std(self.context.start + deadline);
         let has_room = self.storing_bytes < STORING_MAX;
         if has_room {
             self.origin.start();
@@ -198,7 +202,7 @@ impl<'a> Running<'a> {
             Some(error) = corrupt.recv() => Event::Corrupt(error),
             changed = self.clock.changed() => if changed.is_ok() { Event::Clock } else { Event::Input(None) },
             finished = finished(&mut self.finishing) => Event::Finished(finished),
-            () = tokio::time::sleep_until(due) => Event::Due,
+            () = tokio::time::sleep_until(due) => Event::Due(deadline),
             () = tokio::time::sleep_until(self.report_at) => Event::Report,
         }
     }
@@ -242,7 +246,7 @@ impl<'a> Running<'a> {
                 }
             }
             Event::Finished(result) => self.finished(result),
-            Event::Due => self.due(now),
+            Event::Due(deadline) => self.due(deadline, now),
             Event::Report => self.report(now),
         }
         Ok(())
@@ -267,13 +271,9 @@ impl<'a> Running<'a> {
                 self.reported = None;
             }
             Input::Settled { delivery_id, charged, earned } => {
-                (self.summary.charged, self.summary.earned) = (Some(charged), earned);
-                self.context.tell(EngineEvent::Settled { swarm_id: self.summary.swarm_id, delivery_id, charged, earned });
+                self.context.tell_all(self.summary.settled(delivery_id, charged, earned));
             }
-            Input::Earned { earned } => {
-                self.summary.earned = earned;
-                self.context.tell(EngineEvent::Earned { swarm_id: self.summary.swarm_id, earned });
-            }
+            Input::Earned { earned } => self.context.tell_all(self.summary.earned(earned)),
             Input::Leave(reason) => {
                 self.last_words(now);
                 self.context.links.leave(self.summary.swarm_id).await;
@@ -375,9 +375,10 @@ impl<'a> Running<'a> {
         self.linked = (*up).clone();
     }
 
-    fn due(&mut self, now: Now) {
+    fn due(&mut self, deadline: Now, now: Now) {
+        let starved = now.saturating_sub(deadline) > STARVED_AFTER;
         for (peer, link) in &self.linked {
-            let heard_at = link.heard_at(now);
+            let heard_at = if starved { now } else { link.heard_at(now) };
             let known = self.heard.entry(*peer).or_default();
             if heard_at > *known {
                 *known = heard_at;

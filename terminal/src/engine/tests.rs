@@ -55,11 +55,18 @@ impl Running {
     async fn sees(&self, wanted: impl Fn(&EngineEvent) -> bool) {
         let seen = async {
             while !self.events.lock().unwrap().iter().any(&wanted) {
-                assert!(!self.task.is_finished(), "the engine ended: {:?}", self.events.lock().unwrap());
+                assert!(!self.task.is_finished(), "the engine ended: {:?}", self.story());
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not seen in {:?}", self.events.lock().unwrap()));
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not seen in {:?}", self.story()));
+    }
+
+    /// What happened, without the progress but for its end.
+    fn story(&self) -> Vec<EngineEvent> {
+        let events = self.events.lock().unwrap();
+        let (progress, others): (Vec<_>, Vec<_>) = events.iter().cloned().partition(|event| matches!(event, EngineEvent::Progress { .. }));
+        others.into_iter().chain(progress.into_iter().last()).collect()
     }
 
     fn verified(&self) -> u64 {
@@ -258,45 +265,65 @@ async fn a_disk_that_cannot_be_written_ends_the_engine_with_the_path() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "scratch"]
-async fn scratch_serve() {
-    let mib: usize = std::env::var("MIB").unwrap().parse().unwrap();
-    let count: u8 = std::env::var("COUNT").unwrap().parse().unwrap();
-    let bytes = content(mib << 20, 1);
-    let numbers: Vec<u8> = (1..=count).collect();
-    let release = Release::start(bytes, &numbers, Duration::from_secs(4)).await;
-    std::fs::write("/tmp/scratch_address", &release.address).unwrap();
-    let end = Instant::now() + Duration::from_secs(std::env::var("SECS").unwrap().parse().unwrap());
-    while Instant::now() < end {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        println!("sent {:?} problems {:?} suspects {:?}", release.origin_sent(), release.problems().len(), release.suspects());
+async fn a_lost_connection_to_the_server_costs_no_chunk_and_no_receipt() {
+    let bytes = content(CHUNK * 96, 10);
+    let release = Release::start(bytes.clone(), &[1, 2], Duration::from_millis(300)).await;
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let engines: Vec<Running> = [1, 2]
+        .iter()
+        .zip(&dirs)
+        .map(|(number, dir)| {
+            let mut config = config(&release, *number, dir.path());
+            config.up = BitsPerSecond::from_mbit(20);
+            run(config)
+        })
+        .collect();
+    let reached = async {
+        while engines[0].verified() < (bytes.len() / 5) as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap();
+    release.cut(1);
+    engines[0].sees(|event| matches!(event, EngineEvent::Disconnected { .. })).await;
+    for (engine, dir) in engines.into_iter().zip(&dirs) {
+        let summary = engine.done().await;
+        assert!(summary.is_complete());
+        assert!(summary.swarms[0].charged.is_some(), "settled, so every receipt has arrived");
+        assert!(std::fs::read(dir.path().join("film.bin")).unwrap() == bytes);
     }
+    assert_eq!(release.problems(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "scratch"]
-async fn scratch_join() {
-    let number: u8 = std::env::var("NUMBER").unwrap().parse().unwrap();
-    let up: u64 = std::env::var("UP").unwrap().parse().unwrap();
-    let down: u64 = std::env::var("DOWN").unwrap().parse().unwrap();
-    let address = std::fs::read_to_string("/tmp/scratch_address").unwrap();
-    let dir = std::path::PathBuf::from(format!("/tmp/scratch/{number}"));
-    let api = Api::new(&address).unwrap().with_tokens(Arc::new(FixedToken("token".into())));
-    let mut config = EngineConfig::new(api, id(number), key(number), dir);
-    config.link.bind = BindPolicy::Only(vec!["127.0.0.1".parse().unwrap()]);
-    config.link.include_loopback = true;
-    config.only_release = Some(RELEASE);
-    config.exit_when_done = true;
-    config.up = BitsPerSecond::from_mbit(up);
-    config.down = BitsPerSecond::from_mbit(down);
-    let engine = Engine::new(config, move |event| match event {
-        EngineEvent::Progress { progress, .. } if number > 1 || progress.verified.0 % 7 != 0 => drop(progress),
-        event => println!("{number} {event:?}"),
-    });
-    let summary = engine.run(std::future::pending()).await;
-    println!("{number} {summary:?}");
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    println!("{number} {} {} cpu {:?}", status.lines().find(|l| l.starts_with("VmHWM")).unwrap(), status.lines().find(|l| l.starts_with("VmRSS")).unwrap(), &fields[11..13]);
+async fn a_chunk_that_changed_on_disk_is_fetched_anew_instead_of_passed_on() {
+    // More than the cache holds, so that the first chunks are read from the disk.
+    let bytes = content(CHUNK * 200, 11);
+    let release = Release::start(bytes.clone(), &[1, 2], Duration::ZERO).await;
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let first = run(config(&release, 1, dirs[0].path()));
+    first.sees(|event| matches!(event, EngineEvent::Completed { .. })).await;
+    let file = std::fs::OpenOptions::new().write(true).open(dirs[0].path().join("film.bin")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[bytes[100] ^ 1], 100).unwrap();
+    let second = run(config(&release, 2, dirs[1].path()));
+    first.sees(|event| matches!(event, EngineEvent::Warning { text } if text.contains("chunk 0"))).await;
+    assert!(second.done().await.is_complete());
+    assert!(first.done().await.is_complete());
+    assert!(std::fs::read(dirs[1].path().join("film.bin")).unwrap() == bytes);
+    assert_eq!(release.origin_sent(), (201, 2));
+    assert_eq!(release.problems(), Vec::<String>::new());
+    assert!(!release.suspects().iter().any(|(_, _, reason)| *reason == protocol::ws::SuspectReason::Corrupt));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_release_than_the_one_wanted_is_left_alone() {
+    let release = Release::start(content(CHUNK, 12), &[1], Duration::ZERO).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&release, 1, dir.path());
+    config.only_release = Some(ReleaseId::from_bytes([99; 16]));
+    let running = run(config);
+    running.sees(|event| matches!(event, EngineEvent::Connected { .. })).await;
+    let summary = running.stop().await.unwrap();
+    assert!(summary.swarms.is_empty() && !summary.is_complete());
+    assert_eq!(release.origin_sent(), (0, 0));
 }

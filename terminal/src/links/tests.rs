@@ -78,13 +78,12 @@ impl Switchboard {
             loop {
                 for (from, outbox) in &outboxes {
                     while let Some(message) = outbox.take() {
-                        match message {
-                            ClientMessage::Signal { to, signal } => {
-                                if let Some(links) = links.get(&to) {
-                                    links.signal(*from, signal).await;
-                                }
-                            }
-                            other => log.lock().unwrap().push((*from, other)),
+                        let ClientMessage::Signal { to, signal } = message else {
+                            log.lock().unwrap().push((*from, message));
+                            continue;
+                        };
+                        if let Some(links) = links.get(&to) {
+                            links.signal(*from, signal).await;
                         }
                     }
                 }

@@ -26,6 +26,8 @@ const BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_MAX: usize = 2 * MESSAGE_MAX + BUFFER_BYTES;
 /// Clock exchanges at the start of a connection, at [`super::SocketTiming::clock_burst_every`].
 const CLOCK_BURST: u32 = 5;
+/// How the server's reason begins when it closes because a newer connection of the same terminal has come.
+const REPLACED: &str = "replaced";
 /// How often the connection looks at what is due.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -183,9 +185,7 @@ impl Connection<'_> {
                 self.exchanged(asked_at, server_time).await?;
                 self.tell(SocketEvent::Connected { resumed, ice_servers, report_interval }).await
             }
-            ServerMessage::Error { code, detail, .. } if code.is_retryable() || code == ErrorCode::Unauthenticated => {
-                Err(Ending::lost(format_args!("{code}: {detail}")))
-            }
+            ServerMessage::Error { code, detail, .. } if code.is_retryable() => Err(Ending::lost(format_args!("{code}: {detail}"))),
             ServerMessage::Error { code, detail, .. } => Err(Ending::Rejected(SocketError::Refused { code, detail })),
             ServerMessage::Challenge { .. } | ServerMessage::Clock { .. } | ServerMessage::Push { .. } => {
                 Err(Ending::lost("the server did not answer the hello with a welcome"))
@@ -332,6 +332,7 @@ impl Connection<'_> {
 fn read(message: Option<Result<Message, WsError>>) -> Result<Option<String>, Ending> {
     match message {
         Some(Ok(Message::Text(text))) => Ok(Some(text.as_str().to_owned())),
+        Some(Ok(Message::Close(Some(frame)))) if frame.reason.starts_with(REPLACED) => Err(Ending::Rejected(SocketError::Replaced)),
         Some(Ok(Message::Close(Some(frame)))) => Err(Ending::lost(format_args!("the server closed: {} {}", frame.code, frame.reason))),
         Some(Ok(Message::Close(None))) | None => Err(Ending::lost("the server closed the connection")),
         Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),

@@ -273,3 +273,22 @@ async fn closing_waits_until_what_is_owed_has_been_read() {
     assert!(socket.close(tokio::time::Instant::now() + Duration::from_secs(5)).await);
     assert_eq!(serving.await.unwrap(), [ClientMessage::Notices { swarm_id: SWARM, notices: vec![notice] }]);
 }
+
+#[tokio::test]
+async fn a_terminal_whose_place_another_process_took_does_not_take_it_back() {
+    let server = Server::start().await;
+    let (_socket, mut events) = start(&server);
+    let mut peer = welcomed(&server, &mut events).await;
+    peer.close("replaced by a newer connection of this terminal").await;
+    assert!(matches!(event(&mut events).await, SocketEvent::Rejected(SocketError::Replaced)));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_returned_to() {
+    let server = Server::start().await;
+    let (_socket, mut events) = start(&server);
+    let mut peer = welcomed(&server, &mut events).await;
+    peer.close("this instance stops; come back").await;
+    assert!(matches!(event(&mut events).await, SocketEvent::Disconnected { reason } if reason.contains("come back")));
+    server.accept().await;
+}

@@ -16,7 +16,7 @@ use protocol::{EditionId, TerminalId};
 use swarm::Held;
 
 const MAGIC: &[u8; 16] = b"spillway journal";
-const HEADER_LEN: u64 = 16 + 32;
+const HEADER_LEN: usize = 16 + 32;
 const BODY_LEN: usize = 4 + 16;
 pub(super) const RECORD_LEN: usize = BODY_LEN + 12;
 
@@ -58,7 +58,7 @@ pub(super) struct Replay {
 impl Journal {
     /// Begins a journal in an empty file with the given records.
     pub(super) fn begin(file: File, edition: EditionId, held: &[Held]) -> io::Result<Self> {
-        let mut bytes = Vec::with_capacity(usize::try_from(HEADER_LEN).unwrap_or(0) + held.len() * RECORD_LEN);
+        let mut bytes = Vec::with_capacity(HEADER_LEN + held.len() * RECORD_LEN);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&edition.0);
         for held in held {
@@ -71,7 +71,7 @@ impl Journal {
     /// Reads what a journal says about an edition of `chunks` chunks. One of another edition, or of none, says nothing.
     pub(super) fn replay(file: &File, edition: EditionId, chunks: u32) -> io::Result<Replay> {
         let mut reader = BufReader::new(file);
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; HEADER_LEN];
         if !read_whole(&mut reader, &mut header)? || header[..16] != *MAGIC || header[16..] != edition.0 {
             return Ok(Replay { held: Vec::new(), damaged: true });
         }
@@ -83,7 +83,7 @@ impl Journal {
                 Some(_) | None => damaged = true,
             }
         }
-        damaged |= (file.metadata()?.len() - HEADER_LEN) % RECORD_LEN as u64 != 0;
+        damaged |= !(file.metadata()?.len() - HEADER_LEN as u64).is_multiple_of(RECORD_LEN as u64);
         held.sort_unstable_by_key(|held| held.chunk);
         Ok(Replay { held, damaged })
     }

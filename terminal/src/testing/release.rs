@@ -58,7 +58,6 @@ struct State {
     suspects: Vec<(TerminalId, TerminalId, SuspectReason)>,
     /// Chunks of which the origin's first copy arrives changed.
     corrupt_once: BTreeSet<u32>,
-    stop_granting: bool,
 }
 
 /// The running release.
@@ -141,9 +140,9 @@ impl Release {
         self.state().corrupt_once.insert(chunk);
     }
 
-    /// From now on no further chunks are handed out, or again.
-    pub(crate) fn grant(&self, granting: bool) {
-        self.state().stop_granting = !granting;
+    /// Cuts a terminal's WebSocket.
+    pub(crate) fn cut(&self, terminal: u8) {
+        self.state().sessions.remove(&id(terminal));
     }
 
     /// Ends the release for everybody.
@@ -188,9 +187,6 @@ impl State {
     }
 
     fn credits(&mut self, from: TerminalId, open: u32, chunks: u32) {
-        if self.stop_granting {
-            return;
-        }
         if now() < self.opens_at {
             self.problems.push(format!("{from} asked before the opening"));
         }
@@ -237,7 +233,8 @@ impl State {
     }
 
     fn missing(&mut self, from: TerminalId, chunks: &[u32]) {
-        let held: ChunkSet = self.credited.values().flat_map(|credited| credited.keys().copied()).collect();
+        let others = self.credited.iter().filter(|(terminal, _)| **terminal != from && self.sessions.contains_key(terminal));
+        let held: ChunkSet = others.flat_map(|(_, credited)| credited.keys().copied()).collect();
         let (refused, granted): (Vec<u32>, Vec<u32>) =
             chunks.iter().partition(|chunk| held.contains(**chunk) || self.leases.get(chunk).is_some_and(|holder| *holder != from));
         if !granted.is_empty() {
@@ -322,7 +319,7 @@ impl Server {
 
     async fn websocket(self, stream: TcpStream) {
         let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-        let mut say = |message: ServerMessage| Message::text(serde_json::to_string(&message).unwrap());
+        let say = |message: ServerMessage| Message::text(serde_json::to_string(&message).unwrap());
         let nonce = Blake3([9; 32]);
         let _ = socket.send(say(ServerMessage::Challenge { nonce, server_time: now() })).await;
         let Some(Ok(Message::Text(hello))) = socket.next().await else { return };
@@ -342,6 +339,7 @@ impl Server {
         let mut offset = 0;
         loop {
             let message = tokio::select! {
+                biased;
                 message = pushed.recv() => {
                     let Some(message) = message else { break };
                     offset += 1;
@@ -363,7 +361,11 @@ impl Server {
                 Some(Err(_)) | None => break,
             }
         }
-        self.state.lock().unwrap().gone(terminal_id);
+        drop(pushed);
+        let mut state = self.state.lock().unwrap();
+        if state.sessions.get(&terminal_id).is_none_or(mpsc::UnboundedSender::is_closed) {
+            state.gone(terminal_id);
+        }
     }
 
     fn take(&self, from: TerminalId, message: ClientMessage) -> Option<ServerMessage> {

@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,6 +77,11 @@ impl Peer {
         self.send(&ServerMessage::Push { position: PushPosition { epoch, offset }, message }).await;
     }
 
+    pub(crate) async fn close(&mut self, reason: &'static str) {
+        let frame = CloseFrame { code: CloseCode::Policy, reason: reason.into() };
+        self.stream.close(Some(frame)).await.unwrap();
+    }
+
     pub(crate) async fn send_text(&mut self, text: &str) {
         self.stream.send(Message::text(text.to_owned())).await.unwrap();
     }
@@ -84,11 +91,11 @@ impl Peer {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("the terminal said nothing");
             let Message::Text(text) = message?.ok()? else { continue };
-            match serde_json::from_str(text.as_str()).unwrap() {
-                ClientMessage::Clock { sent_at } if self.answers_clock => {
-                    self.send(&ServerMessage::Clock { sent_at, server_time: SERVER_TIME }).await;
-                }
-                message => return Some(message),
+            let message = serde_json::from_str(text.as_str()).unwrap();
+            if let (ClientMessage::Clock { sent_at }, true) = (&message, self.answers_clock) {
+                self.send(&ServerMessage::Clock { sent_at: *sent_at, server_time: SERVER_TIME }).await;
+            } else {
+                return Some(message);
             }
         }
     }

@@ -57,8 +57,9 @@ async fn answered<T>(state: &AppState, member: &Member, table: Table<T>) -> Resu
 /// # Errors
 /// A store fails.
 pub async fn rebuild(state: &AppState, swarm_id: SwarmId, group_id: GroupId) -> Result<(), ApiError> {
-    let swarm = state.swarms.reload(swarm_id).await?;
-    let reason = match swarm.facts.state {
+    // After a loss every member of every group comes here: only the state is read anew.
+    let swarm = state.swarms.with_groups(swarm_id, 0).await?;
+    let reason = match state.store.swarm_facts(swarm_id).await?.state {
         ReleaseState::Closed | ReleaseState::Live => None,
         ReleaseState::Settled => Some(LeaveReason::Settled),
         ReleaseState::Aborted => Some(LeaveReason::Aborted),
@@ -190,8 +191,9 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
         return Err(ApiError::new(ErrorCode::NotInSwarm).at("/terminal_id", "this terminal is not linked to that one"));
     }
     let agreed = state.live.suspect(swarm_id, suspected, member.terminal, clock::now()).await?;
-    tracing::info!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
+    tracing::debug!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
     let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
+    tracing::info!(%swarm_id, %suspected, ?reason, "a terminal is removed from its group for a while");
     metrics::counter!("spillway_members_removed_total").increment(1);
     let removed = Sender { group: place.group_id, terminal: suspected, in_flight_max: in_flight_max(state) };
     state.live.leave(removed, BENCH, clock::now()).await?;

@@ -19,7 +19,7 @@ pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), 
     // A delivery that cannot be settled stands in the next round again: then there is no progress, and the error is reported.
     loop {
         let (mut settled, mut failed) = (0, None);
-        for (delivery_id, swarm_id) in state.store.pending_deliveries(Some(release_id), false, ROUND).await? {
+        for (delivery_id, swarm_id) in state.store.pending_deliveries(release_id, ROUND).await? {
             match settling::settle(state, delivery_id, swarm_id, true).await {
                 Ok(true) => settled += 1,
                 Ok(false) => {}

@@ -71,7 +71,7 @@ pub async fn settle_left_over(state: &AppState) -> Result<(), ApiError> {
     /// At once; the next round takes the rest.
     const ROUND: u32 = 100;
     let mut releases = BTreeSet::new();
-    for (delivery_id, swarm_id) in state.store.pending_deliveries(None, true, ROUND).await? {
+    for (delivery_id, swarm_id) in state.store.unsettled_deliveries(ROUND).await? {
         if settle(state, delivery_id, swarm_id, false).await? {
             releases.insert(state.swarms.with_groups(swarm_id, 0).await?.facts.release_id);
         }

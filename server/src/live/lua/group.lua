@@ -6,7 +6,7 @@
 --   group:G:live       set    members that can be given chunks
 --   group:G:open       hash   terminal -> "credits time"
 --   group:G:out        hash   terminal -> granted bytes whose copies are not done
---   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase"; phase l: not received yet, r: received, copies not done
+--   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase"; sent: when it was fetched, until then granted; phase l: not received yet, r: received, copies not done
 --   group:G:expiry     zset   chunk by the time when its lease ends
 --   group:G:returned   zset   chunks that were given and came back
 --   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
@@ -231,6 +231,26 @@ local function announce()
   end
 end
 
+-- From a bitmap of all that is held: the next chunk is the one after the last held or leased, and what is missing before it has come back. Read byte by
+-- byte here, because a call per chunk of a large edition would hold up Redis for a quarter of a second.
+local function find_holes(bytes)
+  local last = #bytes
+  while last > 0 and string.byte(bytes, last) == 0 do last = last - 1 end
+  if last > 0 then
+    local top, byte = 0, string.byte(bytes, last)
+    while byte > 0 do top, byte = top + 1, math.floor(byte / 2) end
+    state.next = math.max(state.next, math.min(state.chunks, 8 * (last - 1) + top))
+  end
+  for first = 0, state.next - 1, 8 do
+    local byte = string.byte(bytes, first / 8 + 1) or 0
+    for chunk = first, byte == 255 and -1 or math.min(first + 7, state.next - 1) do
+      if math.floor(byte / 2 ^ (chunk - first)) % 2 == 0 and redis.call('HEXISTS', K.leases, chunk) == 0 then
+        redis.call('ZADD', K.returned, chunk, chunk)
+      end
+    end
+  end
+end
+
 -- Builds the table from what the members have told after a loss.
 local function finish_rebuild()
   local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep')
@@ -254,20 +274,7 @@ local function finish_rebuild()
     end
     if root and chunk >= state.next then state.next = chunk + 1 end
   end
-  if root then
-    local bytes = redis.call('GET', K.union) or ''
-    local last = #bytes
-    while last > 0 and string.byte(bytes, last) == 0 do last = last - 1 end
-    for chunk = math.min(8 * last, chunks) - 1, state.next, -1 do
-      if redis.call('GETBIT', K.union, bit_of(chunk)) == 1 then
-        state.next = chunk + 1
-        break
-      end
-    end
-    for chunk = 0, state.next - 1 do
-      if redis.call('GETBIT', K.union, bit_of(chunk)) == 0 and not lease_of(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
-    end
-  end
+  if root then find_holes(redis.call('GET', K.union) or '') end
   redis.call('DEL', K.rebuild, K.answered, K.claims, K.union)
   return true
 end

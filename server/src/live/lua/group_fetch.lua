@@ -12,8 +12,10 @@ end
 sweep()
 local lease = lease_of(chunk)
 if not lease or lease.terminal ~= caller or lease.phase ~= 'l' then return answer('ready', {'none'}) end
-redis.call('ZADD', K.expiry, now + LEASE_MS, chunk)
 local again = was_sent(chunk)
 local group_had = redis.call('SETBIT', K.sent, bit_of(chunk), 1) == 1
+-- The overhead counts from the moment of sending, not from the grant before it.
+if not group_had then lease.sent = now end
+write_lease(chunk, lease, now + LEASE_MS)
 local swarm_had = redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 1) == 1
 return answer('ready', {again and 'again' or 'first', (group_had and '' or 'g') .. (swarm_had and '' or 's')})

@@ -1,7 +1,9 @@
 //! A lost table is built again from what the members tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use protocol::bitmap::{ChunkSet, SEGMENT_BYTES};
 use protocol::ws::{GrantKind, PushMessage};
 use protocol::{Bytes, GroupId, SwarmId};
@@ -163,4 +165,39 @@ async fn a_table_that_misses_a_part_counts_as_lost() {
     live.rebuild_group(&spec(4, true), at(2)).await.unwrap();
     assert_eq!(live.credits(from(0), 1, at(3)).await.unwrap(), Table::Rebuilding);
     fixture.lose_everything().await;
+}
+
+#[test]
+fn whatever_the_members_tell_a_rebuilt_table_gives_exactly_the_rest_once() {
+    const CHUNKS: u32 = 60;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let some_chunks = || prop::collection::btree_set(0..CHUNKS, 0..40);
+    let told = prop::collection::vec((some_chunks(), some_chunks()), 3);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
+    let outcome = runner.run(&(told, 0u8..4), |(told, silent)| {
+        runtime.block_on(async {
+            let fixture = Fixture::new().await;
+            let live = &fixture.live;
+            live.rebuild_group(&spec(CHUNKS as usize, true), at(0)).await.unwrap();
+            let mut taken: BTreeSet<u32> = BTreeSet::new();
+            for (member, (held, leases)) in (0u8..).zip(&told) {
+                if member == silent {
+                    continue;
+                }
+                fixture.set_present(terminal(member), true).await;
+                let lists = (held.iter().copied().collect::<Vec<_>>(), leases.iter().copied().collect::<Vec<_>>());
+                tell(live, member, &lists.0, &lists.1, 1).await;
+                taken.extend(held.iter().chain(leases));
+            }
+            let asker = (silent + 1) % 3;
+            let given: Vec<u32> = given(live.credits(from(asker), 200, at(1_000)).await).into_iter().map(|(_, chunk)| chunk).collect();
+            let rest: Vec<u32> = (0..CHUNKS).filter(|chunk| !taken.contains(chunk)).collect();
+            assert_eq!(given, rest, "held or leased: {taken:?}");
+            fixture.lose_everything().await;
+        });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
 }

@@ -13,12 +13,7 @@ use super::stage::{CHUNK, Script};
 use crate::clock;
 
 async fn lose_everything(stage: &Stage) {
-    let config = &stage.service.state.config;
-    let client = redis::Client::open(config.redis_url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{}:*", config.redis_namespace)).query_async(&mut connection).await.unwrap();
-    assert!(!keys.is_empty());
-    let _: u64 = redis::cmd("DEL").arg(keys).query_async(&mut connection).await.unwrap();
+    stage.service.state.live.lose_everything().await;
 }
 
 /// Answers the question for holdings.
@@ -75,7 +70,7 @@ async fn sessions_live_on_and_nothing_that_is_held_or_leased_is_given_again() {
 async fn a_group_whose_release_has_ended_is_not_rebuilt_but_left() {
     let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
     stage.connect(0..1).await;
-    sqlx::query("UPDATE releases SET state = 'aborted'").execute(stage.service.state.store.raw()).await.unwrap();
+    stage.service.state.store.abort_everything().await;
     lose_everything(&stage).await;
     let swarm_id = stage.swarm_id;
     stage.machines[0].send(&ClientMessage::Credits { swarm_id, open: 1 }).await;

@@ -83,7 +83,8 @@ async fn two_instances_together_stay_within_the_budget() {
     let other = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
     // What the other instance has taken cannot be sent here any more.
     for _ in 0..10 {
-        assert!(other.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap());
+        let taken = other.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap();
+        taken.expect("the budget has it").begin();
     }
     let mut sent = 0;
     for chunk in 0..40 {
@@ -109,7 +110,7 @@ async fn the_rest_of_a_block_goes_back_when_the_release_is_quiet_so_that_another
     stage.ask(0, 2).await;
     let first = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
     let purpose = crate::store::budget::Purpose::FirstCopy;
-    assert!(first.take(stage.release_id, purpose, Bytes(10)).await.unwrap());
+    first.take(stage.release_id, purpose, Bytes(10)).await.unwrap().expect("the budget has it").begin();
     refused(&stage, 0, 0, BudgetSpent).await;
     first.close().await.unwrap();
     stage.fetch(0, 0).await;
@@ -153,4 +154,31 @@ async fn an_origin_with_a_limit_leases_no_more_than_it_can_send_in_a_moment() {
         _ => None,
     });
     assert_eq!(chunks.await, [8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_were_taken_and_not_sent_are_there_for_the_next_one() {
+    let stage = Stage::started(Script { spare_budget: 0, ranks: &[1], chunks: 1, ..Script::default() }).await;
+    let budgets = &stage.service.state.budgets;
+    let take = || budgets.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64));
+    let taken = take().await.unwrap().expect("the budget has it");
+    assert!(take().await.unwrap().is_none());
+    drop(taken);
+    let again = async {
+        loop {
+            // Giving back is a task of its own.
+            if let Some(taken) = take().await.unwrap() {
+                return taken;
+            }
+        }
+    };
+    let taken = tokio::time::timeout(super::machine::PATIENCE, again).await.expect("the bytes did not come back");
+    // Also if the instance gives everything back meanwhile.
+    budgets.close().await.unwrap();
+    drop(taken);
+    let returned = async { while stage.release().await.origin.reserved != Bytes(0) {} };
+    tokio::time::timeout(super::machine::PATIENCE, returned).await.expect("the bytes did not go back");
+    take().await.unwrap().expect("the budget has it").begin();
+    budgets.close().await.unwrap();
+    assert_eq!(stage.release().await.origin.sent, Bytes(CHUNK as u64));
 }

@@ -105,14 +105,7 @@ impl Stage {
 
     /// Lets time pass for this release.
     pub(crate) async fn pass(&self, by: Duration) {
-        let seconds = by.as_seconds_f64();
-        for statement in [
-            "UPDATE releases SET opens_at = opens_at - make_interval(secs => $1), closes_at = closes_at - make_interval(secs => $1),
-                 starts_at = starts_at - make_interval(secs => $1), deadline_at = deadline_at - make_interval(secs => $1)",
-            "UPDATE due_work SET due_at = due_at - make_interval(secs => $1)",
-        ] {
-            sqlx::query(statement).bind(seconds).execute(self.service.state.store.raw()).await.unwrap();
-        }
+        self.service.state.store.pass_time(by).await;
         self.service.state.swarms.forget(self.swarm_id);
     }
 
