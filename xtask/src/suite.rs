@@ -67,7 +67,7 @@ fn perform(project: &Project, step: Step, runner: Runner, arguments: &[String], 
             cargo::succeed(cargo::launch(project, "cargo clippy", &arguments), interrupt)
         }
         Step::Doc => {
-            let mut launch = cargo::launch(project, "cargo doc", &["doc", "--workspace", "--no-deps"]);
+            let mut launch = cargo::launch(project, "cargo doc", &["doc", "--workspace", "--no-deps", "--document-private-items"]);
             launch.command.env("RUSTDOCFLAGS", "-D warnings");
             cargo::succeed(launch, interrupt)
         }

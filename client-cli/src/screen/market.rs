@@ -234,6 +234,7 @@ mod tests {
             earned: eur(7),
             sources: Vec::new(),
             progress: None,
+            overhead_ns_per_byte: None,
             completed_at: None,
         };
         let text = deliveries_table(&[delivery], &release("Film"));

@@ -226,6 +226,10 @@ pub struct Delivery {
     /// What the terminal itself last reported.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub progress: Option<Progress>,
+    /// The relay's overhead as last measured: from the origin's sending of a chunk to the last acknowledged copy of it, in nanoseconds per byte
+    /// outstanding at the time. Known while the terminal relays chunks of its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub overhead_ns_per_byte: Option<u64>,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
     pub completed_at: Option<OffsetDateTime>,
 }

@@ -87,10 +87,10 @@ pub async fn cancel(
 pub async fn deliveries(state: &AppState, id: ReleaseId, viewer: Viewer, request: &PageRequest) -> Result<Page<Delivery>, ApiError> {
     let mut page = state.store.deliveries(id, viewer, request).await?;
     let ids: Vec<_> = page.items.iter().map(|delivery| delivery.id).collect();
-    match state.live.progress(&ids).await {
-        Ok(reports) => {
-            for (delivery, progress) in page.items.iter_mut().zip(reports) {
-                delivery.progress = progress;
+    match futures_util::future::try_join(state.live.progress(&ids), state.live.overheads(&ids)).await {
+        Ok((reports, overheads)) => {
+            for ((delivery, progress), overhead) in page.items.iter_mut().zip(reports).zip(overheads) {
+                (delivery.progress, delivery.overhead_ns_per_byte) = (progress, overhead);
             }
         }
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "progress is not known"),

@@ -105,6 +105,7 @@ impl Store {
             earned: self.stored_money(row.earned)?,
             sources,
             progress: None,
+            overhead_ns_per_byte: None,
             completed_at: row.completed_at,
         })
     }

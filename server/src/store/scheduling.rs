@@ -28,7 +28,7 @@ struct Part {
 }
 
 impl Store {
-    /// Schedules a release for the publisher who sends the request; answered with 201 and the [`Release`].
+    /// Schedules a release for the publisher who sends the request; answered with 201 and the `Release`.
     ///
     /// # Errors
     /// `not_found` if the content is not the publisher's, `unknown_edition`, `budget_too_small`, `invalid_request` for times, ranks or amounts that

@@ -81,6 +81,22 @@ impl Store {
         &self.pool
     }
 
+    /// Does something behind the store's back: what an operator with `psql`, or a disaster, could do.
+    ///
+    /// # Panics
+    /// The statement fails.
+    pub async fn tamper(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Reads one column of byte strings behind the store's back.
+    ///
+    /// # Panics
+    /// The query fails.
+    pub async fn peek(&self, query: &'static str) -> Vec<Vec<u8>> {
+        sqlx::query_scalar(query).fetch_all(&self.pool).await.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
     /// Checks every balance against the entries and holds, and that the ledger sums to zero.
     ///
     /// # Panics

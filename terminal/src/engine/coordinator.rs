@@ -28,6 +28,10 @@ struct Active {
     release: ReleaseId,
     deadline_at: TimestampMs,
     mailbox: mpsc::Sender<Input>,
+    /// It was told to leave; its task is about to end.
+    left: bool,
+    /// A plan that came after that: it begins anew.
+    again: Option<Box<SwarmPlan>>,
 }
 
 type Ended = Vec<(ReleaseId, LeaveReason)>;
@@ -139,9 +143,10 @@ impl Coordinator {
         match message {
             PushMessage::Plan(plan) => self.plan(plan).await,
             PushMessage::Leave { swarm_id, reason } => {
-                if !self.active.contains_key(&swarm_id) {
+                match self.active.get_mut(&swarm_id) {
+                    Some(active) => active.left = true,
                     // The end of what was never begun here: perhaps of the one release that is waited for.
-                    self.ask_at = self.ask_at.min(Instant::now() + ASK_AFTER_LEAVE);
+                    None => self.ask_at = self.ask_at.min(Instant::now() + ASK_AFTER_LEAVE),
                 }
                 self.input(swarm_id, Input::Leave(reason)).await;
             }
@@ -199,22 +204,32 @@ impl Coordinator {
             peers: planned_peers(&plan).len(),
             opens_at: plan.opens_at,
         });
-        if let Some(active) = self.active.get_mut(&plan.swarm_id) {
-            active.deadline_at = plan.deadline_at;
-            let _ = active.mailbox.send(Input::Plan(plan)).await;
-            return;
+        match self.active.get_mut(&plan.swarm_id) {
+            Some(active) if active.left => active.again = Some(plan),
+            Some(active) => {
+                active.deadline_at = plan.deadline_at;
+                let _ = active.mailbox.send(Input::Plan(plan)).await;
+            }
+            None => self.begin(plan),
         }
+    }
+
+    fn begin(&mut self, plan: Box<SwarmPlan>) {
         let (mailbox, inputs) = mpsc::channel(MAILBOX);
         let swarm = plan.swarm_id;
-        self.active.insert(swarm, Active { release: plan.release_id, deadline_at: plan.deadline_at, mailbox });
+        let active = Active { release: plan.release_id, deadline_at: plan.deadline_at, mailbox, left: false, again: None };
+        self.active.insert(swarm, active);
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move { (swarm, task::run(context, *plan, inputs).await) });
     }
 
     fn swarm_ended(&mut self, ended: Result<(SwarmId, Outcome), tokio::task::JoinError>) -> Result<Step, EngineError> {
         let Ok((swarm, Outcome { summary, error })) = ended else { return Err(EngineError::Broken) };
-        self.active.remove(&swarm);
+        let again = self.active.remove(&swarm).and_then(|active| active.again);
         self.done.push(summary);
+        if let (Some(plan), None) = (again, &error) {
+            self.begin(plan);
+        }
         match error {
             Some(error) if self.ends_with(&error) => Err(error),
             Some(error) => {
@@ -249,7 +264,8 @@ impl Coordinator {
 
     async fn releases_ended(&mut self, ended: Ended) -> Step {
         for (release, reason) in &ended {
-            for active in self.active.values().filter(|active| active.release == *release) {
+            for active in self.active.values_mut().filter(|active| active.release == *release) {
+                active.left = true;
                 let _ = active.mailbox.send(Input::Leave(*reason)).await;
             }
         }

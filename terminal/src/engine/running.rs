@@ -1,5 +1,7 @@
 //! One swarm while it runs: events go into the machine, and what the machine asks is done.
 
+mod finishing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use protocol::ws::{GrantKind, LeaveReason, Progress, SwarmPlan};
-use protocol::{Amount, Bytes as ByteCount, DeliveryId, ErrorCode, TerminalId};
+use protocol::{Amount, DeliveryId, ErrorCode, TerminalId};
 use swarm::{Action, Now, Swarm};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ use super::{Context, EngineError, EngineEvent, SwarmSummary, holdings};
 use crate::links::{Inbound, LinkHandle, PlannedPeer, SwarmEnd, SwarmLinks};
 use crate::socket::ServerClock;
 use crate::store::{Finished, Store, StoreError};
+pub(super) use finishing::chain;
 
 /// Verified bytes that may wait to be written. Above it no frames are taken and nothing is fetched, until the disk has caught up.
 const STORING_MAX: usize = 8 << 20;
@@ -387,69 +390,6 @@ impl<'a> Running<'a> {
         }
         self.swarm.handle_timeout(now);
     }
-
-    fn report(&mut self, now: Now) {
-        self.report_at = Instant::now() + *self.context.report_interval.borrow();
-        let mut progress = self.swarm.progress();
-        progress.up = self.up.measure(now, self.sending.bytes);
-        progress.down = self.down.measure(now, progress.verified.0);
-        self.summary.progress = progress;
-        if self.reported != Some(progress) {
-            self.reported = Some(progress);
-            let (swarm_id, total) = (self.summary.swarm_id, self.total());
-            self.context.outbox.progress(swarm_id, progress);
-            self.context.tell(EngineEvent::Progress { swarm_id, progress, total });
-        }
-    }
-
-    fn total(&self) -> ByteCount {
-        self.swarm.manifest().length
-    }
-
-    /// Every chunk is stored: the whole is checked and gets its name, while chunks are still served.
-    fn completed(&mut self) {
-        if self.summary.path.is_some() {
-            return;
-        }
-        let now = self.context.now();
-        let opens_at = self.swarm.plan().opens_at;
-        self.completed_after =
-            (*self.context.clock.borrow()).map(|clock| Duration::from_millis(clock.at(now).0.saturating_sub(opens_at.0)));
-        self.report(now);
-        let store = self.store.clone();
-        self.finishing = Some(Box::pin(async move { store.finish().await }));
-    }
-
-    fn finished(&mut self, result: Result<Finished, StoreError>) {
-        match result {
-            Ok(finished) => self.tell_completed(finished),
-            Err(error) => {
-                // All chunks are safe and are served on; the next run tries again.
-                self.context.warn(format!("the complete content cannot be put in its place: {}", chain(&error)));
-                self.finish_error = Some(error);
-            }
-        }
-    }
-
-    fn tell_completed(&mut self, finished: Finished) {
-        let (blake3, length) = (self.swarm.manifest().blake3, self.total());
-        (self.summary.path, self.summary.blake3) = (Some(finished.path.clone()), Some(blake3));
-        self.context.tell(EngineEvent::Completed {
-            swarm_id: self.summary.swarm_id,
-            release_id: self.summary.release_id,
-            path: finished.path,
-            blake3,
-            length,
-            elapsed: self.completed_after,
-        });
-    }
-
-    /// Makes what was stored survive a power cut, as far as there is time.
-    pub(super) async fn sync(&mut self, within: Duration) {
-        if let Ok(Err(error)) = tokio::time::timeout(within, self.store.sync()).await {
-            self.context.warn(format!("the last chunks could not be synced: {}", chain(&error)));
-        }
-    }
 }
 
 /// Waits for the end of laying out; for ever if none is under way.
@@ -460,17 +400,6 @@ async fn finished(finishing: &mut Option<BoxFuture<'static, Result<Finished, Sto
     };
     *finishing = None;
     result
-}
-
-/// An error with its causes, for people.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 pub(super) fn planned_peers(plan: &SwarmPlan) -> Vec<PlannedPeer> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use protocol::ws::LeaveReason;
 use protocol::{Blake3, TerminalId};
 use tokio::sync::oneshot;
 
@@ -187,7 +188,7 @@ async fn a_completed_delivery_is_recognised_by_the_next_run() {
     run(config(&release, 1, dir.path())).done().await;
     let again = run(config(&release, 1, dir.path()));
     again.sees(|event| matches!(event, EngineEvent::Completed { elapsed: None, .. })).await;
-    release.leave(protocol::ws::LeaveReason::Settled);
+    release.leave(LeaveReason::Settled);
     assert!(again.done().await.is_complete());
     assert_eq!(release.origin_sent(), (4, 1));
 }
@@ -214,7 +215,7 @@ async fn a_terminal_that_dies_is_done_without() {
     for engine in &engines[..2] {
         engine.sees(|event| matches!(event, EngineEvent::Completed { .. })).await;
     }
-    release.leave(protocol::ws::LeaveReason::Settled);
+    release.leave(LeaveReason::Settled);
     for (engine, dir) in engines.into_iter().take(2).zip(&dirs) {
         assert!(engine.done().await.is_complete());
         assert!(std::fs::read(dir.path().join("film.bin")).unwrap() == bytes);
@@ -326,4 +327,19 @@ async fn another_release_than_the_one_wanted_is_left_alone() {
     let summary = running.stop().await.unwrap();
     assert!(summary.swarms.is_empty() && !summary.is_complete());
     assert_eq!(release.origin_sent(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_that_is_removed_and_planned_again_at_once_takes_part_again() {
+    let bytes = content(CHUNK * 8, 13);
+    let release = Release::start(bytes.clone(), &[1], Duration::from_millis(700)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(config(&release, 1, dir.path()));
+    running.sees(|event| matches!(event, EngineEvent::Opened { .. })).await;
+    release.leave(LeaveReason::Removed);
+    release.plan_again(1);
+    running.sees(|event| matches!(event, EngineEvent::Left { reason: LeaveReason::Removed, .. })).await;
+    let summary = running.done().await;
+    assert_eq!(summary.swarms.iter().map(|swarm| swarm.left).collect::<Vec<_>>(), [Some(LeaveReason::Removed), Some(LeaveReason::Settled)]);
+    assert!(std::fs::read(dir.path().join("film.bin")).unwrap() == bytes);
 }

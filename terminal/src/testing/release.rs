@@ -145,6 +145,12 @@ impl Release {
         self.state().sessions.remove(&id(terminal));
     }
 
+    /// Tells a terminal its plan once more.
+    pub(crate) fn plan_again(&self, terminal: u8) {
+        let state = self.state();
+        state.push(id(terminal), PushMessage::Plan(Box::new(state.plan(id(terminal), self.manifest.edition_id()))));
+    }
+
     /// Ends the release for everybody.
     pub(crate) fn leave(&self, reason: LeaveReason) {
         let state = self.state();

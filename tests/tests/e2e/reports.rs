@@ -55,6 +55,19 @@ async fn a12_what_is_charged_follows_from_signed_receipts_and_not_from_what_a_te
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b04_a_relays_overhead_is_measured_from_sending_to_its_copies_being_done() {
+    let scene = Scene::start(3, 4 << 20, &Plan::default()).await;
+    scene.all_complete(&[0, 1, 2]).await;
+    scene.settled(Duration::from_secs(60)).await;
+    for delivery in scene.publisher.deliveries(scene.release.id).await {
+        let overhead = delivery.overhead_ns_per_byte.expect("every member of the group relayed chunks of its own");
+        // Two copies at 12 Mbit/s take 1,333 ns per byte of chunk; several chunks outstanding share that time. More than 100 times it would be
+        // a measurement of something else than copying.
+        assert!((200..133_300).contains(&overhead), "{overhead} ns per byte");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b15_a_receipt_carries_the_time_of_receiving_and_pays_the_relay_that_sent() {
     let mut ring = Ring::start(2 << 20, 40).await;
     let receiver = ring.plan.members[0].clone();

@@ -109,10 +109,9 @@ pub async fn notices(state: &AppState, member: &Member, notices: &[ChunkNotice])
     check_length("/notices", notices.len())?;
     member.check_chunks("/notices", notices.iter().map(|notice| notice.chunk))?;
     let table = state.live.notices(sender(state, member), notices, clock::now()).await?;
-    if let Some(GroupAnswer { outcome: samples, .. }) = answered(state, member, table).await? {
-        for sample in samples {
-            tracing::trace!(terminal = %member.terminal, overhead_ns_per_byte = sample, "measured");
-        }
+    let answer = answered(state, member, table).await?;
+    if let Some(sample) = answer.as_ref().and_then(|GroupAnswer { outcome: samples, .. }| samples.last()) {
+        state.live.set_overhead(member.place.delivery_id, *sample).await?;
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ async fn after_a_rotation_the_newest_key_signs_and_both_are_taken() {
 async fn instances_that_start_at_the_same_time_share_one_key() {
     let service = Service::start().await;
     let store = &service.state.store;
-    sqlx::query("DELETE FROM signing_keys").execute(store.raw()).await.unwrap();
+    store.tamper("DELETE FROM signing_keys").await;
     let opened = futures_util::future::join_all((0..8).map(|_| crate::auth::Keys::open(store.clone(), 30, clock::now()))).await;
     let sets: Vec<Jwks> = opened.into_iter().map(|keys| keys.unwrap().jwks()).collect();
     assert!(sets.iter().all(|set| *set == sets[0] && set.keys.len() == 1), "{sets:?}");

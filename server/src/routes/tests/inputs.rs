@@ -98,7 +98,7 @@ async fn each_problem_names_its_own_request() {
 async fn a_failure_inside_says_nothing_of_the_inside() {
     let service = Service::start().await;
     let account = service.account("anna", Role::User).await;
-    sqlx::query("ALTER TABLE terminals RENAME TO elsewhere").execute(service.state.store.raw()).await.unwrap();
+    service.state.store.tamper("ALTER TABLE terminals RENAME TO elsewhere").await;
     let failed = refused(service.get(&account, "/v1/terminals"), protocol::ErrorCode::Internal).await;
     assert_eq!((failed.detail, failed.errors), (None, Vec::new()));
 }

@@ -84,8 +84,7 @@ async fn a_token_that_is_unknown_malformed_or_expired_is_refused() {
     for bad in ["", "x", &"A".repeat(43), &"A".repeat(10_000)] {
         refused(refresh(&service, bad), Unauthenticated).await;
     }
-    let expire = "UPDATE refresh_tokens SET expires_at = created_at";
-    sqlx::query(expire).execute(service.state.store.raw()).await.unwrap();
+    service.state.store.tamper("UPDATE refresh_tokens SET expires_at = created_at").await;
     refused(refresh(&service, &token), Unauthenticated).await;
 }
 
@@ -93,8 +92,7 @@ async fn a_token_that_is_unknown_malformed_or_expired_is_refused() {
 async fn the_database_holds_no_token_that_could_be_used() {
     let service = Service::start().await;
     let token = service.account("anna", Role::User).await.tokens.refresh_token;
-    let stored: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT token_hash FROM refresh_tokens").fetch_all(service.state.store.raw()).await.unwrap();
+    let stored = service.state.store.peek("SELECT token_hash FROM refresh_tokens").await;
     assert_eq!(stored.len(), 1);
     use base64::Engine;
     assert_ne!(stored[0], base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(token).unwrap());

@@ -86,7 +86,7 @@ async fn a_list_is_read_page_by_page_without_a_gap_or_a_repeat() {
 async fn a_token_of_a_user_who_is_gone_opens_nothing_that_needs_a_role() {
     let service = Service::start().await;
     let operator = service.account("olga", Role::Operator).await;
-    sqlx::query("DELETE FROM users").execute(service.state.store.raw()).await.unwrap();
+    service.state.store.tamper("DELETE FROM users").await;
     refused(service.get(&operator, "/v1/users"), Unauthenticated).await;
     refused(service.get(&operator, "/v1/users/me"), NotFound).await;
 }

@@ -75,10 +75,10 @@ async fn an_application_is_refused_for_the_reason_that_holds() {
     // The reserve of rank 2 is 100 · 2/3 = 66⅔: 66 is below it and 67 is not.
     assert_eq!(apply(user, &NewApplication { rank: 2, maximum: eur(66), ..good.clone() }, START).await, ErrorCode::BelowReserve);
     assert_eq!(apply(user, &NewApplication { maximum: eur(1_001), ..good.clone() }, START).await, ErrorCode::InsufficientFunds);
-    assert_eq!(apply(stranger, &good, START).await, ErrorCode::NotFound, "somebody else's terminal");
+    assert_eq!(apply(stranger, &good, START).await, ErrorCode::InvalidRequest, "somebody else's terminal");
     assert_eq!(
         apply(user, &NewApplication { terminal_id: TerminalId::from_bytes([7; 16]), ..good.clone() }, START).await,
-        ErrorCode::NotFound
+        ErrorCode::InvalidRequest
     );
     assert_eq!(apply(user, &good, START - Duration::microseconds(1)).await, ErrorCode::ReleaseNotOpen);
     assert_eq!(apply(user, &good, CLOSES).await, ErrorCode::ReleaseClosed, "although nobody has run the closing");
