@@ -86,8 +86,9 @@ struct RefusedLine<'a>(&'a Problem);
 impl fmt::Display for RefusedLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = self.0;
-        f.write_str(problem.detail.as_deref().unwrap_or(&problem.title))?;
-        for error in &problem.errors {
+        let said = problem.detail.as_deref().unwrap_or(&problem.title);
+        f.write_str(said)?;
+        for error in problem.errors.iter().filter(|error| error.detail != said && error.detail != problem.title) {
             write!(f, "; {}: {}", error.pointer, error.detail)?;
         }
         if let Some(hint) = hint(problem.code) {

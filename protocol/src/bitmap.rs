@@ -49,6 +49,20 @@ impl ChunkSet {
         was
     }
 
+    /// The first chunk at or after `from` and below `end` that is not in the set.
+    pub fn next_missing(&self, from: u32, end: u32) -> Option<u32> {
+        let mut chunk = from;
+        while chunk < end {
+            let absent = !self.words.get((chunk / 64) as usize).copied().unwrap_or(0) >> (chunk % 64);
+            if absent != 0 {
+                let found = chunk + absent.trailing_zeros();
+                return (found < end).then_some(found);
+            }
+            chunk = (chunk / 64 + 1) * 64;
+        }
+        None
+    }
+
     /// How many chunks are in the set.
     pub fn len(&self) -> u32 {
         self.len
@@ -142,6 +156,16 @@ mod tests {
         assert_eq!(set.len(), 1);
         assert!(set.remove(3) && !set.remove(3) && !set.remove(1000));
         assert!(set.is_empty());
+    }
+
+    #[test]
+    fn the_next_missing_chunk_is_found_over_full_words_and_past_the_end_of_the_set() {
+        let mut set: ChunkSet = (0..130).collect();
+        assert_eq!((set.next_missing(0, 131), set.next_missing(0, 130)), (Some(130), None));
+        set.remove(65);
+        assert_eq!((set.next_missing(0, 131), set.next_missing(66, 131)), (Some(65), Some(130)));
+        assert_eq!(set.next_missing(1000, 2000), Some(1000));
+        assert_eq!(set.next_missing(5, 5), None);
     }
 
     #[test]

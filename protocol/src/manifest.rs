@@ -64,10 +64,14 @@ pub enum ManifestError {
     TooMany(&'static str),
 }
 
+/// Where terminals keep their own files beside what they receive; no file of an edition may lie in it.
+pub const STATE_FOLDER: &str = ".spillway";
+
 /// Whether `path` may be written below a folder of the receiver's choosing: it can never leave that folder.
 pub fn is_safe_path(path: &str) -> bool {
     !path.is_empty()
         && path.len() <= PATH_MAX
+        && !path.split('/').next().is_some_and(|first| first.eq_ignore_ascii_case(STATE_FOLDER))
         && !path.chars().any(|character| character.is_control() || character == '\\')
         && path.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(':'))
 }
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_path_that_could_leave_its_folder_is_refused() {
-        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "C:/x", "a\0b", "a\nb"] {
+        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a", "a\\b", "C:/x", "a\0b", "a\nb", ".spillway/x", ".Spillway"] {
             assert!(!is_safe_path(bad), "{bad:?} was accepted");
         }
         for good in ["a", "a/b.txt", "données/été.bin", "..a/b..", "...x"] {

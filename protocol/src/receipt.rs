@@ -7,7 +7,7 @@
 //! tag(22) "spillway receipt v1\0\0\0" | delivery(16) | source(16) | receiver(16) | segment u32 | sequence u32 | time u64 ms | bitmap(512) | signature(64)
 //! ```
 
-use crate::bitmap::{SEGMENT_BYTES, segment_chunks};
+use crate::bitmap::{SEGMENT_BYTES, SEGMENT_CHUNKS, segment_chunks};
 use crate::ids::{DeliveryId, PublicKey, Signature, TerminalId, TerminalKey};
 use crate::units::TimestampMs;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -57,6 +57,12 @@ impl ReceiptBody {
     pub fn sign(self, key: &TerminalKey) -> Receipt {
         let signature = key.sign(&self.signed_bytes());
         Receipt { body: self, signature }
+    }
+
+    /// Whether this receipt acknowledges `chunk`.
+    pub fn acknowledges(&self, chunk: u32) -> bool {
+        let byte = (chunk % SEGMENT_CHUNKS / 8) as usize;
+        chunk / SEGMENT_CHUNKS == self.segment && self.bitmap.get(byte).is_some_and(|byte| byte >> (chunk % 8) & 1 == 1)
     }
 
     /// The chunks that this receipt acknowledges, ascending.
@@ -130,6 +136,7 @@ mod tests {
         assert_eq!(back, receipt);
         assert!(back.is_signed_by(&key.public()));
         assert_eq!(back.body.chunks().collect::<Vec<_>>(), [4096, 4099]);
+        assert!(back.body.acknowledges(4099) && !back.body.acknowledges(4098) && !back.body.acknowledges(3));
     }
 
     #[test]

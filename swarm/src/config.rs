@@ -14,10 +14,21 @@ pub(crate) const PING_EVERY: Duration = Duration::from_millis(250);
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 /// A receiver that acknowledges nothing for this long while its window is full is reported.
 pub(crate) const UNACKNOWLEDGED_AFTER: Duration = Duration::from_secs(10);
+/// A receiver that leaves its window shut for this long is not waited for: new chunks are asked for, and not queued for it.
+pub(crate) const STALLED_PEER_AFTER: Duration = Duration::from_secs(1);
+/// What a receiver may declare to have had already, beyond as much as it signs for: duplicates free the window and pay nothing. Honest ones come in
+/// bursts, when leases were given anew after a lost connection.
+pub(crate) const DUPLICATE_BYTES: u64 = 8 << 20;
+/// A chunk whose frames stop coming counts as on its way for this long.
+pub(crate) const PARTIAL_FOR: Duration = Duration::from_secs(2);
+/// How long the member in line for a chunk may get nothing new before the next one pulls it for the group in its place.
+pub(crate) const TURN: Duration = Duration::from_millis(500);
 /// How long a pushed chunk may take after it was first announced before it is pulled: three times the half second of backlog that relays aim at.
 pub(crate) const LATE_MIN: Duration = Duration::from_millis(1500);
 /// An unanswered pull is tried elsewhere after this long at least.
 pub(crate) const PULL_RETRY_MIN: Duration = Duration::from_secs(2);
+/// And at most.
+pub(crate) const PULL_RETRY_MAX: Duration = Duration::from_secs(4);
 /// Nothing new for this long: the chunks may be lost, so the server is asked.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// How often unsatisfied credits and missing chunks are told again: a lost server state is met by repetition.

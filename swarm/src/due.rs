@@ -37,6 +37,13 @@ impl Swarm {
         }
     }
 
+    /// Says what has not been said yet: receipts to sources and server, holdings, notices. For a driver that is about to stop.
+    pub fn flush(&mut self, now: Now) {
+        self.send_receipts(now);
+        self.announce();
+        self.report(now);
+    }
+
     fn send_receipts(&mut self, now: Now) {
         self.receipts_due = None;
         let (swarm_id, signer_parts) = (self.plan.swarm_id, self.server_time(now));
@@ -77,7 +84,7 @@ impl Swarm {
 
     /// Pings links in use that are silent, and suspects those that stay so.
     fn watch_links(&mut self, now: Now) {
-        let mut silent = Vec::new();
+        let (mut silent, mut dropped) = (Vec::new(), Vec::new());
         for (&peer, state) in &mut self.peers {
             if !state.is_used() || state.banned {
                 state.used_since = None;
@@ -94,17 +101,21 @@ impl Swarm {
                 state.suspect = true;
                 silent.push((peer, SuspectReason::Silent));
             }
-            if state.out.is_blocked() && state.out.waiting_since().is_some_and(|since| now >= since + UNACKNOWLEDGED_AFTER) {
-                state.suspect = true;
+            if state.out.is_stalled(now, UNACKNOWLEDGED_AFTER) {
+                // It may pull what it still wants; what is queued for it must not hold the others' chunks back.
+                dropped.extend(state.out.drop_queue(now).into_iter().map(|chunk| (peer, chunk)));
                 silent.push((peer, SuspectReason::Unacknowledged));
             }
         }
         for (peer, reason) in silent {
             if let Some(state) = self.peers.get_mut(&peer) {
+                state.unanswered = state.unanswered.saturating_add(u32::try_from(state.pulls.len()).unwrap_or(u32::MAX));
                 state.pulls.clear();
-                state.partial = None;
             }
             self.actions.push_back(Action::Suspect { peer, reason });
+        }
+        for (peer, chunk) in dropped {
+            self.copy_done(peer, chunk, now);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Frames from peers: have-lists, chunks, requests, acknowledgements. Whoever breaks a rule here loses the link.
 
 use protocol::Blake3;
-use protocol::bitmap::{is_subset, segment_chunks};
+use protocol::bitmap::{is_subset, segment_chunks, segment_count};
 use protocol::frame::{ChunkFrame, Duplicate, Frame};
 use protocol::receipt::Receipt;
 use protocol::ws::SuspectReason;
@@ -10,7 +10,7 @@ use protocol::{Bytes as ByteCount, TerminalId};
 use crate::Now;
 use crate::action::Action;
 use crate::assembly::{self, Arrived};
-use crate::config::PULL_QUEUE_MAX;
+use crate::config::{DUPLICATE_BYTES, PULL_QUEUE_MAX};
 use crate::machine::{Pending, Swarm};
 use crate::outbox::Owed;
 use crate::peer::Role;
@@ -32,7 +32,10 @@ impl Swarm {
             }
             Frame::HaveDelta { chunks, .. } => self.note_holdings(peer, &chunks, true, now),
             Frame::HaveEnd { .. } => {
-                self.pull(now);
+                let first = self.peers.get_mut(&peer).is_some_and(|state| !std::mem::replace(&mut state.listed, true));
+                if first {
+                    self.pull(now);
+                }
                 Ok(())
             }
             Frame::Request { chunks, .. } => self.queue_requested(peer, &chunks),
@@ -52,18 +55,21 @@ impl Swarm {
             return Err(SuspectReason::Malformed);
         }
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let mut done = Vec::new();
         for &chunk in chunks {
-            state.have.insert(chunk);
+            if !state.have.insert(chunk) {
+                continue;
+            }
             state.out.cancel(chunk);
+            state.news_at = now;
             if !self.have.contains(chunk) {
                 self.pulling.known(chunk, state.role == Role::Member, owed, now);
+            } else if !state.out.awaits(chunk) {
+                done.push(chunk);
             }
         }
-        for &chunk in chunks {
-            let sent = self.peers.get(&peer).is_some_and(|state| state.out.unacked_chunks().any(|unacked| unacked == chunk));
-            if !sent {
-                self.copy_done(peer, chunk, now);
-            }
+        for chunk in done {
+            self.copy_done(peer, chunk, now);
         }
         Ok(())
     }
@@ -99,19 +105,21 @@ impl Swarm {
             Role::Parent => true,
             Role::Child(_) | Role::Served => return Err(SuspectReason::Malformed),
         };
+        state.frame_at = now;
         let arrived = assembly::add(&mut state.partial, frame, entry.length).map_err(|_| SuspectReason::Malformed)?;
         let Some(Arrived { chunk, first_copy, hop, bytes }) = arrived else { return Ok(()) };
-        state.pulls.remove(&chunk);
+        let pulled = state.pulls.remove(&chunk).is_some();
         if Blake3::of(&bytes) != entry.hash {
             return Err(SuspectReason::Corrupt);
         }
         state.have.insert(chunk);
+        state.unanswered = 0;
         if self.have.contains(chunk) || self.pending.contains_key(&chunk) {
             let duplicate = Duplicate::signed(self.plan.swarm_id, chunk, peer, self.config.me, &self.config.key);
             self.actions.push_back(Action::Send { peer, frame: Frame::Duplicate(duplicate) });
             return Ok(());
         }
-        self.pending.insert(chunk, Pending { source: peer, relay: first_copy && from_parent, hop });
+        self.pending.insert(chunk, Pending { source: peer, relay: first_copy && from_parent, hop, pulled });
         self.progressed_at = now;
         self.actions.push_back(Action::Store { chunk, source: peer, bytes });
         Ok(())
@@ -121,26 +129,24 @@ impl Swarm {
         let (me, count) = (self.config.me, self.manifest.chunk_count());
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
         let body = &receipt.body;
-        if body.source != me
-            || body.receiver != peer
-            || body.delivery_id != state.peer.delivery_id
-            || body.chunks().any(|chunk| chunk >= count)
-        {
+        let about_us = body.source == me && body.receiver == peer && body.delivery_id == state.peer.delivery_id;
+        let says_something = body.segment < segment_count(count) && body.chunks().next().is_some();
+        if !about_us || !says_something || body.chunks().any(|chunk| chunk >= count) {
             return Err(SuspectReason::Malformed);
         }
-        if let Some(last) = state.receipts.get(&body.segment) {
-            if body.sequence <= last.body.sequence && body.bitmap == last.body.bitmap {
-                return Ok(());
-            }
-            if body.sequence <= last.body.sequence || !is_subset(&last.body.bitmap, &body.bitmap) {
-                return Err(SuspectReason::Malformed);
-            }
+        let last = state.receipts.get(&body.segment);
+        if last.is_some_and(|last| last.body.sequence >= body.sequence && last.body.bitmap == body.bitmap) {
+            return Ok(());
         }
         if !receipt.is_signed_by(&state.peer.public_key) {
             return Err(SuspectReason::Malformed);
         }
+        // A receiver that lost its disk begins anew: what it had signed before still counts, and this would no longer say it.
+        if let Some(before) = last.filter(|last| !is_subset(&last.body.bitmap, &body.bitmap)) {
+            self.actions.push_back(Action::SubmitReceipts(vec![before.clone()]));
+        }
         let chunks: Vec<u32> = body.chunks().filter(|&chunk| !state.have.contains(chunk)).collect();
-        let unacked: Vec<u32> = state.out.unacked_chunks().filter(|chunk| body.chunks().any(|signed| signed == *chunk)).collect();
+        let unacked: Vec<u32> = state.out.unacked_chunks().filter(|chunk| body.acknowledges(*chunk)).collect();
         for chunk in chunks {
             state.have.insert(chunk);
             state.out.cancel(chunk);
@@ -149,6 +155,7 @@ impl Swarm {
         for &chunk in &unacked {
             relayed += state.out.acknowledge(chunk, now).unwrap_or(0);
         }
+        state.receipted += relayed;
         state.receipts.insert(body.segment, receipt);
         self.progress.relayed = ByteCount(self.progress.relayed.0 + relayed);
         for chunk in unacked {
@@ -164,7 +171,11 @@ impl Swarm {
         if duplicate.swarm_id != self.plan.swarm_id || !duplicate.is_signed_by(me, peer, &state.peer.public_key) {
             return Err(SuspectReason::Malformed);
         }
-        if state.out.acknowledge(duplicate.chunk, now).is_some() {
+        if let Some(bytes) = state.out.acknowledge(duplicate.chunk, now) {
+            state.duplicated += bytes;
+            if state.duplicated > DUPLICATE_BYTES + state.receipted {
+                return Err(SuspectReason::Unacknowledged);
+            }
             state.have.insert(duplicate.chunk);
             self.copy_done(peer, duplicate.chunk, now);
         }

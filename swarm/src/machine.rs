@@ -1,5 +1,6 @@
 //! The state of one swarm on one terminal, the plan, links, origin and store events, and what becomes due.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -44,12 +45,16 @@ pub(crate) struct Pending {
     /// This terminal copies it to its group.
     pub(crate) relay: bool,
     pub(crate) hop: u8,
+    /// It was asked for; else it came by itself.
+    pub(crate) pulled: bool,
 }
 
 /// A granted chunk that has not been stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) retry_at: Option<Now>,
+    /// Granted again since the fetch was begun.
+    pub(crate) renewed: bool,
 }
 
 /// One swarm on one terminal; see the crate's documentation for the flow.
@@ -152,6 +157,12 @@ impl Swarm {
             add(&child.contacts, Role::Child(child.group_id));
         }
         add(&plan.serves, Role::Served);
+        // What those who leave have signed may not have reached the server.
+        let leaving = self.peers.iter().filter(|(id, _)| !roles.contains_key(id));
+        let receipts: Vec<_> = leaving.flat_map(|(_, state)| state.receipts.values().cloned()).collect();
+        if !receipts.is_empty() {
+            self.actions.push_back(Action::SubmitReceipts(receipts));
+        }
         self.peers.retain(|id, _| roles.contains_key(id));
         for (id, (peer, role)) in roles {
             let state = self.peers.entry(id).or_insert_with(|| PeerState::new(peer.clone(), role));
@@ -221,8 +232,17 @@ impl Swarm {
         for &chunk in chunks.iter().filter(|chunk| **chunk < self.manifest.chunk_count()) {
             if self.have.contains(chunk) {
                 self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
-            } else if self.leases.insert(chunk, Lease { retry_at: None }).is_none() && !self.pending.contains_key(&chunk) {
-                self.actions.push_back(Action::FetchOrigin { chunk });
+            } else {
+                match self.leases.entry(chunk) {
+                    // The answer to the fetch under way may be about the lease before this one.
+                    Entry::Occupied(mut lease) => lease.get_mut().renewed = true,
+                    Entry::Vacant(lease) => {
+                        lease.insert(Lease { retry_at: None, renewed: false });
+                        if !self.pending.contains_key(&chunk) {
+                            self.actions.push_back(Action::FetchOrigin { chunk });
+                        }
+                    }
+                }
             }
         }
         self.credits.granted(u32::try_from(chunks.len()).unwrap_or(u32::MAX));
@@ -253,17 +273,18 @@ impl Swarm {
         if bytes.len() as u64 != u64::from(entry.length) || Blake3::of(&bytes) != entry.hash {
             return self.handle_origin_failed(chunk, true, now);
         }
-        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay: true, hop: 0 });
+        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay: true, hop: 0, pulled: true });
         self.actions.push_back(Action::Store { chunk, source: TerminalId::ORIGIN, bytes });
     }
 
     /// The origin did not send a chunk. `retry_later`: the lease still stands.
     pub fn handle_origin_failed(&mut self, chunk: u32, retry_later: bool, now: Now) {
-        if retry_later && let Some(lease) = self.leases.get_mut(&chunk) {
-            lease.retry_at = Some(now + FETCH_RETRY);
-        } else {
-            self.leases.remove(&chunk);
-            self.credits = Credits::default();
+        match self.leases.get_mut(&chunk) {
+            Some(lease) if retry_later || lease.renewed => *lease = Lease { retry_at: Some(now + FETCH_RETRY), renewed: false },
+            Some(_) | None => {
+                self.leases.remove(&chunk);
+                self.credits = Credits::default();
+            }
         }
     }
 
@@ -273,7 +294,7 @@ impl Swarm {
         self.have.insert(chunk);
         let unsigned = self.count_verified(chunk, pending.source);
         self.progressed_at = now;
-        self.pulling.arrived(chunk, now);
+        self.pulling.arrived(chunk, pending.pulled, now);
         for state in self.peers.values_mut() {
             state.pulls.remove(&chunk);
         }

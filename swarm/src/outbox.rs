@@ -52,7 +52,7 @@ impl Outbox {
     pub(crate) fn next(&mut self, frame_bytes: u32, now: Now) -> Option<(Owed, u32, u32)> {
         if self.sending.is_none() {
             let first = self.queue.front()?;
-            if !self.unacked.is_empty() && self.unacked_bytes + u64::from(first.length) > WINDOW_BYTES {
+            if !self.fits(first.length) {
                 return None;
             }
             let owed = self.queue.pop_front()?;
@@ -87,15 +87,29 @@ impl Outbox {
     pub(crate) fn awaits_acknowledgement(&self) -> bool {
         !self.unacked.is_empty()
     }
-    pub(crate) fn waiting_since(&self) -> Option<Now> {
-        self.waiting_since
+    /// Whether something waits behind a window that the peer has not opened for this long.
+    pub(crate) fn is_stalled(&self, now: Now, patience: Now) -> bool {
+        let head_waits = self.queue.front().is_some_and(|first| !self.fits(first.length));
+        head_waits && self.sending.is_none() && self.waiting_since.is_some_and(|since| now >= since + patience)
     }
-    /// Whether the peer has used up its window.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.unacked_bytes >= WINDOW_BYTES
+
+    fn fits(&self, length: u32) -> bool {
+        self.unacked.is_empty() || self.unacked_bytes + u64::from(length) <= WINDOW_BYTES
+    }
+
+    /// Takes everything off the queue, and waits anew for an acknowledgement of what was sent.
+    pub(crate) fn drop_queue(&mut self, now: Now) -> Vec<u32> {
+        self.waiting_since = self.waiting_since.map(|_| now);
+        self.queued.clear();
+        self.queued_bytes = 0;
+        self.queue.drain(..).map(|owed| owed.chunk).collect()
     }
     pub(crate) fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+    /// Whether this chunk was sent, or begun, and is not acknowledged.
+    pub(crate) fn awaits(&self, chunk: u32) -> bool {
+        self.unacked.contains_key(&chunk)
     }
     pub(crate) fn unacked_chunks(&self) -> impl Iterator<Item = u32> + '_ {
         self.unacked.keys().copied()
@@ -129,6 +143,8 @@ mod tests {
             sent += u64::from(len);
         }
         assert_eq!(sent, 200 << 10, "two chunks of 100 KiB fit the window, a third does not");
+        assert!(outbox.is_stalled(Now::from_secs(10), Now::from_secs(10)), "a third chunk waits behind the window");
+        assert!(!outbox.is_stalled(Now::from_secs(9), Now::from_secs(10)));
         assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
         assert!(outbox.next(64 << 10, Now::ZERO).is_some());
     }

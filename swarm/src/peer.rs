@@ -39,10 +39,21 @@ pub(crate) struct PeerState {
     /// Since when the link is in use without a pause.
     pub(crate) used_since: Option<Now>,
     pub(crate) have: ChunkSet,
+    /// When it last announced something new.
+    pub(crate) news_at: Now,
+    /// Its have-list is complete: what it tells from now on is news.
+    pub(crate) listed: bool,
     pub(crate) partial: Option<Partial>,
+    /// When the last frame of a chunk came.
+    pub(crate) frame_at: Now,
     pub(crate) out: Outbox,
     /// Chunks asked of this peer, and when.
     pub(crate) pulls: BTreeMap<u32, Now>,
+    /// Pulls in a row that it left unanswered: others are asked first.
+    pub(crate) unanswered: u32,
+    /// Bytes that it acknowledged by receipts, and bytes that it declared to have had already.
+    pub(crate) receipted: u64,
+    pub(crate) duplicated: u64,
     /// The latest receipt that this peer signed for this terminal, per segment.
     pub(crate) receipts: BTreeMap<u32, Receipt>,
 }
@@ -59,9 +70,15 @@ impl PeerState {
             pinged_at: Now::ZERO,
             used_since: None,
             have: ChunkSet::default(),
+            news_at: Now::ZERO,
+            listed: false,
             partial: None,
+            frame_at: Now::ZERO,
             out: Outbox::default(),
             pulls: BTreeMap::new(),
+            unanswered: 0,
+            receipted: 0,
+            duplicated: 0,
             receipts: BTreeMap::new(),
         }
     }
@@ -91,6 +108,7 @@ impl PeerState {
         self.suspect = false;
         self.used_since = None;
         self.have = ChunkSet::default();
+        self.listed = false;
         self.partial = None;
         self.out = Outbox::default();
         self.pulls.clear();

@@ -11,9 +11,11 @@ use protocol::frame::{Frame, INDICES_MAX};
 
 use crate::Now;
 use crate::action::Action;
-use crate::config::{LATE_MIN, MISSING_MAX, PULL_RETRY_MIN, REPEAT_EVERY, SCAN_MAX, STALLED_AFTER};
+use crate::config::{
+    LATE_MIN, MISSING_MAX, PARTIAL_FOR, PULL_RETRY_MAX, PULL_RETRY_MIN, PULLS_PER_PEER, REPEAT_EVERY, SCAN_MAX, STALLED_AFTER, TURN,
+};
 use crate::machine::Swarm;
-use crate::peer::Role;
+use crate::peer::{PeerState, Role};
 
 /// When each missing chunk was first known to be held by somebody, and how long chunks take from then to here.
 #[derive(Debug)]
@@ -47,12 +49,13 @@ impl Pulling {
         let Some(at) = self.known_at.get_mut(chunk as usize) else { return };
         let news_for_group = by_member && self.in_group.insert(chunk);
         if *at == 0 || news_for_group {
-            *at = u32::try_from(now.as_millis()).unwrap_or(u32::MAX - 1) + 1;
-            if owed {
-                self.unowed.remove(chunk)
-            } else {
-                self.unowed.insert(chunk)
-            };
+            *at = u32::try_from(now.as_millis()).unwrap_or(u32::MAX - 1).saturating_add(1);
+            self.unowed.remove(chunk);
+        }
+        // A member that had it before the link was up owes nothing, whoever else announces it; neither does an earlier group, unless a copy is
+        // about to come from within.
+        if !owed && (by_member || !self.in_group.contains(chunk)) {
+            self.unowed.insert(chunk);
         }
     }
 
@@ -63,8 +66,9 @@ impl Pulling {
         }
     }
 
-    pub(crate) fn arrived(&mut self, chunk: u32, now: Now) {
-        if let Some(since) = self.known_since(chunk) {
+    /// A chunk is here. Only copies that came by themselves tell how long copies take.
+    pub(crate) fn arrived(&mut self, chunk: u32, pulled: bool, now: Now) {
+        if let Some(since) = self.known_since(chunk).filter(|_| !pulled && !self.unowed.contains(chunk)) {
             self.arrival = (self.arrival * 7 + now.saturating_sub(since)) / 8;
         }
     }
@@ -80,16 +84,25 @@ impl Pulling {
     }
 }
 
-/// Which of `members` (terminal, uplink) is to bring `chunk` into the group: each gets a share of the chunks in proportion to its uplink.
-pub(crate) fn responsible(chunk: u32, members: &[(TerminalId, u64)]) -> Option<TerminalId> {
-    let total: u64 = members.iter().map(|(_, up)| up.max(&1)).sum();
-    // Fibonacci hashing spreads neighbouring chunks over the members.
-    let point = (u64::from(chunk).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) % total.max(1);
-    let mut sum = 0;
-    members.iter().find_map(|(id, up)| {
-        sum += up.max(&1);
-        (point < sum).then_some(*id)
-    })
+/// Who is before `me` in the line of those who may bring `chunk` into the group; who has nobody before it is responsible. Each of `members` (terminal,
+/// uplink) is first for a share of the chunks in proportion to its uplink (weighted rendezvous hashing, Schindelhauer and Schomaker 2005): when the
+/// others see another set of live members, only the chunks of the ones in question change hands.
+pub(crate) fn ahead_in_line(chunk: u32, me: TerminalId, members: &[(TerminalId, u64)]) -> impl Iterator<Item = TerminalId> {
+    let score = move |id: TerminalId, up: u64| {
+        let hash = id.to_bytes().iter().fold(u64::from(chunk) ^ 0x9E37_79B9_7F4A_7C15, |hash, byte| mix(hash ^ u64::from(*byte)));
+        // In the open interval (0, 1), with all the bits that a double takes.
+        let point = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        up.max(1) as f64 / -point.ln()
+    };
+    let mine = members.iter().find(|(id, _)| *id == me).map_or(0.0, |(id, up)| score(*id, *up));
+    members.iter().filter(move |(id, up)| *id != me && score(*id, *up) > mine).map(|(id, _)| *id)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input reaches every bit of the output.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
 }
 
 impl Swarm {
@@ -102,23 +115,32 @@ impl Swarm {
         let group = self.live_group();
         let mut requests: BTreeMap<TerminalId, Vec<u32>> = BTreeMap::new();
         let count = self.manifest.chunk_count();
-        let mut chunk = self.pulling.cursor;
-        let (mut looked_at, mut steps) = (0, 0);
-        while looked_at < SCAN_MAX && steps < count {
-            (chunk, steps) = (if chunk >= count { 0 } else { chunk }, steps + 1);
-            if !self.have.contains(chunk) {
-                looked_at += 1;
-                if let Some(peer) = self.pull_source(chunk, &group, now) {
-                    if let Some(state) = self.peers.get_mut(&peer) {
-                        state.pulls.insert(chunk, now);
-                    }
-                    requests.entry(peer).or_default().push(chunk);
-                }
+        let usable = self.peers.values().filter(|state| state.is_live() && matches!(state.role, Role::Member | Role::Parent));
+        let mut places: usize = usable.map(|state| PULLS_PER_PEER.saturating_sub(state.pulls.len())).sum();
+        let (start, mut next, mut wrapped) = (self.pulling.cursor, self.pulling.cursor, false);
+        for _ in 0..SCAN_MAX {
+            if places == 0 {
+                break;
             }
-            chunk += 1;
+            let end = if wrapped { start } else { count };
+            let Some(chunk) = self.have.next_missing(next, end) else {
+                if wrapped {
+                    break;
+                }
+                (next, wrapped) = (0, true);
+                continue;
+            };
+            next = chunk + 1;
+            if let Some(peer) = self.pull_source(chunk, &group, now) {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.pulls.insert(chunk, now);
+                }
+                requests.entry(peer).or_default().push(chunk);
+                places -= 1;
+            }
         }
         if requests.is_empty() {
-            self.pulling.cursor = chunk % count.max(1);
+            self.pulling.cursor = next % count.max(1);
         }
         let swarm_id = self.plan.swarm_id;
         for (peer, chunks) in requests {
@@ -132,29 +154,33 @@ impl Swarm {
     /// From whom to pull a missing chunk now, if from anybody.
     fn pull_source(&self, chunk: u32, group: &[(TerminalId, u64)], now: Now) -> Option<TerminalId> {
         let waited = now.saturating_sub(self.pulling.known_since(chunk)?);
-        let late = self.pulling.late_after();
-        if (waited < late && !self.pulling.unowed.contains(chunk)) || self.is_coming(chunk) {
+        let wait = if self.pulling.unowed.contains(chunk) { Now::ZERO } else { self.pulling.late_after() };
+        if waited < wait || self.is_coming(chunk, now) {
             return None;
         }
-        let least_loaded = |role: Role| {
+        let most_promising = |role: Role| {
             let holders = self.peers.values().filter(|state| state.role == role && state.can_be_pulled(chunk));
-            holders.min_by_key(|state| state.pulls.len()).map(|state| state.id())
+            holders.min_by_key(|state| (state.unanswered, state.pulls.len())).map(|state| state.id())
         };
-        least_loaded(Role::Member).or_else(|| {
-            let held_in_group = self.peers.values().any(|state| state.role == Role::Member && state.linked && state.have.contains(chunk));
-            let mine = responsible(chunk, group) == Some(self.config.me);
-            let overdue = waited >= late * 3;
-            if (mine && !held_in_group) || overdue { least_loaded(Role::Parent) } else { None }
+        most_promising(Role::Member).or_else(|| {
+            let source = most_promising(Role::Parent)?;
+            // Whoever is before this terminal in line has its turn as long as anything new comes to it.
+            let since = now.saturating_sub(waited) + wait;
+            let news = |member: TerminalId| self.peers.get(&member).map_or(Now::ZERO, |state| state.news_at);
+            let my_turn = ahead_in_line(chunk, self.config.me, group).all(|member| now >= news(member).max(since) + TURN);
+            let held_in_group =
+                self.peers.values().any(|state| state.role == Role::Member && state.is_live() && state.have.contains(chunk));
+            (my_turn && (!held_in_group || waited >= wait + LATE_MIN)).then_some(source)
         })
     }
 
-    fn is_coming(&self, chunk: u32) -> bool {
+    fn is_coming(&self, chunk: u32, now: Now) -> bool {
+        let arriving = |state: &PeerState| {
+            state.is_live() && now < state.frame_at + PARTIAL_FOR && state.partial.as_ref().is_some_and(|partial| partial.chunk == chunk)
+        };
         self.pending.contains_key(&chunk)
             || self.holds_lease(chunk)
-            || self.peers.values().any(|state| {
-                state.pulls.contains_key(&chunk)
-                    || (state.is_live() && state.partial.as_ref().is_some_and(|partial| partial.chunk == chunk))
-            })
+            || self.peers.values().any(|state| state.pulls.contains_key(&chunk) || arriving(state))
     }
 
     /// This terminal and the live members of its group with their uplinks, in the order of their ids, so that all of them come to the same answer.
@@ -167,9 +193,11 @@ impl Swarm {
     }
 
     fn expire_pulls(&mut self, now: Now) {
-        let patience = PULL_RETRY_MIN.max(self.pulling.arrival * 4);
+        let patience = PULL_RETRY_MIN.max(self.pulling.arrival * 4).min(PULL_RETRY_MAX);
         for state in self.peers.values_mut() {
+            let asked = state.pulls.len();
             state.pulls.retain(|_, asked_at| now < *asked_at + patience);
+            state.unanswered = state.unanswered.saturating_add(u32::try_from(asked - state.pulls.len()).unwrap_or(u32::MAX));
         }
     }
 
@@ -182,7 +210,9 @@ impl Swarm {
         }
         let everyone = stalled_for >= STALLED_AFTER * 3;
         let missing = (0..self.manifest.chunk_count()).filter(|&chunk| {
-            !self.have.contains(chunk) && !self.is_coming(chunk) && (everyone || responsible(chunk, group) == Some(self.config.me))
+            !self.have.contains(chunk)
+                && !self.is_coming(chunk, now)
+                && (everyone || ahead_in_line(chunk, self.config.me, group).next().is_none())
         });
         let chunks: Vec<u32> = missing.take(MISSING_MAX).collect();
         if !chunks.is_empty() {
@@ -200,18 +230,27 @@ mod tests {
         TerminalId::from_bytes([byte; 16])
     }
 
-    #[test]
-    fn responsibility_follows_the_uplinks_and_is_the_same_for_all() {
-        let members = [(id(1), 10), (id(2), 30)];
-        let mine = (0..10_000).filter(|&chunk| responsible(chunk, &members) == Some(id(1))).count();
-        assert!((2_300..2_700).contains(&mine), "a quarter of the uplink got {mine} of 10000 chunks");
+    fn first_for(me: TerminalId, members: &[(TerminalId, u64)]) -> usize {
+        (0..10_000).filter(|&chunk| ahead_in_line(chunk, me, members).next().is_none()).count()
     }
 
     #[test]
-    fn unknown_uplinks_share_evenly_and_an_empty_group_has_nobody() {
-        let members = [(id(1), 0), (id(2), 0)];
-        let mine = (0..10_000).filter(|&chunk| responsible(chunk, &members) == Some(id(1))).count();
-        assert!((4_500..5_500).contains(&mine));
-        assert_eq!(responsible(1, &[]), None);
+    fn each_member_is_first_in_line_for_a_share_that_follows_its_uplink() {
+        let members = [(id(1), 10), (id(2), 30), (id(3), 0)];
+        let shares: Vec<usize> = members.iter().map(|(member, _)| first_for(*member, &members)).collect();
+        assert!((2_000..2_800).contains(&shares[0]), "{shares:?}");
+        assert_eq!(shares.iter().sum::<usize>(), 10_000, "exactly one is first");
+        let even = [(id(1), 0), (id(2), 0)];
+        assert!((4_700..5_300).contains(&first_for(id(1), &even)));
+    }
+
+    #[test]
+    fn when_a_member_is_lost_from_sight_the_others_keep_their_chunks() {
+        let (all, fewer) = ([(id(1), 5), (id(2), 5), (id(3), 5)], [(id(1), 5), (id(2), 5)]);
+        assert!(
+            (0..1_000)
+                .filter(|&chunk| ahead_in_line(chunk, id(1), &all).next().is_none())
+                .all(|chunk| ahead_in_line(chunk, id(1), &fewer).next().is_none())
+        );
     }
 }

@@ -6,6 +6,7 @@ use protocol::ws::{ChunkNotice, Peer};
 use protocol::{TerminalId, TimestampMs};
 
 use crate::Now;
+use crate::config::STALLED_PEER_AFTER;
 use crate::machine::Swarm;
 use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
@@ -25,7 +26,8 @@ impl Swarm {
         let length = self.chunk_length(chunk);
         let owed = Owed { chunk, length, first_copy: false, hop: hop.saturating_add(1) };
         let mut remaining = BTreeSet::new();
-        for state in self.peers.values_mut().filter(|state| state.role == Role::Member && state.is_live() && !state.have.contains(chunk)) {
+        let wants = |state: &&mut PeerState| state.role == Role::Member && state.is_live() && !state.have.contains(chunk);
+        for state in self.peers.values_mut().filter(wants).filter(|state| !state.out.is_stalled(now, STALLED_PEER_AFTER)) {
             if state.out.push(owed) {
                 remaining.insert(state.id());
             }

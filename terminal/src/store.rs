@@ -1,11 +1,11 @@
 //! Chunks on disk. One delivery has one folder of state and ends as files that a person uses.
 //!
 //! ```text
-//! <dir>/<release>/<edition>/manifest       how the edition is cut and laid out
-//!                           content.part   the edition's byte stream, each chunk written at its final place (a sparse file)
-//!                           journal        which chunks are there, and whose copies they are
-//!                           complete       after the end: where the files went
-//! <dir>/<name>                             the content itself: a file is `content.part` renamed, a directory is copied out of it
+//! <dir>/.spillway/<release>/<edition>/manifest       how the edition is cut and laid out
+//!                                     content.part   the edition's byte stream, each chunk written at its final place (a sparse file)
+//!                                     journal        which chunks are there, and whose copies they are
+//!                                     complete       after the end: where the files went
+//! <dir>/<name>                                       the content itself: a file is `content.part` renamed, a directory is copied out of it
 //! ```
 //!
 //! Flow: [`Store::open`] reads the journal and verifies every chunk that it names → [`Store::put`] writes a chunk, then its journal record →

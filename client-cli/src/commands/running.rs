@@ -40,6 +40,10 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
     let (file, id) = login.terminal(&setting.folder)?;
     std::fs::create_dir_all(&arguments.dir).map_err(while_doing(format_args!("cannot create {}", arguments.dir.display())))?;
     let registered = login.api.terminal(id).await?;
+    if let Some(release) = arguments.release {
+        // A release that does not exist would be waited for without an end.
+        login.api.release(release).await?;
+    }
     let mut screen = RunScreen::new(setting.json, currency(&login.api).await?);
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);

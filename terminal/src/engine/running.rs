@@ -29,8 +29,6 @@ pub(super) use finishing::chain;
 const STORING_MAX: usize = 8 << 20;
 /// A timer that goes off this late means that the machine had no processor time to spare. What was not heard meanwhile says nothing about the peers.
 const STARVED_AFTER: Duration = Duration::from_millis(150);
-/// What is not due yet at the end is said ahead of its time by this much.
-const LAST_WORDS: Now = Now::from_secs(1);
 
 /// What the server says about a swarm, and what the coordinator says to its task.
 #[derive(Debug)]
@@ -279,6 +277,7 @@ impl<'a> Running<'a> {
             Input::Earned { earned } => self.context.tell_all(self.summary.earned(earned)),
             Input::Leave(reason) => {
                 self.last_words(now);
+                self.carry_out().await?;
                 self.context.links.leave(self.summary.swarm_id).await;
                 self.leaving = Some(reason);
             }
@@ -291,9 +290,9 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Has the machine say what it would say within the next moment.
+    /// Has the machine say what it has not said yet.
     fn last_words(&mut self, now: Now) {
-        self.swarm.handle_timeout(now + LAST_WORDS);
+        self.swarm.flush(now);
         self.report(now);
     }
 

@@ -44,8 +44,9 @@ fn run(config: EngineConfig) -> Running {
 }
 
 impl Running {
-    async fn done(self) -> Summary {
-        tokio::time::timeout(PATIENCE, self.task).await.expect("the engine did not end").unwrap().unwrap()
+    async fn done(mut self) -> Summary {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.task).await;
+        ended.unwrap_or_else(|_| panic!("the engine did not end: {:?}", self.story())).unwrap().unwrap()
     }
 
     async fn stop(mut self) -> Result<Summary, EngineError> {
@@ -250,14 +251,16 @@ async fn the_uplink_limit_holds_over_all_links() {
     // 3 MiB to each of two others over three uplinks of 2 MB/s, less what the buckets held at the start.
     let bound = Duration::from_secs_f64((bytes.len() * 2) as f64 / 6e6);
     assert!(elapsed > bound.mul_f64(0.7), "{elapsed:?} is faster than three uplinks allow ({bound:?})");
-    assert!(elapsed < bound.mul_f64(4.0), "{elapsed:?} where {bound:?} is the bound");
+    // A machine that is busy with other tests may take its time; a limit that is off by its unit takes eight times the bound and more.
+    assert!(elapsed < bound.mul_f64(8.0), "{elapsed:?} where {bound:?} is the bound");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_cannot_be_written_ends_the_engine_with_the_path() {
     let release = Release::start(content(CHUNK, 9), &[1], Duration::ZERO).await;
     let dir = tempfile::tempdir().unwrap();
-    let obstacle = dir.path().join(RELEASE.to_string());
+    let obstacle = dir.path().join(".spillway").join(RELEASE.to_string());
+    std::fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
     std::fs::write(&obstacle, b"a file where a folder should be").unwrap();
     let running = run(config(&release, 1, dir.path()));
     let error = tokio::time::timeout(PATIENCE, running.task).await.unwrap().unwrap().unwrap_err();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::manifest::{Manifest, is_safe_path};
+use protocol::manifest::{Manifest, STATE_FOLDER, is_safe_path};
 use protocol::{Bytes, EditionId, ReleaseId};
 use serde::{Deserialize, Serialize};
 use swarm::Held;
@@ -79,7 +79,7 @@ pub(super) async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
 }
 
 pub(super) fn stored_manifest(dir: &Path, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
-    let state = dir.join(release_id.to_string()).join(edition_id.to_string());
+    let state = dir.join(STATE_FOLDER).join(release_id.to_string()).join(edition_id.to_string());
     let mut bytes = Vec::new();
     File::open(state.join(MANIFEST)).ok()?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let manifest = Manifest::decode(&bytes).ok()?;
@@ -107,7 +107,8 @@ fn home(config: &StoreConfig) -> Result<Home, StoreError> {
     let edition = config.manifest.edition_id();
     let root = Folder::root(&config.dir).doing("open", &config.dir)?;
     let release_name = config.release_id.to_string();
-    let release = root.child(&release_name, true).doing("open", &root.path_of(&release_name))?;
+    let states = root.child(STATE_FOLDER, true).doing("open", &root.path_of(STATE_FOLDER))?;
+    let release = states.child(&release_name, true).doing("open", &states.path_of(&release_name))?;
     let edition_name = edition.to_string();
     let state = release.child(&edition_name, true).doing("open", &release.path_of(&edition_name))?;
     let lock = state.open(LOCK, Open::Write).doing("open", &state.path_of(LOCK))?;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use protocol::manifest::{ChunkEntry, FileEntry};
+use protocol::manifest::{ChunkEntry, FileEntry, STATE_FOLDER};
 use protocol::{Blake3, Bytes as ByteCount};
 
 use super::*;
@@ -46,7 +46,7 @@ fn config(dir: &Path, manifest: &Arc<Manifest>) -> StoreConfig {
 }
 
 fn state(dir: &Path, manifest: &Manifest) -> PathBuf {
-    dir.join(ReleaseId::from_bytes([1; 16]).to_string()).join(manifest.edition_id().to_string())
+    dir.join(STATE_FOLDER).join(ReleaseId::from_bytes([1; 16]).to_string()).join(manifest.edition_id().to_string())
 }
 
 fn source(byte: u8) -> TerminalId {
@@ -253,7 +253,7 @@ async fn nothing_is_written_through_a_link_that_lies_in_the_way() {
 async fn a_link_in_place_of_the_state_is_refused() {
     let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (manifest, _) = single();
-    symlink(outside.path(), dir.path().join(ReleaseId::from_bytes([1; 16]).to_string())).unwrap();
+    symlink(outside.path(), dir.path().join(STATE_FOLDER)).unwrap();
     assert!(matches!(Store::open(config(dir.path(), &manifest)).await, Err(StoreError::Io { .. })));
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }

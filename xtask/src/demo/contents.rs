@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use protocol::manifest::STATE_FOLDER;
 use protocol::{Blake3, Bytes};
 
 use crate::failure::Failure;
@@ -61,6 +62,9 @@ fn files(root: &Path) -> Result<Vec<(PathBuf, String)>, Failure> {
         let entries = fs::read_dir(&folder).map_err(|error| Failure::file("read", &folder, &error))?;
         for entry in entries {
             let path = entry.map_err(|error| Failure::file("read", &folder, &error))?.path();
+            if path == root.join(STATE_FOLDER) {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else {

@@ -71,12 +71,12 @@ pub(super) struct Outcome {
 impl Outcome {
     /// At most 80 columns.
     pub(super) fn table(&self) -> String {
-        let mut text = String::from("\nterminal     edition         rank   price  origin    peers     relayed   earned  time\n");
+        let mut text = String::from("\nterminal     edition      rank  price  origin   peers    relayed  earned   time\n");
         for row in &self.terminals {
-            let edition: String = row.edition.chars().take(15).collect();
+            let edition: String = row.edition.chars().take(12).collect();
             let _ = writeln!(
                 text,
-                "{:<12} {edition:<15} {:>4} {:>7}  {:<9} {:<9} {:<9} {:>6} {:>5.1}",
+                "{:<12} {edition:<12} {:>4} {:>6}  {:<8} {:<8} {:<8} {:>5} {:>6.1}",
                 row.name,
                 row.rank,
                 decimal(Amount(row.price)),
