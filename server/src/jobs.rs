@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::app::swarm::settling;
 use crate::clock;
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 
 /// The longest sleep: work that another instance has written meanwhile is found within this time.
 const SLEEP_MAX: Duration = Duration::from_millis(250);
-/// The shortest: what is due now may be waiting for what precedes it.
+/// The shortest: another instance may be claiming what is due now.
 const SLEEP_MIN: Duration = Duration::from_millis(5);
 /// Pieces done at once, so that a large book that is being cleared keeps no other release from opening.
 const AT_ONCE: usize = 8;
@@ -34,9 +34,11 @@ const LEFT_OVER_EVERY: Duration = Duration::from_secs(10);
 pub async fn run(state: AppState) {
     let mut stopping = state.stopping.clone();
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    // What was done may be what the next piece has waited for.
+    let done = Arc::new(Notify::new());
     let left_over = tokio::spawn(settle_left_over(state.clone()));
     while !*stopping.borrow() {
-        let pause = match begin_next(&state, &places).await {
+        let pause = match begin_next(&state, &places, &done).await {
             Ok(true) => continue,
             Ok(false) => sleep_for(&state).await,
             Err(error) => {
@@ -46,6 +48,7 @@ pub async fn run(state: AppState) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = done.notified() => {}
             _ = stopping.wait_for(|stop| *stop) => break,
         }
     }
@@ -55,13 +58,14 @@ pub async fn run(state: AppState) {
 }
 
 /// Claims one piece of work and begins it; `false` if none is due.
-async fn begin_next(state: &AppState, places: &Arc<Semaphore>) -> Result<bool, StoreError> {
+async fn begin_next(state: &AppState, places: &Arc<Semaphore>, done: &Arc<Notify>) -> Result<bool, StoreError> {
     let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(false) };
     let Some(claimed) = state.store.claim_work(clock::now()).await? else { return Ok(false) };
-    let state = state.clone();
+    let (state, done) = (state.clone(), Arc::clone(done));
     tokio::spawn(async move {
         work::carry_out(&state, claimed).await;
         drop(place);
+        done.notify_one();
     });
     Ok(true)
 }

@@ -29,6 +29,7 @@ pub mod receipts;
 #[cfg(test)]
 pub(crate) mod rehearsal;
 pub mod releases;
+pub mod releasing;
 pub mod scheduling;
 pub mod sessions;
 pub mod settlement;

@@ -256,12 +256,12 @@ impl Live {
         table.try_map(|answer| answer.read(read_missing))
     }
 
-    /// Whether the terminal may fetch the chunk now; renews its lease and marks the chunk as sent.
+    /// Whether the terminal may fetch the chunk now; renews its lease, counts the fetch and marks the chunk as sent.
     ///
     /// # Errors
     /// Redis is away.
     pub async fn fetch(&self, from: Sender, chunk: u32, now: OffsetDateTime) -> Result<Table<FetchRight>, LiveError> {
-        let table = self.group_with(&self.inner.scripts.fetch, arguments(from).add(chunk).add(""), now).await?;
+        let table = self.group_with(&self.inner.scripts.fetch, arguments(from).add(chunk).add("fetch"), now).await?;
         table.try_map(|answer| match answer.outcome.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["none"] => Ok(FetchRight::None),
             ["first", marks] => Ok(FetchRight::Granted { budget: Budget::First, marks: marks.to_owned() }),
@@ -275,10 +275,15 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn unfetch(&self, from: Sender, chunk: u32, marks: &str, now: OffsetDateTime) -> Result<(), LiveError> {
-        if marks.is_empty() {
-            return Ok(());
-        }
-        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(marks), now).await.map(|_| ())
+        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}")), now).await.map(|_| ())
+    }
+
+    /// The chunk is still on its way to the terminal: its lease lasts longer.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn renew_lease(&self, from: Sender, chunk: u32, now: OffsetDateTime) -> Result<(), LiveError> {
+        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add("renew"), now).await.map(|_| ())
     }
 
     /// Takes what the terminal holds into the table, be it there or being rebuilt. The caller has checked that the chunks exist.

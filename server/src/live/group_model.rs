@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::TerminalId;
 use protocol::ws::GrantKind;
 
-use super::Grant;
+use super::{Budget, Grant};
 
 const LEASE_MS: u64 = 15_000;
 const COPIES_MS: u64 = 60_000;
+const FETCHES_MAX: u32 = 3;
 const CREDIT_LIFE_MS: u64 = 1_600;
 const GRANTS_MAX: usize = 256;
 const PATIENCE_MS: u64 = 5_000;
@@ -23,6 +24,7 @@ pub(super) struct Lease {
     kind: GrantKind,
     pub(super) received: bool,
     until: u64,
+    fetches: u32,
 }
 
 impl Lease {
@@ -125,7 +127,8 @@ impl Model {
         let length = self.length(chunk);
         let outstanding = self.outstanding.entry(terminal).or_default();
         *outstanding += length;
-        let lease = Lease { terminal, sent: self.now, outstanding: *outstanding, kind, received: false, until: self.now + LEASE_MS };
+        let lease =
+            Lease { terminal, sent: self.now, outstanding: *outstanding, kind, received: false, until: self.now + LEASE_MS, fetches: 0 };
         self.leases.insert(chunk, lease);
         self.in_flight += length;
         self.grants.push(Grant { terminal, chunk, kind });
@@ -284,19 +287,40 @@ impl Model {
         (self.done(), elsewhere_list, unaffordable)
     }
 
-    /// Whether the terminal may fetch the chunk.
-    pub(super) fn fetch(&mut self, terminal: TerminalId, chunk: u32) -> bool {
+    /// Out of which budget the terminal may fetch the chunk, if it may.
+    pub(super) fn fetch(&mut self, terminal: TerminalId, chunk: u32) -> Option<Budget> {
         self.sweep(Some(terminal));
         self.done();
         let now = self.now;
         let lease = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received);
-        if let Some(lease) = lease {
-            lease.until = now + LEASE_MS;
-            if self.sent.insert(chunk) {
-                lease.sent = now;
-            }
-            return true;
+        let lease = lease.filter(|lease| lease.fetches < FETCHES_MAX)?;
+        lease.until = now + LEASE_MS;
+        lease.fetches += 1;
+        let first = self.sent.insert(chunk);
+        if first {
+            lease.sent = now;
         }
-        false
+        Some(if first { Budget::First } else { Budget::Repair })
+    }
+
+    /// What [`Model::fetch`] answered with was not sent after all.
+    pub(super) fn unfetch(&mut self, terminal: TerminalId, chunk: u32, budget: Budget) {
+        self.sweep(Some(terminal));
+        self.done();
+        if budget == Budget::First {
+            self.sent.remove(&chunk);
+        }
+        if let Some(lease) = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received) {
+            lease.fetches -= 1;
+        }
+    }
+
+    pub(super) fn renew_lease(&mut self, terminal: TerminalId, chunk: u32) {
+        self.sweep(Some(terminal));
+        self.done();
+        let now = self.now;
+        if let Some(lease) = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received) {
+            lease.until = now + LEASE_MS;
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Fetch {
     }
 }
 
-/// The mark that the chunk was sent. It goes when it was not.
+/// The marks that the chunk was sent, its lease's count among them. They go when it was not.
 struct Mark {
     fetch: Fetch,
     marks: String,
@@ -123,7 +123,7 @@ struct Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if self.kept || self.marks.is_empty() {
+        if self.kept {
             return;
         }
         let (live, sender, chunk) = (self.fetch.state.live.clone(), self.fetch.sender, self.fetch.chunk);
@@ -155,7 +155,7 @@ impl Paid {
             state.pace.send(piece.len()).await;
             if renewed_at.elapsed() >= RENEW_EVERY {
                 renewed_at = Instant::now();
-                if let Err(error) = state.live.fetch(*sender, *chunk, clock::now()).await {
+                if let Err(error) = state.live.renew_lease(*sender, *chunk, clock::now()).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a lease could not be renewed");
                 }
             }

@@ -71,11 +71,13 @@ impl Store {
         let statement = match purpose {
             Purpose::FirstCopy => {
                 "UPDATE origin_budgets SET reserved_first = reserved_first + $2
-                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair >= $2"
+                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair >= $2
+                 AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
             }
             Purpose::Repair => {
                 "UPDATE origin_budgets SET reserved_repair = reserved_repair + $2
-                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes - reserved_first) >= $2"
+                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes - reserved_first) >= $2
+                 AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
             }
         };
         for amount in [block.0.max(need.0), need.0] {

@@ -1,6 +1,7 @@
 //! Contents, announced uploads and editions. The bytes themselves are in the chunk store.
 //!
-//! A content can be seen by its publisher, by operators, and by everybody once a release names it.
+//! A content can be seen by its publisher, by operators, and by everybody once there is a release of it; then everybody sees those of its editions that a
+//! release names, and no others.
 
 use protocol::rest::{Chunking, Content, Edition, Page, UploadFile};
 use protocol::{Blake3, Bytes, ContentId, EditionId, ErrorCode, UploadId, UserId};
@@ -47,7 +48,12 @@ pub struct AnnouncedUpload {
     pub created_at: OffsetDateTime,
 }
 
-const VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (SELECT 1 FROM releases WHERE content_id = contents.id))";
+/// Of contents.
+const VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (SELECT FROM releases WHERE content_id = contents.id))";
+/// Of contents and their `content_editions`: what is released is an edition, not all that was ever uploaded beside it.
+const EDITION_VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (
+    SELECT FROM releases JOIN release_editions ON release_id = releases.id
+    WHERE releases.content_id = contents.id AND release_editions.edition_id = content_editions.edition_id))";
 
 fn chunking_word(chunking: Chunking) -> &'static str {
     match chunking {
@@ -104,7 +110,7 @@ impl Store {
         let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(viewer.user()).bind(id.0).fetch_optional(&self.pool).await?;
         let Some(row) = row else { return Ok(None) };
         let mut contents = [content_of(&row)?];
-        self.add_editions(&mut contents).await?;
+        self.add_editions(&mut contents, viewer).await?;
         let [content] = contents;
         Ok(Some(content))
     }
@@ -124,20 +130,18 @@ impl Store {
             .await?;
         let contents = rows.iter().map(content_of).collect::<Result<Vec<_>, _>>()?;
         let mut page = request.page(contents, |content| content.id);
-        self.add_editions(&mut page.items).await?;
+        self.add_editions(&mut page.items, viewer).await?;
         Ok(page)
     }
 
-    async fn add_editions(&self, contents: &mut [Content]) -> Result<(), StoreError> {
+    async fn add_editions(&self, contents: &mut [Content], viewer: Viewer) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = contents.iter().map(|content| content.id.0).collect();
-        let rows = sqlx::query(
-            "SELECT content_id, id, label, directory, length, chunks, blake3, content_editions.created_at
-             FROM content_editions JOIN editions ON id = edition_id
-             WHERE content_id = ANY($1) ORDER BY content_editions.created_at, label",
-        )
-        .bind(&ids)
-        .fetch_all(&self.pool)
-        .await?;
+        let query = format!(
+            "SELECT content_editions.content_id, editions.id, label, directory, length, chunks, blake3, content_editions.created_at
+             FROM content_editions JOIN editions ON editions.id = edition_id JOIN contents ON contents.id = content_editions.content_id
+             WHERE contents.id = ANY($2) AND {EDITION_VISIBLE} ORDER BY content_editions.created_at, label"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).bind(viewer.user()).bind(&ids).fetch_all(&self.pool).await?;
         for row in &rows {
             let content_id = ContentId(row.try_get("content_id")?);
             if let Some(content) = contents.iter_mut().find(|content| content.id == content_id) {
@@ -147,12 +151,12 @@ impl Store {
         Ok(())
     }
 
-    /// An edition, if one of its contents exists for the viewer; labelled as the viewer's own content has it, else as the oldest one has.
+    /// An edition, if it exists for the viewer in one of its contents; labelled as the viewer's own content has it, else as the oldest one has.
     pub async fn edition(&self, id: EditionId, viewer: Viewer) -> Result<Option<Edition>, StoreError> {
         let query = format!(
             "SELECT editions.id, label, directory, length, chunks, blake3, content_editions.created_at
              FROM editions JOIN content_editions ON edition_id = editions.id JOIN contents ON contents.id = content_id
-             WHERE editions.id = $2 AND {VISIBLE}
+             WHERE editions.id = $2 AND {EDITION_VISIBLE}
              ORDER BY contents.publisher_id IS DISTINCT FROM $1, content_editions.created_at LIMIT 1"
         );
         let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(viewer.user()).bind(id.0.as_slice()).fetch_optional(&self.pool).await?;

@@ -30,8 +30,13 @@ pub struct Work {
     pub attempts: u32,
 }
 
-/// Work of one release is done in this order, whatever has become of due times: nothing before what precedes it is done.
-const ORDER: &str = "array_position(ARRAY['open', 'close', 'wave', 'deadline'], %.kind), %.wave";
+/// Work of one release is done in this order, whatever has become of due times: nothing before what precedes it is done. But the deadline waits for no
+/// wave: money must not stay held because a wave cannot be planned.
+const UNBLOCKED: &str =
+    "NOT EXISTS (SELECT FROM due_work earlier WHERE earlier.release_id = due_work.release_id AND earlier.done_at IS NULL
+    AND (array_position(ARRAY['open', 'close', 'wave', 'deadline'], earlier.kind), earlier.wave)
+        < (array_position(ARRAY['open', 'close', 'wave', 'deadline'], due_work.kind), due_work.wave)
+    AND NOT (due_work.kind = 'deadline' AND earlier.kind = 'wave'))";
 
 impl Store {
     /// Claims the work that has been due for longest, if any is due.
@@ -39,13 +44,10 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn claim_work(&self, now: OffsetDateTime) -> Result<Option<Work>, StoreError> {
-        let (own, earlier) = (ORDER.replace('%', "due_work"), ORDER.replace('%', "earlier"));
         let statement = format!(
             "UPDATE due_work SET attempts = attempts + 1, due_at = $2
              WHERE id = (
-                 SELECT id FROM due_work WHERE done_at IS NULL AND due_at <= $1
-                 AND NOT EXISTS (SELECT FROM due_work earlier WHERE earlier.release_id = due_work.release_id AND earlier.done_at IS NULL
-                     AND ({earlier}) < ({own}))
+                 SELECT id FROM due_work WHERE done_at IS NULL AND due_at <= $1 AND {UNBLOCKED}
                  ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
              RETURNING id, kind, release_id, wave, attempts"
         );
@@ -64,12 +66,13 @@ impl Store {
         .transpose()
     }
 
-    /// When the next work is due; `None` if there is none.
+    /// When the next work is due that waits for nothing else; `None` if there is none.
     ///
     /// # Errors
     /// The database fails.
     pub async fn next_work_at(&self) -> Result<Option<OffsetDateTime>, StoreError> {
-        Ok(sqlx::query_scalar("SELECT min(due_at) FROM due_work WHERE done_at IS NULL").fetch_one(&self.pool).await?)
+        let statement = format!("SELECT min(due_at) FROM due_work WHERE done_at IS NULL AND {UNBLOCKED}");
+        Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(&self.pool).await?)
     }
 
     /// The work goes on: nobody else may claim it yet.

@@ -277,31 +277,42 @@ impl Store {
         rows.into_iter().map(|(terminal, earned)| Ok((TerminalId(terminal), amount(earned)?))).collect()
     }
 
-    /// Pending deliveries of a release.
+    /// Pending deliveries of a release, those after `after` in the order of their ids.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn pending_deliveries(&self, release_id: ReleaseId, limit: u32) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
-        let rows: Vec<(Uuid, Uuid)> =
-            sqlx::query_as("SELECT id, swarm_id FROM deliveries WHERE state = 'pending' AND release_id = $1 ORDER BY id LIMIT $2")
-                .bind(release_id.0)
-                .bind(i64::from(limit))
-                .fetch_all(&self.pool)
-                .await?;
+    pub async fn pending_deliveries(
+        &self,
+        release_id: ReleaseId,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "SELECT id, swarm_id FROM deliveries
+             WHERE state = 'pending' AND release_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+        )
+        .bind(release_id.0)
+        .bind(after.map(|id| id.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows.into_iter().map(|(delivery_id, swarm_id)| (DeliveryId(delivery_id), SwarmId(swarm_id))).collect())
     }
 
     /// Deliveries of which every chunk was received and which nobody has settled, of all releases: whoever recorded the last receipt is about to settle
-    /// it, or has died.
+    /// it, or has died. Those after `after` in the order of their ids.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn unsettled_deliveries(&self, limit: u32) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
-        let rows: Vec<(Uuid, Uuid)> =
-            sqlx::query_as("SELECT id, swarm_id FROM deliveries WHERE state = 'pending' AND completed_at IS NOT NULL ORDER BY id LIMIT $1")
-                .bind(i64::from(limit))
-                .fetch_all(&self.pool)
-                .await?;
+    pub async fn unsettled_deliveries(&self, after: Option<DeliveryId>, limit: u32) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "SELECT id, swarm_id FROM deliveries
+             WHERE state = 'pending' AND completed_at IS NOT NULL AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+        )
+        .bind(after.map(|id| id.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows.into_iter().map(|(delivery_id, swarm_id)| (DeliveryId(delivery_id), SwarmId(swarm_id))).collect())
     }
 }

@@ -27,12 +27,21 @@ pub struct ReceivedDelivery {
     pub verified: Bytes,
 }
 
-/// The latest receipt of one source for one segment.
+impl ReceivedDelivery {
+    /// Whether every chunk has arrived and nothing was paid yet.
+    pub fn awaits_settlement(&self) -> bool {
+        self.state == DeliveryState::Pending && self.verified_chunks == self.chunks
+    }
+}
+
+/// What the receipts for one source and one segment add up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedReceipt {
     pub source: TerminalId,
     pub segment: u32,
+    /// The highest that was signed.
     pub sequence: u32,
+    /// Every chunk that was ever signed for, by whichever receipt.
     pub bitmap: Box<[u8; SEGMENT_BYTES]>,
     /// The part of the bitmap that counts for the source. Those of one delivery never overlap.
     pub credited: Box<[u8; SEGMENT_BYTES]>,
@@ -45,10 +54,16 @@ pub struct Recorded {
     pub receipts: BTreeMap<DeliveryId, Vec<RecordedReceipt>>,
 }
 
-/// One receipt to be written over the one before it.
+/// One receipt to be added to those before it.
+///
+/// The signature that is kept as evidence is the one with the highest sequence, beside its own sequence and time; an older receipt that comes late leaves
+/// them as they are. It covers what its receiver had signed by then and not always the whole `bitmap`: that also has the chunks of receipts whose
+/// contents the receiver took back or had forgotten, each of which was verified when it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiptWrite {
     pub receipt: Receipt,
+    /// What all receipts for the source and the segment add up to, this one included.
+    pub bitmap: Box<[u8; SEGMENT_BYTES]>,
     pub credited: Box<[u8; SEGMENT_BYTES]>,
 }
 
@@ -92,18 +107,15 @@ impl Store {
         read_deliveries(&mut *self.pool.acquire().await?, ids, false).await
     }
 
-    /// Which of the terminals have won a place in the swarm.
+    /// What was recorded for these segments, without locking anything: it may have grown since.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn winners_among(&self, swarm_id: SwarmId, terminals: &BTreeSet<TerminalId>) -> Result<BTreeSet<TerminalId>, StoreError> {
-        let ids: Vec<Uuid> = terminals.iter().map(|terminal| terminal.0).collect();
-        let rows: Vec<Uuid> = sqlx::query_scalar("SELECT terminal_id FROM deliveries WHERE swarm_id = $1 AND terminal_id = ANY ($2)")
-            .bind(swarm_id.0)
-            .bind(ids)
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().map(TerminalId).collect())
+    pub async fn recorded_receipts(
+        &self,
+        segments: &BTreeSet<(DeliveryId, u32)>,
+    ) -> Result<BTreeMap<DeliveryId, Vec<RecordedReceipt>>, StoreError> {
+        read_receipts(&mut *self.pool.acquire().await?, segments).await
     }
 
     /// Locks the deliveries, reads what was recorded for these segments of them, lets `decide` say what to write, and writes it, all in one
@@ -195,7 +207,7 @@ async fn read_deliveries(
 }
 
 async fn read_receipts(
-    tx: &mut Tx,
+    connection: &mut sqlx::PgConnection,
     segments: &BTreeSet<(DeliveryId, u32)>,
 ) -> Result<BTreeMap<DeliveryId, Vec<RecordedReceipt>>, StoreError> {
     let ids: Vec<Uuid> = segments.iter().map(|(delivery_id, _)| delivery_id.0).collect();
@@ -206,7 +218,7 @@ async fn read_receipts(
     )
     .bind(ids)
     .bind(numbers)
-    .fetch_all(&mut **tx)
+    .fetch_all(connection)
     .await?;
     let mut receipts: BTreeMap<DeliveryId, Vec<RecordedReceipt>> = BTreeMap::new();
     for row in rows {
@@ -229,14 +241,17 @@ async fn write_receipts(tx: &mut Tx, writes: &[ReceiptWrite], now: OffsetDateTim
     let segments = bodies().map(|body| integer(body.segment)).collect::<Result<Vec<_>, _>>()?;
     let sequences: Vec<i64> = bodies().map(|body| i64::from(body.sequence)).collect();
     let times = bodies().map(|body| bigint(body.at.0)).collect::<Result<Vec<_>, _>>()?;
-    let bitmaps: Vec<Vec<u8>> = bodies().map(|body| body.bitmap.to_vec()).collect();
+    let bitmaps: Vec<Vec<u8>> = writes.iter().map(|write| write.bitmap.to_vec()).collect();
     let credited: Vec<Vec<u8>> = writes.iter().map(|write| write.credited.to_vec()).collect();
     let signatures: Vec<Vec<u8>> = writes.iter().map(|write| write.receipt.signature.0.to_vec()).collect();
     sqlx::query(
         "INSERT INTO receipts (delivery_id, source, segment, sequence, signed_at_ms, bitmap, credited, signature, recorded_at)
          SELECT *, $9 FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
-         ON CONFLICT (delivery_id, source, segment) DO UPDATE SET sequence = excluded.sequence, signed_at_ms = excluded.signed_at_ms,
-             bitmap = excluded.bitmap, credited = excluded.credited, signature = excluded.signature, recorded_at = excluded.recorded_at",
+         ON CONFLICT (delivery_id, source, segment) DO UPDATE SET
+             bitmap = excluded.bitmap, credited = excluded.credited, recorded_at = excluded.recorded_at,
+             sequence = greatest(receipts.sequence, excluded.sequence),
+             signed_at_ms = CASE WHEN excluded.sequence < receipts.sequence THEN receipts.signed_at_ms ELSE excluded.signed_at_ms END,
+             signature = CASE WHEN excluded.sequence < receipts.sequence THEN receipts.signature ELSE excluded.signature END",
     )
     .bind(deliveries)
     .bind(sources)

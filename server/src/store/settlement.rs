@@ -173,13 +173,16 @@ fn check_edition(pending: &Pending, chunk_lengths: &[u32]) -> Result<(), StoreEr
     Err(StoreError::Invariant(format!("{} chunks of {length} bytes are not those of swarm {}", chunk_lengths.len(), pending.swarm_id)))
 }
 
-/// What was credited to each source, in the order in which the sources first appeared.
+/// What was credited to each source, in the order in which the sources first appeared. Rows that nothing is credited by are left
+/// where they are: a receiver can make many of them, and nothing is paid for them.
 async fn read_receipts(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<Vec<(TerminalId, ChunkSet)>, StoreError> {
-    let rows: Vec<(Uuid, i32, Vec<u8>)> =
-        sqlx::query_as("SELECT source, segment, credited FROM receipts WHERE delivery_id = $1 ORDER BY recorded_at, source, segment")
-            .bind(delivery_id.0)
-            .fetch_all(tx)
-            .await?;
+    let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
+        "SELECT source, segment, credited FROM receipts WHERE delivery_id = $1 AND bit_count(credited) > 0
+         ORDER BY recorded_at, source, segment",
+    )
+    .bind(delivery_id.0)
+    .fetch_all(tx)
+    .await?;
     let mut receipts: Vec<(TerminalId, ChunkSet)> = Vec::new();
     for (source, segment, credited) in rows {
         let (source, credited) = (TerminalId(source), byte_array(&credited)?);

@@ -14,24 +14,7 @@ use crate::state::AppState;
 /// # Errors
 /// A store fails, or a delivery could not be settled; it is to be called again. One delivery that cannot be settled does not keep the others from it.
 pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
-    /// Read at once; the largest release has many more.
-    const ROUND: u32 = 1_000;
-    // A delivery that cannot be settled stands in the next round again: then there is no progress, and the error is reported.
-    loop {
-        let (mut settled, mut failed) = (0, None);
-        for (delivery_id, swarm_id) in state.store.pending_deliveries(release_id, ROUND).await? {
-            match settling::settle(state, delivery_id, swarm_id, true).await {
-                Ok(true) => settled += 1,
-                Ok(false) => {}
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) if settled == 0 => return Err(error),
-            None if settled == 0 => break,
-            Some(_) | None => {}
-        }
-    }
+    settling::settle_all(state, release_id).await?;
     state.budgets.write_release(release_id).await?;
     settling::finish(state, release_id).await?;
     // Whoever finished the release before may have died before it told everybody.

@@ -7,15 +7,15 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use protocol::receipt::Receipt;
 use protocol::ws::RECEIPTS_MAX;
-use protocol::{DeliveryId, ErrorCode, SwarmId, TerminalId};
+use protocol::{DeliveryId, ErrorCode, TerminalId};
 
-use super::crediting::{Judgement, judge};
+use super::crediting::{Judgement, Refusal, is_news, judge};
 use super::known::KnownSwarm;
 use super::settling;
 use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
-use crate::store::receipts::ReceivedDelivery;
+use crate::store::receipts::{ReceivedDelivery, Recorded};
 
 /// A receipt by its place in the message.
 type Placed = (usize, Receipt);
@@ -26,6 +26,12 @@ pub struct RefusedReceipt {
     /// Its place in the message.
     pub index: usize,
     pub detail: String,
+}
+
+impl RefusedReceipt {
+    fn new(index: usize, why: Refusal) -> Self {
+        Self { index, detail: format!("{why}.") }
+    }
 }
 
 /// Takes a message of receipts from their receiver or their sources. Those that are valid are recorded whatever is wrong with the others; the answer
@@ -42,18 +48,35 @@ pub async fn take(state: &AppState, from: TerminalId, encoded: &[String]) -> Res
     let ids: BTreeSet<DeliveryId> = receipts.iter().map(|(_, receipt)| receipt.body.delivery_id).collect();
     let deliveries = state.store.received_deliveries(&ids).await?;
     let receipts = check_parties(state, receipts, &deliveries, &mut refused).await?;
-    let receipts = check_signatures(receipts, &deliveries, &mut refused).await?;
+    let recorded = Recorded { receipts: state.store.recorded_receipts(&segments(&receipts)).await?, deliveries };
+    // Whoever recorded the last receipt may have died before it settled.
+    let mut complete: BTreeSet<DeliveryId> = receipts.iter().map(|(_, receipt)| receipt.body.delivery_id).collect();
+    complete.retain(|delivery_id| recorded.deliveries.get(delivery_id).is_some_and(ReceivedDelivery::awaits_settlement));
+    let receipts = keep_news(receipts, &recorded, &mut refused);
+    let receipts = check_signatures(receipts, &recorded.deliveries, &mut refused).await?;
     if !receipts.is_empty() {
-        let judgement = record(state, &receipts, &deliveries).await?;
-        refused.extend(judgement.refused.iter().map(|(index, why)| RefusedReceipt { index: *index, detail: format!("{why}.") }));
-        if judgement.contested > 0 {
-            metrics::counter!("spillway_contested_chunks_total").increment(judgement.contested.into());
-            tracing::warn!(%from, chunks = judgement.contested, "chunks were signed for two sources; the first one is paid");
-        }
-        settle_complete(state, &judgement.complete, &deliveries).await?;
+        let judgement = record(state, &receipts, &recorded.deliveries).await?;
+        refused.extend(judgement.refused.iter().map(|&(index, why)| RefusedReceipt::new(index, why)));
+        report(from, &judgement);
+        complete.extend(&judgement.complete);
     }
+    settle_complete(state, &complete, &recorded.deliveries).await?;
     refused.sort_by_key(|refused| refused.index);
     Ok(refused)
+}
+
+fn report(from: TerminalId, judgement: &Judgement) {
+    if judgement.contested > 0 {
+        metrics::counter!("spillway_contested_chunks_total").increment(judgement.contested.into());
+        tracing::warn!(%from, chunks = judgement.contested, "chunks were signed for two sources; the first one is paid");
+    }
+    if judgement.contradictions > 0 {
+        tracing::warn!(%from, receipts = judgement.contradictions, "receipts contradict what was signed before; all of it counts");
+    }
+}
+
+fn segments(receipts: &[Placed]) -> BTreeSet<(DeliveryId, u32)> {
+    receipts.iter().map(|(_, receipt)| (receipt.body.delivery_id, receipt.body.segment)).collect()
 }
 
 fn refuse(refused: &mut Vec<RefusedReceipt>, index: usize, detail: &str) {
@@ -73,7 +96,7 @@ fn read(from: TerminalId, encoded: &[String], refused: &mut Vec<RefusedReceipt>)
     receipts
 }
 
-/// Keeps receipts that name a planned delivery's own receiver, and as the source the origin or another winner of the same swarm.
+/// Keeps receipts that name a planned delivery's own receiver, and as the source the origin or a terminal that the plan pairs with the receiver.
 async fn check_parties(
     state: &AppState,
     receipts: Vec<Placed>,
@@ -81,16 +104,7 @@ async fn check_parties(
     refused: &mut Vec<RefusedReceipt>,
 ) -> Result<Vec<Placed>, ApiError> {
     let now = clock::now();
-    let mut sources: BTreeMap<SwarmId, BTreeSet<TerminalId>> = BTreeMap::new();
-    for (_, receipt) in &receipts {
-        if let Some(delivery) = deliveries.get(&receipt.body.delivery_id) {
-            sources.entry(delivery.swarm_id).or_default().insert(receipt.body.source);
-        }
-    }
-    let mut winners: BTreeMap<SwarmId, BTreeSet<TerminalId>> = BTreeMap::new();
-    for (swarm_id, sources) in sources {
-        winners.insert(swarm_id, state.store.winners_among(swarm_id, &sources).await?);
-    }
+    let mut peers: BTreeMap<DeliveryId, BTreeSet<TerminalId>> = BTreeMap::new();
     let mut kept = Vec::with_capacity(receipts.len());
     for (index, receipt) in receipts {
         let body = &receipt.body;
@@ -99,17 +113,37 @@ async fn check_parties(
             continue;
         };
         let known = state.swarms.with_member(delivery.swarm_id, body.receiver).await?;
-        let opens_at = known.and_then(|swarm| swarm.place(body.receiver)).map(|place| place.opens_at);
-        let won = winners.get(&delivery.swarm_id).is_some_and(|winners| winners.contains(&body.source));
-        if opens_at.is_none_or(|opens_at| now < opens_at) {
+        let Some(known) = known.filter(|swarm| swarm.place(body.receiver).is_some_and(|place| place.opens_at <= now)) else {
             refuse(refused, index, "The receiver's wave has not opened.");
-        } else if body.source == body.receiver || !(body.source.is_origin() || won) {
-            refuse(refused, index, "The source is neither the origin nor another winner of the same edition.");
-        } else {
+            continue;
+        };
+        let paired = peers.entry(body.delivery_id).or_insert_with(|| known.peers(body.receiver));
+        if !body.source.is_origin() && !paired.contains(&body.source) {
+            // The plan at hand may be without the wave of the source. A pair that it has is never unplanned.
+            if let Some(grown) = state.swarms.with_member(delivery.swarm_id, body.source).await? {
+                *paired = grown.peers(body.receiver);
+            }
+        }
+        if body.source.is_origin() || paired.contains(&body.source) {
             kept.push((index, receipt));
+        } else {
+            refuse(refused, index, "The source is neither the origin nor a terminal that the plan pairs with the receiver.");
         }
     }
     Ok(kept)
+}
+
+/// Keeps receipts that say something new, so that repeating a message costs no signature checks. One of a delivery that is over is dropped as well.
+fn keep_news(receipts: Vec<Placed>, recorded: &Recorded, refused: &mut Vec<RefusedReceipt>) -> Vec<Placed> {
+    let mut kept = Vec::with_capacity(receipts.len());
+    for (index, receipt) in receipts {
+        match is_news(recorded, &receipt) {
+            Ok(true) => kept.push((index, receipt)),
+            Ok(false) => {}
+            Err(why) => refused.push(RefusedReceipt::new(index, why)),
+        }
+    }
+    kept
 }
 
 /// Keeps receipts that their receivers have signed. A message's worth takes milliseconds, so it stands on no thread that serves others.
@@ -141,8 +175,7 @@ async fn record(state: &AppState, receipts: &[Placed], deliveries: &BTreeMap<Del
     for delivery in deliveries.values() {
         swarms.insert(delivery.delivery_id, state.swarms.with_groups(delivery.swarm_id, 0).await?);
     }
-    let segments: BTreeSet<(DeliveryId, u32)> =
-        receipts.iter().map(|(_, receipt)| (receipt.body.delivery_id, receipt.body.segment)).collect();
+    let segments = segments(receipts);
     let (store, now, receipts) = (state.store.clone(), clock::now(), receipts.to_vec());
     let length_of = move |delivery_id: DeliveryId, chunk: u32| {
         let length = swarms.get(&delivery_id).zip(usize::try_from(chunk).ok()).and_then(|(swarm, chunk)| swarm.chunk_lengths.get(chunk));
@@ -160,7 +193,7 @@ async fn record(state: &AppState, receipts: &[Placed], deliveries: &BTreeMap<Del
 
 async fn settle_complete(
     state: &AppState,
-    complete: &[DeliveryId],
+    complete: &BTreeSet<DeliveryId>,
     deliveries: &BTreeMap<DeliveryId, ReceivedDelivery>,
 ) -> Result<(), ApiError> {
     for delivery in complete.iter().filter_map(|delivery_id| deliveries.get(delivery_id)) {

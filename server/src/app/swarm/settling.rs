@@ -19,10 +19,7 @@ pub const SETTLED: &str = "spillway_deliveries_settled_total";
 /// # Errors
 /// A store fails; nothing was paid, and it is to be called again.
 pub async fn settle(state: &AppState, delivery_id: DeliveryId, swarm_id: SwarmId, last_call: bool) -> Result<bool, ApiError> {
-    let swarm = state.swarms.with_groups(swarm_id, 0).await?;
-    let (store, now) = (state.store.clone(), clock::now());
-    let settling = async move { store.settle_delivery(delivery_id, &swarm.chunk_lengths, now, last_call).await };
-    let Some(settled) = state.to_the_end(settling).await? else { return Ok(false) };
+    let Some(settled) = settle_now(state, delivery_id, swarm_id, last_call).await? else { return Ok(false) };
     let outcome = match settled.state {
         DeliveryState::Settled if settled.complete => "complete",
         DeliveryState::Settled => "partial",
@@ -35,6 +32,21 @@ pub async fn settle(state: &AppState, delivery_id: DeliveryId, swarm_id: SwarmId
         tracing::warn!(error = &error as &dyn std::error::Error, %delivery_id, "a settlement could not be told; the terminal asks when it is back");
     }
     Ok(true)
+}
+
+async fn settle_now(state: &AppState, delivery_id: DeliveryId, swarm_id: SwarmId, last_call: bool) -> Result<Option<Settled>, ApiError> {
+    let now = clock::now();
+    if last_call {
+        // Without the manifest: that it cannot be read is no reason to keep the money of those who received nothing.
+        let store = state.store.clone();
+        let released = state.to_the_end(async move { store.release_delivery(delivery_id, now).await }).await?;
+        if released.is_some() {
+            return Ok(released);
+        }
+    }
+    let swarm = state.swarms.with_groups(swarm_id, 0).await?;
+    let store = state.store.clone();
+    state.to_the_end(async move { store.settle_delivery(delivery_id, &swarm.chunk_lengths, now, last_call).await }).await
 }
 
 /// Tells the receiver what it paid, and each relay what it has earned in the swarm by now.
@@ -66,18 +78,57 @@ pub async fn finish(state: &AppState, release_id: ReleaseId) -> Result<(), ApiEr
 /// Settles deliveries that are complete and were not settled because an instance died in between.
 ///
 /// # Errors
-/// A store fails.
+/// A store fails, or a delivery could not be settled; that keeps none of the others from it.
 pub async fn settle_left_over(state: &AppState) -> Result<(), ApiError> {
-    /// At once; the next round takes the rest.
+    /// Read at once.
     const ROUND: u32 = 100;
-    let mut releases = BTreeSet::new();
-    for (delivery_id, swarm_id) in state.store.unsettled_deliveries(ROUND).await? {
-        if settle(state, delivery_id, swarm_id, false).await? {
-            releases.insert(state.swarms.with_groups(swarm_id, 0).await?.facts.release_id);
+    let (mut swarms, mut outcome, mut after) = (BTreeSet::new(), Ok(()), None);
+    loop {
+        let round = state.store.unsettled_deliveries(after, ROUND).await?;
+        let Some(&(last, _)) = round.last() else { break };
+        after = Some(last);
+        for (delivery_id, swarm_id) in round {
+            match settle(state, delivery_id, swarm_id, false).await {
+                Ok(true) => _ = swarms.insert(swarm_id),
+                Ok(false) => {}
+                Err(error) => outcome = not_settled(delivery_id, error),
+            }
         }
     }
-    for release_id in releases {
-        finish(state, release_id).await?;
+    let mut releases = BTreeSet::new();
+    for swarm_id in swarms {
+        releases.insert(state.store.swarm_facts(swarm_id).await?.release_id);
     }
-    Ok(())
+    for release_id in releases {
+        if let Err(error) = finish(state, release_id).await {
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
+
+/// Settles everything of a release that is pending, as far as it came.
+///
+/// # Errors
+/// A store fails, or a delivery could not be settled; that keeps none of the others from it.
+pub(super) async fn settle_all(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
+    /// Read at once; the largest release has many more.
+    const ROUND: u32 = 1_000;
+    let (mut outcome, mut after) = (Ok(()), None);
+    loop {
+        let round = state.store.pending_deliveries(release_id, after, ROUND).await?;
+        let Some(&(last, _)) = round.last() else { return outcome };
+        after = Some(last);
+        for (delivery_id, swarm_id) in round {
+            if let Err(error) = settle(state, delivery_id, swarm_id, true).await {
+                outcome = not_settled(delivery_id, error);
+            }
+        }
+    }
+}
+
+/// The caller goes on with the others, so only the last error is reported; each is written down.
+fn not_settled(delivery_id: DeliveryId, error: ApiError) -> Result<(), ApiError> {
+    tracing::warn!(error = &error as &dyn std::error::Error, %delivery_id, "a delivery could not be settled");
+    Err(error)
 }

@@ -7,6 +7,7 @@ pub(crate) mod machine;
 mod money;
 mod origin;
 mod plans;
+mod receipts;
 mod repair;
 pub(crate) mod stage;
 

@@ -6,7 +6,7 @@
 --   group:G:live       set    members that can be given chunks
 --   group:G:open       hash   terminal -> "credits time"
 --   group:G:out        hash   terminal -> granted bytes whose copies are not done
---   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase"; sent: when it was fetched, until then granted; phase l: not received yet, r: received, copies not done
+--   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase fetches"; sent: when it was fetched, until then granted; phase l: not received yet, r: received, copies not done; fetches: how often the origin began to send it under this lease
 --   group:G:expiry     zset   chunk by the time when its lease ends
 --   group:G:returned   zset   chunks that were given and came back
 --   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
@@ -24,6 +24,8 @@ for _, name in ipairs(KEYS_OF) do K[name] = G .. ':' .. name end
 local LEASE_MS = 15000
 -- Copies that were not reported done by then no longer count against the terminal that owes them.
 local COPIES_MS = 60000
+-- How often one lease may be fetched: what is sent again comes out of the repair budget, which is everybody's.
+local FETCHES_MAX = 3
 -- Credits are repeated twice a second while they are wanted; older ones are of a terminal that has stopped asking.
 local CREDIT_LIFE_MS = 1600
 -- The most grants in one call, so that no call holds up Redis for long; what is open stays open for the next one.
@@ -86,12 +88,17 @@ end
 local function lease_of(chunk)
   local record = redis.call('HGET', K.leases, chunk)
   if not record then return nil end
-  local terminal, sent, out, kind, phase = string.match(record, '^(%S+) (%d+) (%d+) (%a) (%a)$')
-  return {terminal = terminal, sent = tonumber(sent), out = tonumber(out), kind = kind, phase = phase}
+  local terminal, sent, out, kind, phase, fetches = string.match(record, '^(%S+) (%d+) (%d+) (%a) (%a) (%d+)$')
+  return {terminal = terminal, sent = tonumber(sent), out = tonumber(out), kind = kind, phase = phase, fetches = tonumber(fetches)}
+end
+
+local function record_lease(chunk, lease)
+  redis.call('HSET', K.leases, chunk,
+    table.concat({lease.terminal, whole(lease.sent), whole(lease.out), lease.kind, lease.phase, whole(lease.fetches)}, ' '))
 end
 
 local function write_lease(chunk, lease, until_ms)
-  redis.call('HSET', K.leases, chunk, table.concat({lease.terminal, whole(lease.sent), whole(lease.out), lease.kind, lease.phase}, ' '))
+  record_lease(chunk, lease)
   redis.call('ZADD', K.expiry, until_ms, chunk)
 end
 
@@ -164,7 +171,7 @@ local function grant(chunk, terminal, kind)
   local out = outstanding(terminal) + length
   redis.call('HSET', K.out, terminal, out)
   state.inflight = state.inflight + length
-  write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = kind, phase = 'l'}, now + LEASE_MS)
+  write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = kind, phase = 'l', fetches = 0}, now + LEASE_MS)
   grants[#grants + 1] = {terminal = terminal, chunk = chunk, kind = kind}
 end
 
@@ -270,7 +277,7 @@ local function finish_rebuild()
       local out = outstanding(terminal) + length_of(chunk)
       redis.call('HSET', K.out, terminal, out)
       state.inflight = state.inflight + length_of(chunk)
-      write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = 'f', phase = 'l'}, now + LEASE_MS)
+      write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = 'f', phase = 'l', fetches = 0}, now + LEASE_MS)
     end
     if root and chunk >= state.next then state.next = chunk + 1 end
   end

@@ -1,11 +1,15 @@
 -- One segment of what the terminal that speaks holds: ARGV[7] its number, ARGV[8] its 512 bytes, ARGV[9] '1' on the last one; then the leases it has.
+-- Those count only while the table of a group that the origin feeds is being rebuilt: nobody else knows of them then. A table that is there knows its
+-- leases, and whatever else a terminal names would be a chunk that it picked for itself.
 local word = open_table()
 local segment, bytes = tonumber(ARGV[7]), ARGV[8]
 if word == 'lost' then return answer(word) end
 if stranger() then return answer('stranger') end
 redis.call('SETRANGE', held_key(caller), segment * 512, bytes)
 if word == 'rebuilding' then
-  for index = 10, #ARGV do redis.call('HSETNX', K.claims, ARGV[index], caller) end
+  if redis.call('HGET', K.rebuild, 'root') == '1' then
+    for index = 10, #ARGV do redis.call('HSETNX', K.claims, ARGV[index], caller) end
+  end
   if ARGV[9] == '1' then redis.call('SADD', K.answered, caller) end
   local keep = redis.call('HGET', K.rebuild, 'keep')
   for _, key in ipairs({held_key(caller), K.claims, K.answered}) do redis.call('PEXPIREAT', key, keep) end
@@ -18,14 +22,5 @@ join(caller)
 for _, text in ipairs(redis.call('ZRANGEBYSCORE', K.returned, segment * 4096, segment * 4096 + 4095)) do
   if live_holder(tonumber(text)) then redis.call('ZREM', K.returned, text) end
 end
-for index = 10, #ARGV do
-  local chunk = tonumber(ARGV[index])
-  if not benched(caller) and not lease_of(chunk) and not live_holder(chunk) then
-    redis.call('ZREM', K.returned, chunk)
-    grant(chunk, caller, 'f')
-  end
-end
--- The terminal named these leases itself: there is nothing to announce.
-grants = {}
 allocate()
 return answer('ready')

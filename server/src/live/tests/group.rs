@@ -12,6 +12,14 @@ use super::*;
 
 const MEMBERS: u8 = 4;
 
+/// What becomes of a chunk that may be fetched.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Sent,
+    Renewed,
+    NotSent,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Credits {
@@ -47,9 +55,12 @@ enum Step {
         again: u32,
         first: u32,
     },
+    /// A chunk that the member leases, or (with `stray`) any.
     Fetch {
         member: u8,
         pick: u8,
+        stray: bool,
+        then: Then,
     },
     Wait {
         ms: u16,
@@ -69,7 +80,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => member.clone().prop_map(|member| Step::Return { member }),
         2 => (member.clone(), pick, prop::bool::weighted(0.2), 0u32..3000, 0u32..3000)
             .prop_map(|(member, pick, receipted, again, more)| Step::Missing { member, pick, receipted, again, first: again + more }),
-        1 => (member, any::<u8>()).prop_map(|(member, pick)| Step::Fetch { member, pick }),
+        5 => (member, 0u8..8, prop::bool::weighted(0.1), prop_oneof![6 => Just(Then::Sent), 1 => Just(Then::Renewed), 1 => Just(Then::NotSent)])
+            .prop_map(|(member, pick, stray, then)| Step::Fetch { member, pick, stray, then }),
         5 => prop_oneof![3 => 1u16..700, 1 => 700u16..20_000].prop_map(|ms| Step::Wait { ms }),
     ]
 }
@@ -190,25 +202,47 @@ impl Pair<'_> {
             Step::Vanish { member } => self.present(*member, false).await,
             Step::Return { member } => self.present(*member, true).await,
             Step::Missing { member, pick, receipted, again, first } => self.missing(*member, pick, *receipted, (*again, *first)).await,
-            Step::Fetch { member, pick } => {
-                let chunk = u32::from(*pick) % u32::try_from(self.model.lengths.len()).unwrap();
-                let Table::Ready(real) = live.fetch(self.from(*member), chunk, now).await.unwrap() else { panic!("the table is gone") };
-                assert_eq!(real != FetchRight::None, self.model.fetch(terminal(*member), chunk));
-            }
+            Step::Fetch { member, pick, stray, then } => self.fetch(*member, *pick, *stray, *then).await,
             Step::Wait { ms } => self.model.now += u64::from(*ms),
         }
     }
 
-    async fn notices(&mut self, member: u8, pick: &[u8], done: bool, stray: bool) {
+    /// A chunk that the member leases, if there is one, or (with `stray`) any.
+    fn chunk_of(&self, member: u8, pick: u8, stray: bool) -> Option<u32> {
         let leased: Vec<u32> =
             self.model.leases.iter().filter(|(_, lease)| lease.terminal == terminal(member)).map(|(&chunk, _)| chunk).collect();
         let count = u32::try_from(self.model.lengths.len()).unwrap();
-        let chunk_of = |pick: u8| {
-            if stray { Some(u32::from(pick) % count) } else { (!leased.is_empty()).then(|| leased[usize::from(pick) % leased.len()]) }
+        if stray { Some(u32::from(pick) % count) } else { (!leased.is_empty()).then(|| leased[usize::from(pick) % leased.len()]) }
+    }
+
+    async fn fetch(&mut self, member: u8, pick: u8, stray: bool, then: Then) {
+        let Some(chunk) = self.chunk_of(member, pick, stray) else { return };
+        let (live, now, from) = (&self.fixture.live, self.now(), self.from(member));
+        let Table::Ready(real) = live.fetch(from, chunk, now).await.unwrap() else { panic!("the table is gone") };
+        let (budget, marks) = match real {
+            FetchRight::None => (None, String::new()),
+            FetchRight::Granted { budget, marks } => (Some(budget), marks),
         };
+        assert_eq!(budget, self.model.fetch(terminal(member), chunk));
+        match (then, budget) {
+            (Then::Renewed, _) => {
+                live.renew_lease(from, chunk, now).await.unwrap();
+                self.model.renew_lease(terminal(member), chunk);
+            }
+            (Then::NotSent, Some(budget)) => {
+                live.unfetch(from, chunk, &marks, now).await.unwrap();
+                self.model.unfetch(terminal(member), chunk, budget);
+            }
+            (Then::Sent, _) | (Then::NotSent, None) => {}
+        }
+    }
+
+    async fn notices(&mut self, member: u8, pick: &[u8], done: bool, stray: bool) {
         let mut notices: Vec<(u32, Option<u64>)> = pick
             .iter()
-            .filter_map(|&pick| Some((chunk_of(pick)?, done.then(|| self.model.now.saturating_add(40).saturating_sub(u64::from(pick))))))
+            .filter_map(|&pick| {
+                Some((self.chunk_of(member, pick, stray)?, done.then(|| self.model.now.saturating_add(40).saturating_sub(u64::from(pick)))))
+            })
             .collect();
         notices.sort_unstable();
         notices.dedup_by_key(|notice| notice.0);
@@ -346,6 +380,17 @@ async fn the_origin_counts_the_first_sending_of_a_chunk_as_a_first_copy_and_ever
     assert!(matches!(first, Table::Ready(FetchRight::Granted { budget: Budget::First, .. })));
     let again = live.fetch(pair.from(0), 0, now).await.unwrap();
     assert!(matches!(again, Table::Ready(FetchRight::Granted { budget: Budget::Repair, .. })));
+    // The grant's fetch and two more, however long it takes; keeping the lease and what was not sent count for nothing.
+    live.renew_lease(pair.from(0), 0, now).await.unwrap();
+    for _ in 0..2 {
+        let Table::Ready(FetchRight::Granted { marks, .. }) = live.fetch(pair.from(0), 0, now).await.unwrap() else {
+            panic!("a third fetch is refused")
+        };
+        live.unfetch(pair.from(0), 0, &marks, now).await.unwrap();
+    }
+    let third = live.fetch(pair.from(0), 0, now).await.unwrap();
+    assert!(matches!(third, Table::Ready(FetchRight::Granted { budget: Budget::Repair, .. })));
+    assert_eq!(live.fetch(pair.from(0), 0, now).await.unwrap(), Table::Ready(FetchRight::None));
     // Received: the lease is over.
     let notice = ChunkNotice { chunk: 0, received_at: TimestampMs(0), copies_done_at: None };
     ready(live.notices(pair.from(0), &[notice], now).await);

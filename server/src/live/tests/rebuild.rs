@@ -86,6 +86,39 @@ async fn members_that_are_away_are_waited_for_a_second_and_connected_ones_longer
 }
 
 #[tokio::test]
+async fn a_table_that_is_there_gives_nobody_the_chunks_that_it_names() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.create_group(&spec(4, true), at(0)).await.unwrap();
+    for member in 0..3 {
+        fixture.set_present(terminal(member), true).await;
+    }
+    assert_eq!(given(live.credits(from(1), 1, at(1)).await), [(terminal(1), 0)]);
+    assert_eq!(given(Ok(tell(live, 0, &[], &[0, 1, 2, 3], 2).await)), []);
+    assert_eq!(given(Ok(tell(live, 1, &[], &[0], 2).await)), []);
+    for chunk in 0..4 {
+        assert_eq!(live.fetch(from(0), chunk, at(3)).await.unwrap(), Table::Ready(FetchRight::None), "chunk {chunk}");
+    }
+    assert!(matches!(live.fetch(from(1), 0, at(3)).await.unwrap(), Table::Ready(FetchRight::Granted { .. })), "its own lease stands");
+    assert_eq!(given(live.credits(from(2), 4, at(4)).await), [1, 2, 3].map(|chunk| (terminal(2), chunk)));
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_origin_does_not_feed_has_no_leases_after_a_loss() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.rebuild_group(&spec(4, false), at(0)).await.unwrap();
+    for member in 0..3 {
+        tell(live, member, &[], &[u32::from(member)], 1).await;
+    }
+    for member in 0..3 {
+        assert_eq!(live.fetch(from(member), u32::from(member), at(2)).await.unwrap(), Table::Ready(FetchRight::None));
+    }
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
 async fn a_member_that_never_answers_does_not_stop_the_group_for_ever() {
     let fixture = Fixture::new().await;
     fixture.live.rebuild_group(&spec(2, true), at(0)).await.unwrap();

@@ -48,6 +48,35 @@ async fn a_content_is_seen_by_its_publisher_and_once_released_by_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edition_that_no_release_names_is_hidden_although_its_content_is_released() {
+    let service = Service::start().await;
+    let publisher = service.account("paul", Role::Publisher).await;
+    let stranger = service.account("anna", Role::User).await;
+    let operator = service.account("olga", Role::Operator).await;
+    let (content, other) = (service.content(&publisher).await, service.content(&publisher).await);
+    let named = service.edition(&publisher, &content, "en", vec![7; 100_000]).await;
+    let secret = service.edition(&publisher, &content, "next", vec![8; 100_000]).await;
+    // The same bytes elsewhere, in a content of which something else is released.
+    let rest = service.edition(&publisher, &other, "rest", vec![9; 100_000]).await;
+    assert_eq!(service.edition(&publisher, &other, "copy", vec![8; 100_000]).await.id, secret.id);
+    schedule(&service, &publisher, &content, &[&named]).await;
+    schedule(&service, &publisher, &other, &[&rest]).await;
+    for path in [format!("/v1/editions/{}", secret.id), format!("/v1/editions/{}/manifest", secret.id)] {
+        refused(service.get(&stranger, &path), NotFound).await;
+        for account in [&publisher, &operator] {
+            assert_eq!(service.get(account, &path).send().await.unwrap().status(), StatusCode::OK, "{path}");
+        }
+    }
+    let path = format!("/v1/contents/{}", content.id);
+    for (account, editions) in [(&stranger, vec![&named]), (&publisher, vec![&named, &secret]), (&operator, vec![&named, &secret])] {
+        let seen: Content = answer(service.get(account, &path), StatusCode::OK).await;
+        assert_eq!(seen.editions.iter().collect::<Vec<_>>(), editions);
+        let listed: Page<Content> = answer(service.get(account, "/v1/contents"), StatusCode::OK).await;
+        assert_eq!(listed.items.iter().find(|listed| listed.id == content.id), Some(&seen));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_the_editions_id_and_is_sent_once() {
     let service = Service::start().await;
     let publisher = service.account("paul", Role::Publisher).await;

@@ -1,11 +1,12 @@
 //! Closing: who wins at which price, and what happens to the holds.
 
 use protocol::rest::{ApplicationState, NewApplication, ReleaseState, Selection};
-use protocol::{ErrorCode, TimestampMs};
+use protocol::{Bytes, ErrorCode, TimestampMs};
 use rules::auction::{Bid, Book, RankTerms};
 use time::Duration;
 
 use super::fixture::{CLOSES, START, STARTS, World, after, code_of, eur, new_release, request};
+use crate::store::budget::Purpose;
 use crate::store::clearing::{Closing, book_hash};
 use crate::store::lifecycle::CancelledBy;
 
@@ -97,6 +98,21 @@ async fn a_free_place_is_awarded_without_a_hold() {
     world.store.close_release(release.id, CLOSES).await.unwrap();
     assert_eq!(world.store.application(free.id, poor.0).await.unwrap().award.unwrap().price, eur(0));
     assert_eq!(world.purse(rich.0).await, (50, 0), "with room for all nobody pays");
+}
+
+#[tokio::test]
+async fn the_origin_may_send_for_a_release_that_is_closed_or_live_and_for_no_other() {
+    let world = World::new().await;
+    let release = world.release(&[(100, 1)], 0).await;
+    let reserve = async |purpose| world.store.reserve_origin_bytes(release.id, purpose, Bytes(1), Bytes(1)).await.unwrap();
+    sqlx::query("UPDATE origin_budgets SET limit_bytes = limit_bytes + 100").execute(world.store.raw()).await.unwrap();
+    for (state, allowed) in
+        [("draft", 0), ("open", 0), ("closed", 1), ("live", 1), ("settled", 0), ("cancelled", 0), ("aborted", 0), ("closed", 1)]
+    {
+        sqlx::query("UPDATE releases SET state = $1").bind(state).execute(world.store.raw()).await.unwrap();
+        let reserved = (reserve(Purpose::FirstCopy).await, reserve(Purpose::Repair).await);
+        assert_eq!(reserved, (Bytes(allowed), Bytes(allowed)), "{state}");
+    }
 }
 
 /// Applications, changes and withdrawals while the release is closed four times at once: whoever came in is in the book, and nobody else.

@@ -190,8 +190,8 @@ async fn a_complete_delivery_that_nobody_settled_is_found_and_settled() {
     // As if the instance had died right after it recorded the receipts.
     let receipt =
         protocol::receipt::Receipt::decode(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &receipts[0]).unwrap()).unwrap();
-    let credited = receipt.body.bitmap.clone();
-    let write = crate::store::receipts::ReceiptWrite { receipt, credited };
+    let (bitmap, credited) = (receipt.body.bitmap.clone(), receipt.body.bitmap.clone());
+    let write = crate::store::receipts::ReceiptWrite { receipt, bitmap, credited };
     let verified =
         crate::store::receipts::VerifiedWrite { delivery_id: delivery, chunks: 8, bytes: Bytes(8 * CHUNK as u64), complete: true };
     let store = &stage.service.state.store;
