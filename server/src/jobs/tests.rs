@@ -188,11 +188,8 @@ async fn at_the_deadline_a_delivery_that_cannot_be_settled_keeps_nobody_elses_mo
     stage.machines[0].send_receipts(delivery, protocol::TerminalId::ORIGIN, &[0, 1]).await;
     stage.machines[0].settle_down().await;
     let store = &stage.service.state.store;
-    let set_chunks = async |chunks: i32| {
-        sqlx::query("UPDATE release_editions SET chunks = $1").bind(chunks).execute(store.raw()).await.unwrap();
-    };
     // What is received cannot be counted any more: the manifest does not fit.
-    set_chunks(9).await;
+    store.tamper("UPDATE release_editions SET chunks = 9").await;
     stage.pass(time::Duration::minutes(10)).await;
     crate::app::swarm::on_deadline(&stage.service.state, stage.release_id).await.unwrap_err();
     let page = store.deliveries(stage.release_id, Viewer::Operator, &Default::default()).await.unwrap();
@@ -202,7 +199,7 @@ async fn at_the_deadline_a_delivery_that_cannot_be_settled_keeps_nobody_elses_mo
     }
     let wallet = store.wallet(stage.machines[1].account.user.id).await.unwrap();
     assert_eq!((wallet.available.amount.0, wallet.held.amount.0), (10_000, 0));
-    set_chunks(8).await;
+    store.tamper("UPDATE release_editions SET chunks = 8").await;
     crate::app::swarm::on_deadline(&stage.service.state, stage.release_id).await.unwrap();
     assert_eq!(stage.release().await.state, ReleaseState::Settled);
     store.assert_books_balance().await;
