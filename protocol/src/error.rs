@@ -63,7 +63,7 @@ error_codes! {
     BelowReserve, "below_reserve", 422, false, "The maximum price is below the reserve";
     InsufficientFunds, "insufficient_funds", 422, false, "The wallet cannot pay for this";
     EmptyEdition, "empty_edition", 422, false, "An edition must have at least one byte";
-    BudgetTooSmall, "budget_too_small", 422, false, "The origin budget is below the sum of the editions";
+    BudgetTooSmall, "budget_too_small", 422, false, "The origin budget is too small for the editions";
     PreconditionRequired, "precondition_required", 428, false, "An If-Match header with the resource's ETag is needed";
     IdempotencyKeyRequired, "idempotency_key_required", 400, false, "An Idempotency-Key header is needed";
     TooManyRequests, "too_many_requests", 429, true, "Too many requests";

@@ -53,7 +53,7 @@ pub struct Config {
     #[arg(long, env = "SPILLWAY_KEY_ROTATION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=365))]
     pub key_rotation_days: u16,
 
-    /// The origin's uplink for chunks in Mbit/s; 0 is unlimited.
+    /// The uplink of this instance for chunks in Mbit/s; 0 is unlimited. Instances that share one uplink are each given a part of it.
     #[arg(long, env = "SPILLWAY_ORIGIN_UP_MBIT", default_value_t = 0)]
     pub origin_up_mbit: u32,
 

@@ -130,7 +130,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound(what) => Self::new(code).detail(format!("There is no such {what}.")),
             StoreError::Refused { code, detail } => Self { detail, ..Self::new(code) },
-            error @ (StoreError::Invariant(_) | StoreError::Db(_) | StoreError::Migrate(_)) => {
+            error @ (StoreError::Invariant(_) | StoreError::Db(_) | StoreError::Migrate(_) | StoreError::OtherHistory(_)) => {
                 Self { cause: Some(Box::new(error)), ..Self::new(code) }
             }
         }

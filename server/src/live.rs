@@ -26,7 +26,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use group::{Affordable, Budget, FetchRight, Grant, GroupAnswer, GroupSpec, Holdings, Missing, Sender, Table};
+pub use group::{Affordable, Budget, FetchRight, Grant, GroupAnswer, GroupSpec, Holdings, Limits, Missing, Sender, Table, Wanted};
 pub use presence::{Attachment, PRESENCE_FOR, REFRESH_EVERY, Refreshed};
 pub use push::Pushes;
 pub use usage::Usage;

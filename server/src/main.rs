@@ -58,8 +58,10 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let chain: Vec<String> =
+            let mut chain: Vec<String> =
                 std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source()).map(ToString::to_string).collect();
+            // Some libraries' errors end in the text of their cause.
+            chain.dedup_by(|cause, error| error.ends_with(cause.as_str()));
             eprintln!("spillway-server: {}", chain.join(": "));
             ExitCode::FAILURE
         }

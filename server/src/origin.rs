@@ -8,3 +8,4 @@ pub mod pace;
 pub mod upload;
 
 pub use chunks::{ChunkStore, ChunkStoreError};
+pub(crate) use manifests::memory_of;

@@ -41,7 +41,7 @@ const JOBS_STOP_WITHIN: Duration = Duration::from_secs(1);
 pub enum StartError {
     #[error("the database is not ready")]
     Store(#[from] StoreError),
-    #[error("Redis is not ready")]
+    #[error(transparent)]
     Live(#[from] LiveError),
     #[error("the chunk store is not ready")]
     Chunks(#[from] ChunkStoreError),

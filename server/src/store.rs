@@ -45,8 +45,9 @@ pub mod wallets;
 use std::time::Duration;
 
 use protocol::{Amount, Currency, ErrorCode, Money};
-use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
 
 pub use page::PageRequest;
 
@@ -54,6 +55,8 @@ pub use page::PageRequest;
 const CONNECTIONS_MAX: u32 = 20;
 /// How long a request waits for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two tries to reach the database at a start.
+const REACH_PAUSE: Duration = Duration::from_millis(250);
 /// Ends a statement that has waited this long for somebody else's lock; every ordinary transaction holds its locks for milliseconds.
 const LOCK_TIMEOUT: &str = "15s";
 /// Ends a statement that runs away. Closing a large book lifts it for its own transaction.
@@ -79,7 +82,12 @@ pub enum StoreError {
     #[error("the database refused or failed")]
     Db(#[from] sqlx::Error),
     #[error("the database could not be brought to this version")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error(
+        "the database was made by another version of spillway-server, as its migration {0} says; start that version, or name an empty database \
+         (for `cargo xtask up`: remove the folder `target/spillway`)"
+    )]
+    OtherHistory(i64),
 }
 
 impl StoreError {
@@ -98,7 +106,7 @@ impl StoreError {
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::Refused { code, detail: _ } => *code,
             Self::Db(error) if is_passing(error) => ErrorCode::Unavailable,
-            Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) => ErrorCode::Internal,
+            Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) | Self::OtherHistory(_) => ErrorCode::Internal,
         }
     }
 
@@ -106,7 +114,7 @@ impl StoreError {
     pub(crate) fn constraint(&self) -> Option<&str> {
         match self {
             Self::Db(sqlx::Error::Database(error)) => error.constraint(),
-            Self::NotFound(_) | Self::Refused { .. } | Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) => None,
+            Self::NotFound(_) | Self::Refused { .. } | Self::Invariant(_) | Self::Db(_) | Self::Migrate(_) | Self::OtherHistory(_) => None,
         }
     }
 }
@@ -122,6 +130,25 @@ fn is_passing(error: &sqlx::Error) -> bool {
         error,
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
     )
+}
+
+/// Waits until the database takes a connection, for as long as a request would wait for one: it may be starting, too. The pool by itself would only say
+/// that the time is over, and not why.
+async fn reach(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+    let give_up_at = tokio::time::Instant::now() + ACQUIRE_TIMEOUT;
+    loop {
+        let tried = match tokio::time::timeout_at(give_up_at, options.connect()).await {
+            Ok(Ok(connection)) => return connection.close().await,
+            Ok(Err(error)) => error,
+            Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        };
+        let starting = matches!(&tried, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "57P03"));
+        let refused = matches!(&tried, sqlx::Error::Io(_));
+        if !(starting || refused) || tokio::time::Instant::now() + REACH_PAUSE >= give_up_at {
+            return Err(tried);
+        }
+        tokio::time::sleep(REACH_PAUSE).await;
+    }
 }
 
 /// The database of the service. Cheap to clone: all clones share one pool of connections.
@@ -143,7 +170,8 @@ impl Store {
             ("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT),
             ("timezone", "UTC"),
         ]);
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT).connect_with(options).await?;
+        reach(&options).await?;
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
         Ok(Self { pool, currency })
     }
 
@@ -152,7 +180,12 @@ impl Store {
     /// # Errors
     /// A migration fails, or the ledger was begun in another currency: its amounts must never be read as this one's.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        sqlx::migrate!("../migrations").run(&self.pool).await?;
+        if let Err(error) = sqlx::migrate!("../migrations").run(&self.pool).await {
+            if let MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) = error {
+                return Err(StoreError::OtherHistory(version));
+            }
+            return Err(StoreError::Migrate(error));
+        }
         sqlx::query("INSERT INTO ledger_currency (currency) VALUES ($1) ON CONFLICT DO NOTHING")
             .bind(self.currency.as_str())
             .execute(&self.pool)

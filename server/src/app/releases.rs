@@ -1,4 +1,4 @@
-//! Releases: scheduled and cancelled by their publishers.
+//! Releases: scheduled, cancelled and aborted by their publishers.
 
 use protocol::rest::{Delivery, NewRelease, Page};
 use protocol::{Currency, ErrorCode, ReleaseId};
@@ -81,6 +81,26 @@ pub async fn cancel(
         Ok::<_, ApiError>(answer)
     };
     state.to_the_end(cancelled).await
+}
+
+/// What has arrived is paid for; the terminals leave.
+pub async fn abort(
+    state: &AppState,
+    id: ReleaseId,
+    by: CancelledBy,
+    request: Idempotency,
+    now: OffsetDateTime,
+) -> Result<Answer, ApiError> {
+    let own = state.clone();
+    let aborted = async move {
+        let answer = own.store.abort_release(id, by, &request, now).await?;
+        // The work is noted as due as well, so another instance does what cannot be done here.
+        if let Err(error) = swarm::on_deadline(&own, id).await {
+            tracing::warn!(release = %id, error = &error as &dyn std::error::Error, "an aborted release is settled later");
+        }
+        Ok::<_, ApiError>(answer)
+    };
+    state.to_the_end(aborted).await
 }
 
 /// Deliveries with what their terminals reported last. Without Redis the reports are left out: they are not what is paid on.

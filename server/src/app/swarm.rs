@@ -12,6 +12,8 @@ pub mod pairs;
 pub mod planning;
 pub mod receipts;
 pub mod settling;
+mod shelf;
+pub mod swarms;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,8 +22,9 @@ use protocol::ws::PushMessage;
 use protocol::{ErrorCode, SwarmId, TerminalId};
 
 pub use ending::{on_cancelled, on_deadline};
-pub use known::{KnownSwarm, Place, Swarms};
+pub use known::{KnownSwarm, Place};
 pub use planning::{on_closed, on_wave};
+pub use swarms::Swarms;
 
 use crate::clock;
 use crate::error::ApiError;

@@ -19,7 +19,7 @@ use crate::store::StoreError;
 use crate::store::keys::StoredKey;
 
 /// The shortest pause between two looks for an unknown key: anybody can send tokens with made-up key names.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the newest key's age is looked at.
 const ROTATION_CHECK: Duration = Duration::from_secs(3600);
 
@@ -49,6 +49,8 @@ pub(super) struct SigningKey {
 pub struct Keys {
     store: Store,
     live: Arc<RwLock<Live>>,
+    /// Held by whoever looks for an unknown key; the others wait for what is found.
+    looking: Arc<tokio::sync::Mutex<()>>,
     rotate_after: time::Duration,
 }
 
@@ -68,7 +70,8 @@ impl Keys {
     pub async fn open(store: Store, rotation_days: u16, now: OffsetDateTime) -> Result<Self, KeyError> {
         let rotate_after = time::Duration::days(rotation_days.into());
         let keys = rotated(&store, rotate_after, now).await?;
-        Ok(Self { store, live: Arc::new(RwLock::new(Live { keys, looked_at: Instant::now() })), rotate_after })
+        let live = Arc::new(RwLock::new(Live { keys, looked_at: Instant::now() }));
+        Ok(Self { store, live, looking: Arc::default(), rotate_after })
     }
 
     /// Looks at the newest key's age every hour, for ever. A failure is logged and the keys stay as they are.
@@ -101,15 +104,14 @@ impl Keys {
         if let Some(key) = self.known(kid) {
             return Ok(Some(key));
         }
-        {
-            let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-            if live.looked_at.elapsed() < LOOK_AGAIN {
-                return Ok(None);
-            }
-            live.looked_at = Instant::now();
+        let _turn = self.looking.lock().await;
+        // Whoever was before may have found it. If it has not, the key did not exist a moment ago.
+        let looked_at = self.live.read().unwrap_or_else(PoisonError::into_inner).looked_at;
+        if looked_at.elapsed() >= LOOK_AGAIN {
+            let looked_at = Instant::now();
+            let keys = ready(self.store.signing_keys().await?)?;
+            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Live { keys, looked_at };
         }
-        let keys = ready(self.store.signing_keys().await?)?;
-        self.live.write().unwrap_or_else(PoisonError::into_inner).keys = keys;
         Ok(self.known(kid))
     }
 
@@ -184,6 +186,57 @@ impl Jwk {
             usage: "sig".to_owned(),
             kid: key.kid.clone(),
             x: BASE64_URL_SAFE_NO_PAD.encode(key.public),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::store::testing::TestDatabase;
+
+    impl Keys {
+        fn looked_at(&self) -> Instant {
+            self.live.read().unwrap().looked_at
+        }
+
+        fn let_time_pass(&self) {
+            self.live.write().unwrap().looked_at = Instant::now().checked_sub(LOOK_AGAIN).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_instance_is_found_by_everybody_who_asks_at_the_same_time() {
+        let (_database, store) = TestDatabase::migrated().await;
+        let one = Keys::open(store.clone(), 30, clock::now()).await.unwrap();
+        let other = Keys::open(store, 30, clock::now()).await.unwrap();
+        other.rotate(clock::now() + time::Duration::days(31)).await.unwrap();
+        let fresh = other.newest().unwrap().kid;
+        assert_ne!(one.newest().unwrap().kid, fresh, "it has not heard of it");
+        one.let_time_pass();
+        // Half of them ask for names that nobody has; whoever is first looks for all.
+        let names: Vec<String> = (0..40).map(|number| if number % 2 == 0 { format!("made up {number}") } else { fresh.clone() }).collect();
+        let found = futures_util::future::try_join_all(names.iter().map(|name| one.find(name))).await.unwrap();
+        for (name, found) in names.iter().zip(found) {
+            assert_eq!(found.is_some(), *name == fresh, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn made_up_names_make_an_instance_look_once_in_a_while_only() {
+        let (_database, store) = TestDatabase::migrated().await;
+        let keys = Keys::open(store, 30, clock::now()).await.unwrap();
+        keys.let_time_pass();
+        let before = keys.looked_at();
+        assert!(keys.find("made up").await.unwrap().is_none());
+        let looked_at = keys.looked_at();
+        assert!(looked_at > before);
+        for number in 0..100 {
+            assert!(keys.find(&format!("made up {number}")).await.unwrap().is_none());
+            if keys.looked_at() != looked_at {
+                assert!(keys.looked_at() - looked_at >= LOOK_AGAIN, "it looked again too soon");
+            }
         }
     }
 }

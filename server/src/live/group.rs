@@ -31,13 +31,21 @@ pub struct GroupSpec {
     pub members: Vec<(TerminalId, u64)>,
 }
 
+/// How much of the origin a group, and each member of it, may have on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most bytes of the group that may be leased and not received yet: what the origin sends in a moment. 0 is no limit.
+    pub in_flight_max: Bytes,
+    /// The most chunks that a terminal may fetch without having signed for them.
+    pub unsigned_max: u32,
+}
+
 /// Who speaks to which group.
 #[derive(Debug, Clone, Copy)]
 pub struct Sender {
     pub group: GroupId,
     pub terminal: TerminalId,
-    /// The most bytes of the group that may be leased and not received yet: what the origin sends in a moment. 0 is no limit.
-    pub in_flight_max: Bytes,
+    pub limits: Limits,
 }
 
 /// What a call to a group's table found.
@@ -89,7 +97,7 @@ pub struct Grant {
 /// Which part of the origin's budget a chunk counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
-    /// The group's first copy.
+    /// The swarm's first copy.
     First,
     /// It was sent before.
     Repair,
@@ -99,6 +107,8 @@ pub enum Budget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchRight {
     None,
+    /// It has fetched too much that it is not known to have signed for: these chunks.
+    Unsigned(Vec<u32>),
     Granted {
         budget: Budget,
         /// What [`Live::unfetch`] needs if the chunk is not sent after all.
@@ -122,6 +132,17 @@ pub struct Affordable {
     pub again: Bytes,
     /// Of chunks that it has not.
     pub first: Bytes,
+    /// Of `again`, what may go to chunks that somebody live has: slowness must not eat up what is there for losses.
+    pub doubled: Bytes,
+}
+
+/// What is asked for because nobody offers it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// With each chunk comes whether the receipts of a live terminal that the asking one is linked to contain it.
+    pub chunks: &'a BTreeMap<u32, bool>,
+    /// Whether a member of a group that the origin feeds is connected.
+    pub feeders_connected: bool,
 }
 
 /// The outcome of asking for chunks that nobody offers.
@@ -141,41 +162,47 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn create_group(&self, spec: &GroupSpec, now: OffsetDateTime) -> Result<(), LiveError> {
-        self.make_group(spec, Duration::ZERO, now).await
+        self.make_group(spec, Duration::ZERO, &[], now).await
     }
 
-    /// Begins to rebuild a lost table: asks every member what it holds. Harmless if the table is there, or somebody has begun already.
+    /// Begins to rebuild a lost table: asks every member what it holds. `receipted` is a bitmap over the chunks, least significant bit first within a
+    /// byte, of what the members' receipts contain: only that counts as sent before. Harmless if the table is there, or somebody has begun already.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn rebuild_group(&self, spec: &GroupSpec, now: OffsetDateTime) -> Result<(), LiveError> {
-        self.make_group(spec, ASK_FOR, now).await
+    pub async fn rebuild_group(&self, spec: &GroupSpec, receipted: &[u8], now: OffsetDateTime) -> Result<(), LiveError> {
+        self.make_group(spec, ASK_FOR, receipted, now).await
     }
 
-    async fn make_group(&self, spec: &GroupSpec, ask_for: Duration, now: OffsetDateTime) -> Result<(), LiveError> {
-        if self.try_make_group(spec, &[], ask_for, now).await? {
+    async fn make_group(&self, spec: &GroupSpec, ask_for: Duration, receipted: &[u8], now: OffsetDateTime) -> Result<(), LiveError> {
+        if self.try_make_group(spec, &[], ask_for, receipted, now).await? {
             return Ok(());
         }
         let lengths: Vec<u8> = spec.chunk_lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
-        if self.try_make_group(spec, &lengths, ask_for, now).await? {
+        if self.try_make_group(spec, &lengths, ask_for, receipted, now).await? {
             return Ok(());
         }
         Err(LiveError::Reply("a new group is without its chunk lengths".to_owned()))
     }
 
     /// `false` if Redis does not have the chunk lengths and was not told them.
-    async fn try_make_group(&self, spec: &GroupSpec, lengths: &[u8], ask_for: Duration, now: OffsetDateTime) -> Result<bool, LiveError> {
-        let mut arguments = Arguments::default()
-            .add(spec.group)
-            .add("")
-            .add(0)
+    async fn try_make_group(
+        &self,
+        spec: &GroupSpec,
+        lengths: &[u8],
+        ask_for: Duration,
+        receipted: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<bool, LiveError> {
+        let mut arguments = of_server(spec.group, NO_LIMITS)
             .add(spec.swarm)
             .add(spec.chunk_lengths.len())
             .add(u8::from(spec.root))
             .add(millis(spec.opens_at))
             .add(millis(spec.keep_until))
             .bytes(lengths)
-            .add(ask_for.as_millis());
+            .add(ask_for.as_millis())
+            .bytes(receipted);
         for (terminal, overhead) in &spec.members {
             arguments = arguments.add(terminal).add(overhead);
         }
@@ -187,12 +214,14 @@ impl Live {
         }
     }
 
-    /// The terminal has `open` credits.
+    /// The terminal has `open` credits. The outcome are the chunks that it is not known to have signed for, if they are so many that it was given
+    /// nothing.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn credits(&self, from: Sender, open: u32, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group(&self.inner.scripts.allocate, arguments(from).add(open), now).await
+    pub async fn credits(&self, from: Sender, open: u32, now: OffsetDateTime) -> Result<Table<GroupAnswer<Vec<u32>>>, LiveError> {
+        let table = self.group_with(&self.inner.scripts.allocate, arguments(from).add(open), now).await?;
+        table.try_map(|answer| answer.read(numbers))
     }
 
     /// The terminal is there, whatever credits it may have.
@@ -207,8 +236,8 @@ impl Live {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn allocate(&self, group: GroupId, in_flight_max: Bytes, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group(&self.inner.scripts.allocate, Arguments::default().add(group).add("").add(in_flight_max.0).add(""), now).await
+    pub async fn allocate(&self, group: GroupId, limits: Limits, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group(&self.inner.scripts.allocate, of_server(group, limits).add(""), now).await
     }
 
     /// Records what became of chunks; the outcome are the overheads measured, in nanoseconds per byte. The caller has checked that the chunks exist.
@@ -226,7 +255,7 @@ impl Live {
             call = call.add(notice.chunk).add(notice.copies_done_at.map(|TimestampMs(at)| at.to_string()).unwrap_or_default());
         }
         let table = self.group_with(&self.inner.scripts.notices, call, now).await?;
-        table.try_map(|answer| answer.read(|rest| rest.iter().map(|text| number(text)).collect()))
+        table.try_map(|answer| answer.read(numbers))
     }
 
     /// The terminal is gone: what it leases goes to others. With `bench` it was removed and is given nothing for that time.
@@ -237,7 +266,7 @@ impl Live {
         self.group(&self.inner.scripts.leave, arguments(from).add(bench.as_millis()), now).await
     }
 
-    /// The terminal finds nobody who has these chunks. With each chunk comes whether the receipts of a live terminal that it is linked to contain it.
+    /// The terminal finds nobody who has these chunks.
     ///
     /// # Errors
     /// Redis is away.
@@ -245,11 +274,15 @@ impl Live {
         &self,
         from: Sender,
         affordable: Affordable,
-        chunks: &BTreeMap<u32, bool>,
+        wanted: Wanted<'_>,
         now: OffsetDateTime,
     ) -> Result<Table<GroupAnswer<Missing>>, LiveError> {
-        let mut call = arguments(from).add(affordable.again.0).add(affordable.first.0);
-        for (chunk, receipted) in chunks {
+        let mut call = arguments(from)
+            .add(affordable.again.0)
+            .add(affordable.first.0)
+            .add(affordable.doubled.0)
+            .add(u8::from(wanted.feeders_connected));
+        for (chunk, receipted) in wanted.chunks {
             call = call.add(chunk).add(u8::from(*receipted));
         }
         let table = self.group_with(&self.inner.scripts.missing, call, now).await?;
@@ -264,6 +297,7 @@ impl Live {
         let table = self.group_with(&self.inner.scripts.fetch, arguments(from).add(chunk).add("fetch"), now).await?;
         table.try_map(|answer| match answer.outcome.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["none"] => Ok(FetchRight::None),
+            ["unsigned", ..] => Ok(FetchRight::Unsigned(numbers(&answer.outcome[1..])?)),
             ["first", marks] => Ok(FetchRight::Granted { budget: Budget::First, marks: marks.to_owned() }),
             ["again", marks] => Ok(FetchRight::Granted { budget: Budget::Repair, marks: marks.to_owned() }),
             _ => Err(LiveError::Reply(format!("a fetch is {:?}", answer.outcome))),
@@ -286,6 +320,15 @@ impl Live {
         self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add("renew"), now).await.map(|_| ())
     }
 
+    /// The terminal has signed for these chunks, for whichever source.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn signed(&self, from: Sender, chunks: impl IntoIterator<Item = u32>, now: OffsetDateTime) -> Result<(), LiveError> {
+        let call = chunks.into_iter().fold(arguments(from), Arguments::add);
+        self.group(&self.inner.scripts.signed, call, now).await.map(|_| ())
+    }
+
     /// Takes what the terminal holds into the table, be it there or being rebuilt. The caller has checked that the chunks exist.
     ///
     /// # Errors
@@ -303,7 +346,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn drop_group(&self, group: GroupId, members: &[TerminalId], now: OffsetDateTime) -> Result<(), LiveError> {
-        let mut call = Arguments::default().add(group).add("").add(0);
+        let mut call = of_server(group, NO_LIMITS);
         for member in members {
             call = call.add(member);
         }
@@ -336,8 +379,23 @@ impl Live {
     }
 }
 
+/// For calls that give nothing.
+const NO_LIMITS: Limits = Limits { in_flight_max: Bytes(0), unsigned_max: u32::MAX };
+
 fn arguments(from: Sender) -> Arguments {
-    Arguments::default().add(from.group).add(from.terminal).add(from.in_flight_max.0)
+    limited(Arguments::default().add(from.group).add(from.terminal), from.limits)
+}
+
+fn of_server(group: GroupId, limits: Limits) -> Arguments {
+    limited(Arguments::default().add(group).add(""), limits)
+}
+
+fn limited(arguments: Arguments, limits: Limits) -> Arguments {
+    arguments.add(format_args!("{} {}", limits.in_flight_max.0, limits.unsigned_max))
+}
+
+fn numbers<N: std::str::FromStr>(texts: &[String]) -> Result<Vec<N>, LiveError> {
+    texts.iter().map(|text| number(text)).collect()
 }
 
 fn read_missing(refusals: &[String]) -> Result<Missing, LiveError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::TerminalId;
 use protocol::ws::GrantKind;
 
-use super::{Budget, Grant};
+use super::{Affordable, Budget, FetchRight, Grant, Wanted};
 
 const LEASE_MS: u64 = 15_000;
 const COPIES_MS: u64 = 60_000;
@@ -14,6 +14,7 @@ const CREDIT_LIFE_MS: u64 = 1_600;
 const GRANTS_MAX: usize = 256;
 const PATIENCE_MS: u64 = 5_000;
 const PATIENCE_FORGOTTEN_MS: u64 = 60_000;
+const FEEDING_MS: u64 = LEASE_MS;
 const OVERHEAD_MAX: u64 = 1_000_000;
 
 #[derive(Debug, Clone)]
@@ -39,6 +40,10 @@ pub(super) struct Model {
     pub(super) root: bool,
     pub(super) opens: u64,
     pub(super) in_flight_max: u64,
+    pub(super) unsigned_max: u32,
+    pub(super) unsigned: BTreeMap<TerminalId, BTreeSet<u32>>,
+    /// When a group that the origin feeds last began to fetch.
+    pub(super) fed: u64,
     pub(super) members: BTreeMap<TerminalId, u64>,
     pub(super) next: u32,
     pub(super) in_flight: u64,
@@ -159,7 +164,8 @@ impl Model {
                 .live
                 .iter()
                 .filter(|terminal| {
-                    self.open.get(terminal).is_some_and(|&(open, at)| open > 0 && self.now.saturating_sub(at) <= CREDIT_LIFE_MS)
+                    let asks = self.open.get(terminal).is_some_and(|&(open, at)| open > 0 && self.now.saturating_sub(at) <= CREDIT_LIFE_MS);
+                    asks && self.unsigned_of(**terminal).is_none()
                 })
                 .copied()
                 .collect();
@@ -179,6 +185,11 @@ impl Model {
             self.grant(chunk, chosen, GrantKind::FirstCopy);
             self.open.get_mut(&chosen).unwrap().0 -= 1;
         }
+    }
+
+    /// What the terminal has not signed for, if that is too much.
+    pub(super) fn unsigned_of(&self, terminal: TerminalId) -> Option<&BTreeSet<u32>> {
+        self.unsigned.get(&terminal).filter(|chunks| chunks.len() >= self.unsigned_max as usize)
     }
 
     fn done(&mut self) -> Outcome {
@@ -241,26 +252,24 @@ impl Model {
     }
 
     /// (outcome, refused because elsewhere, refused because of the budget).
-    pub(super) fn missing(
-        &mut self,
-        terminal: TerminalId,
-        mut again_budget: u64,
-        mut first_budget: u64,
-        wanted: &BTreeMap<u32, bool>,
-    ) -> (Outcome, Vec<u32>, Vec<u32>) {
+    pub(super) fn missing(&mut self, terminal: TerminalId, affordable: Affordable, wanted: Wanted<'_>) -> (Outcome, Vec<u32>, Vec<u32>) {
         self.sweep(Some(terminal));
         self.join_live(terminal);
         let (mut elsewhere_list, mut unaffordable) = (Vec::new(), Vec::new());
-        for (&chunk, &receipted) in wanted {
+        let (mut again_budget, mut first_budget, mut doubled_budget) = (affordable.again.0, affordable.first.0, affordable.doubled.0);
+        let feeding = !self.root && wanted.feeders_connected && self.now.saturating_sub(self.opens.max(self.fed)) < FEEDING_MS;
+        for (&chunk, &receipted) in wanted.chunks {
             self.held.entry(terminal).or_default().remove(&chunk);
             let lease = self.leases.get(&chunk).cloned();
             let others = lease.as_ref().is_some_and(|lease| lease.terminal != terminal);
             let elsewhere = receipted || self.live_holder(chunk, Some(terminal)) || others;
             let waited = self.now - self.asked.get(&chunk).copied().unwrap_or(0);
-            let patient = (PATIENCE_MS..PATIENCE_FORGOTTEN_MS).contains(&waited);
+            let patient = (PATIENCE_MS..PATIENCE_FORGOTTEN_MS).contains(&waited) && self.length(chunk) <= doubled_budget;
             let running = lease.as_ref().filter(|lease| !lease.received);
             if let Some(lease) = running.filter(|_| !others) {
                 self.grants.push(Grant { terminal, chunk, kind: lease.kind });
+            } else if feeding && !self.sent.contains(&chunk) {
+                elsewhere_list.push(chunk);
             } else if self.is_benched(terminal) || running.is_some() || (elsewhere && !patient) {
                 if elsewhere && waited >= PATIENCE_FORGOTTEN_MS {
                     self.asked.insert(chunk, self.now);
@@ -275,6 +284,9 @@ impl Model {
                 if self.sent.contains(&chunk) {
                     again_budget -= self.length(chunk);
                 }
+                if elsewhere {
+                    doubled_budget -= self.length(chunk);
+                }
                 if lease.is_some() {
                     self.drop_lease(chunk);
                 }
@@ -288,27 +300,44 @@ impl Model {
     }
 
     /// Out of which budget the terminal may fetch the chunk, if it may.
-    pub(super) fn fetch(&mut self, terminal: TerminalId, chunk: u32) -> Option<Budget> {
+    pub(super) fn fetch(&mut self, terminal: TerminalId, chunk: u32) -> FetchRight {
         self.sweep(Some(terminal));
         self.done();
         let now = self.now;
+        let owed = self.unsigned_of(terminal).filter(|chunks| !chunks.contains(&chunk)).map(|chunks| chunks.iter().copied().collect());
         let lease = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received);
-        let lease = lease.filter(|lease| lease.fetches < FETCHES_MAX)?;
+        let Some(lease) = lease.filter(|lease| lease.fetches < FETCHES_MAX) else { return FetchRight::None };
+        if let Some(owed) = owed {
+            return FetchRight::Unsigned(owed);
+        }
+        let owes = self.unsigned.entry(terminal).or_default().insert(chunk);
+        if self.root {
+            self.fed = now;
+        }
         lease.until = now + LEASE_MS;
         lease.fetches += 1;
         let first = self.sent.insert(chunk);
         if first {
             lease.sent = now;
         }
-        Some(if first { Budget::First } else { Budget::Repair })
+        // One group: its marks of sending are the swarm's.
+        let marks = [if owes { "u" } else { "" }, if first { "gs" } else { "" }].concat();
+        FetchRight::Granted { budget: if first { Budget::First } else { Budget::Repair }, marks }
+    }
+
+    pub(super) fn signed(&mut self, terminal: TerminalId, chunks: &BTreeSet<u32>) {
+        self.unsigned.entry(terminal).or_default().retain(|chunk| !chunks.contains(chunk));
     }
 
     /// What [`Model::fetch`] answered with was not sent after all.
-    pub(super) fn unfetch(&mut self, terminal: TerminalId, chunk: u32, budget: Budget) {
+    pub(super) fn unfetch(&mut self, terminal: TerminalId, chunk: u32, marks: &str) {
         self.sweep(Some(terminal));
         self.done();
-        if budget == Budget::First {
+        if marks.contains('s') {
             self.sent.remove(&chunk);
+        }
+        if marks.contains('u') {
+            self.unsigned.entry(terminal).or_default().remove(&chunk);
         }
         if let Some(lease) = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received) {
             lease.fetches -= 1;

@@ -18,6 +18,7 @@ pub(super) struct Scripts {
     pub(super) leave: Script,
     pub(super) missing: Script,
     pub(super) fetch: Script,
+    pub(super) signed: Script,
     pub(super) holdings: Script,
     pub(super) drop_group: Script,
 }
@@ -39,6 +40,7 @@ impl Scripts {
             leave: of_group(include_str!("lua/group_leave.lua")),
             missing: of_group(include_str!("lua/group_missing.lua")),
             fetch: of_group(include_str!("lua/group_fetch.lua")),
+            signed: of_group(include_str!("lua/group_signed.lua")),
             holdings: of_group(include_str!("lua/group_holdings.lua")),
             drop_group: of_group(include_str!("lua/group_drop.lua")),
         }

@@ -1,17 +1,16 @@
 //! This instance's part of the origin budgets: blocks reserved in Postgres and not sent yet, and what was sent and is not written down yet.
 //!
-//! A block is a thousandth of the budget, at least the longest chunk: few enough statements, and little enough to lose when an instance dies. What is
-//! left of a block goes back when the release has been quiet for [`QUIET_FOR`], so that another instance can use it, and at a stop.
+//! A block ([`crate::store::budget::OriginBudget::block`]) takes few enough statements, and is little enough to lose when an instance dies. What is left
+//! of one goes back when the release has been quiet for [`QUIET_FOR`], so that another instance can use it, and at a stop.
 //!
-//! Bytes are [`Taken`] before a chunk is sent, and count as sent with the chunk's first byte, however much of it the client reads. A chunk of which no
-//! byte was sent costs nothing.
+//! Bytes are [`Taken`] before a chunk is sent, and count as sent piece by piece as they are handed to the connection, however many of them the client
+//! reads. What was not handed over is free again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::frame::CHUNK_MAX;
 use protocol::{Bytes, ReleaseId};
 use tokio::time::Instant;
 
@@ -25,8 +24,6 @@ pub const WRITE_EVERY: Duration = Duration::from_secs(1);
 const QUIET_FOR: Duration = Duration::from_secs(2);
 /// An account that nobody else holds is in the table and in the hand of who writes it.
 const HELD_BY_TABLE_AND_WRITER: usize = 2;
-/// One block out of so many; see the module's description.
-const BLOCKS: u64 = 1_000;
 
 pub const SENT_BYTES: &str = "spillway_origin_payload_bytes_total";
 
@@ -46,6 +43,8 @@ struct Account {
     inner: tokio::sync::Mutex<Reserved>,
     /// Bytes that were sent and are not written down.
     sent: AtomicU64,
+    /// Bytes of broken first copies that were not sent, and are not written down.
+    cut: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -75,28 +74,31 @@ pub struct Taken {
     account: Arc<Account>,
     purpose: Purpose,
     bytes: u64,
-    begun: bool,
+    sent: u64,
 }
 
 impl Taken {
-    /// The chunk's first byte goes out.
-    pub fn begin(&mut self) {
-        if !self.begun {
-            self.begun = true;
-            self.account.sent.fetch_add(self.bytes, Ordering::Relaxed);
-            metrics::counter!(SENT_BYTES).increment(self.bytes);
-        }
+    /// So many more bytes go out: all together no more than were taken.
+    pub fn send(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes - self.sent);
+        self.sent += bytes;
+        self.account.sent.fetch_add(bytes, Ordering::Relaxed);
+        metrics::counter!(SENT_BYTES).increment(bytes);
     }
 }
 
 impl Drop for Taken {
-    /// What was not begun is there for the next one.
+    /// What was not sent is there for the next one.
     fn drop(&mut self) {
-        if self.begun {
+        let unsent = self.bytes - self.sent;
+        if unsent == 0 {
             return;
         }
-        let (budgets, account, purpose, bytes) = (self.budgets.clone(), Arc::clone(&self.account), self.purpose, self.bytes);
-        self.budgets.runtime.spawn(async move { budgets.put_back(&account, purpose, bytes).await });
+        if self.sent > 0 && self.purpose == Purpose::FirstCopy {
+            self.account.cut.fetch_add(unsent, Ordering::Relaxed);
+        }
+        let (budgets, account, purpose) = (self.budgets.clone(), Arc::clone(&self.account), self.purpose);
+        self.budgets.runtime.spawn(async move { budgets.put_back(&account, purpose, unsent).await });
     }
 }
 
@@ -135,7 +137,9 @@ impl Budgets {
         };
         let budget = self.store.origin_budget(release_id).await?;
         let of = |purpose, left: u64| Bytes(budget.room(purpose).0.saturating_add(left));
-        Ok(Affordable { again: of(Purpose::Repair, repair), first: of(Purpose::FirstCopy, first) })
+        let again = of(Purpose::Repair, repair);
+        let doubled = budget.room_for_doubles().0.saturating_add(repair).min(again.0);
+        Ok(Affordable { again, first: of(Purpose::FirstCopy, first), doubled: Bytes(doubled) })
     }
 
     async fn take_to_the_end(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
@@ -149,11 +153,14 @@ impl Budgets {
             if *reserved.left(purpose) < bytes.0 {
                 let block = match reserved.block {
                     Some(block) => block,
-                    None => (self.store.origin_budget(release_id).await?.limit.0 / BLOCKS).max(u64::from(CHUNK_MAX)),
+                    None => self.store.origin_budget(release_id).await?.block().0,
                 };
                 reserved.block = Some(block);
-                let need = bytes.0 - *reserved.left(purpose);
-                let more = self.store.reserve_origin_bytes(release_id, purpose, Bytes(need), Bytes(block)).await?;
+                let need = Bytes(bytes.0 - *reserved.left(purpose));
+                let mut more = self.store.reserve_origin_bytes(release_id, purpose, need, Bytes(block)).await?;
+                if more.0 == 0 && self.return_all_but(&mut reserved, release_id, purpose).await? {
+                    more = self.store.reserve_origin_bytes(release_id, purpose, need, Bytes(block)).await?;
+                }
                 *reserved.left(purpose) += more.0;
             }
             if *reserved.left(purpose) < bytes.0 {
@@ -161,8 +168,20 @@ impl Budgets {
             }
             *reserved.left(purpose) -= bytes.0;
             drop(reserved);
-            return Ok(Some(Taken { budgets: self.clone(), account, purpose, bytes: bytes.0, begun: false }));
+            return Ok(Some(Taken { budgets: self.clone(), account, purpose, bytes: bytes.0, sent: 0 }));
         }
+    }
+
+    /// Gives back what is reserved here for the other purpose; `false` if nothing is.
+    async fn return_all_but(&self, reserved: &mut Reserved, release_id: ReleaseId, purpose: Purpose) -> Result<bool, StoreError> {
+        let (first, repair) = match purpose {
+            Purpose::FirstCopy => (0, std::mem::take(&mut reserved.repair)),
+            Purpose::Repair => (std::mem::take(&mut reserved.first), 0),
+        };
+        if first + repair > 0 {
+            self.store.return_origin_bytes(release_id, Bytes(first), Bytes(repair)).await?;
+        }
+        Ok(first + repair > 0)
     }
 
     async fn put_back(&self, account: &Account, purpose: Purpose, bytes: u64) {
@@ -218,13 +237,14 @@ impl Budgets {
     }
 
     async fn write_sent(&self, account: &Account) -> Result<(), StoreError> {
-        let sent = account.sent.swap(0, Ordering::Relaxed);
-        if sent == 0 {
+        let (sent, cut) = (account.sent.swap(0, Ordering::Relaxed), account.cut.swap(0, Ordering::Relaxed));
+        if sent == 0 && cut == 0 {
             return Ok(());
         }
-        let written = self.store.add_origin_sent(account.release_id, Bytes(sent)).await;
+        let written = self.store.add_origin_sent(account.release_id, Bytes(sent), Bytes(cut)).await;
         if written.is_err() {
             account.sent.fetch_add(sent, Ordering::Relaxed);
+            account.cut.fetch_add(cut, Ordering::Relaxed);
         }
         written
     }
@@ -259,6 +279,6 @@ impl Budgets {
 impl Account {
     fn new(release_id: ReleaseId) -> Self {
         let inner = Reserved { first: 0, repair: 0, block: None, used_at: Instant::now(), retired: false };
-        Self { release_id, inner: tokio::sync::Mutex::new(inner), sent: AtomicU64::new(0) }
+        Self { release_id, inner: tokio::sync::Mutex::new(inner), sent: AtomicU64::new(0), cut: AtomicU64::new(0) }
     }
 }

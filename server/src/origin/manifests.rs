@@ -64,7 +64,7 @@ impl Entries {
     }
 }
 
-fn memory_of(manifest: &Manifest) -> usize {
+pub(crate) fn memory_of(manifest: &Manifest) -> usize {
     let files: usize = manifest.files.iter().map(|file| file.path.len() + size_of_val(file)).sum();
     files + size_of_val(&*manifest.chunks)
 }

@@ -10,7 +10,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{HttpRequest, web};
-use protocol::ErrorCode;
+use protocol::{ErrorCode, UserId};
 
 use crate::error::ApiError;
 use crate::live::Usage;
@@ -21,6 +21,9 @@ const ADDRESS_WINDOW: Duration = Duration::from_secs(60);
 /// Tries that one client address has for one account, and the window they are counted in.
 const GUESSES_MAX: u64 = 10;
 const GUESSES_WINDOW: Duration = Duration::from_secs(300);
+/// Password changes that one user may try, and the window they are counted in: each one tells whether a password is the present one.
+const CHANGES_MAX: u64 = 10;
+const CHANGES_WINDOW: Duration = Duration::from_secs(300);
 /// How long a request waits to be counted.
 const COUNT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -71,6 +74,14 @@ pub(super) async fn guesses(state: &AppState, request: &HttpRequest, email: &str
     let who = format!("{} {}", client_address(state, request), email.trim().to_ascii_lowercase());
     match count(state, "guess", &who, GUESSES_WINDOW).await {
         Some(usage) if usage.count > GUESSES_MAX => Err(too_many(usage)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Limits how often one user tries to change the password: whoever has a stolen access token must not be able to guess.
+pub(super) async fn password_changes(state: &AppState, user: UserId) -> Result<(), ApiError> {
+    match count(state, "password-change", &user.to_string(), CHANGES_WINDOW).await {
+        Some(usage) if usage.count > CHANGES_MAX => Err(too_many(usage)),
         Some(_) | None => Ok(()),
     }
 }

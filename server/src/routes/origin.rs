@@ -10,7 +10,7 @@ use protocol::{ErrorCode, SwarmId, TerminalId};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::refusals::{Conflict, NotFound};
+use super::refusals::{Conflict, NotFound, TooMany};
 use crate::app::swarm::{self, Member, allocation};
 use crate::auth::Caller;
 use crate::clock;
@@ -38,11 +38,11 @@ pub struct ChunkPath {
 
 /// One chunk, for a terminal that holds a lease or a repair grant for it.
 ///
-/// Counts against the release's origin budget as soon as it is begun, however much of it is read.
+/// What is sent counts against the release's origin budget, however much of it is read.
 #[utoipa::path(get, path = "/v1/swarms/{swarm_id}/chunks/{index}", tag = "releases", operation_id = "get_chunk",
     params(("swarm_id" = SwarmId, Path), ("index" = u32, Path), ("Spillway-Terminal" = TerminalId, Header, description = "The terminal that holds the lease.")),
     responses((status = 200, description = "The chunk's bytes.", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 403, description = "The terminal holds no lease for the chunk, or is no member of the swarm."), NotFound, Conflict))]
+        (status = 403, description = "The terminal holds no lease for the chunk, or is no member of the swarm."), NotFound, Conflict, TooMany))]
 pub async fn chunk(
     state: web::Data<AppState>,
     caller: Caller,
@@ -57,7 +57,7 @@ pub async fn chunk(
     let index = usize::try_from(path.index).map_err(ApiError::internal)?;
     let entry = *member.swarm.manifest.chunks.get(index).ok_or_else(ApiError::not_found)?;
     member.check_open(clock::now())?;
-    let fetch = Fetch { state: AppState::clone(&state), sender: sender(&state, &member), chunk: path.index };
+    let fetch = Fetch { state: AppState::clone(&state), sender: allocation::sender(&state, &member), chunk: path.index };
     // A client that leaves in between must neither keep the mark of sending nor the bytes that were taken for it.
     let paid = state.to_the_end(async move { fetch.pay(&member, entry.length).await }).await?;
     let bytes = state.chunks.chunk(entry.hash).await?;
@@ -73,10 +73,6 @@ fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {
     header.ok_or_else(|| ApiError::invalid(format!("header/{TERMINAL_HEADER}"), "the id of the terminal that fetches is needed"))
 }
 
-fn sender(state: &AppState, member: &Member) -> Sender {
-    Sender { group: member.place.group_id, terminal: member.terminal, in_flight_max: allocation::in_flight_max(state) }
-}
-
 /// One chunk on its way to one terminal.
 struct Fetch {
     state: AppState,
@@ -86,10 +82,21 @@ struct Fetch {
 
 impl Fetch {
     /// # Errors
-    /// `no_lease`, also while the leases are being gathered again: the terminal tells of its own, and has them back.
+    /// `no_lease`, also while the leases are being gathered again: the terminal tells of its own, and has them back. `too_many_requests` if it has
+    /// fetched too much without signing for it.
     async fn right(&self, member: &Member) -> Result<(Budget, String), ApiError> {
-        match self.state.live.fetch(self.sender, self.chunk, clock::now()).await? {
+        let mut right = self.state.live.fetch(self.sender, self.chunk, clock::now()).await?;
+        if let Table::Ready(FetchRight::Unsigned(unsigned)) = &right
+            && allocation::clear_signed(&self.state, member, unsigned.clone()).await?
+        {
+            right = self.state.live.fetch(self.sender, self.chunk, clock::now()).await?;
+        }
+        match right {
             Table::Ready(FetchRight::Granted { budget, marks }) => Ok((budget, marks)),
+            Table::Ready(FetchRight::Unsigned(_)) => {
+                let detail = "Sign receipts for the chunks fetched before; the lease stands.";
+                Err(ApiError::new(ErrorCode::TooManyRequests).detail(detail).retry_after(1))
+            }
             Table::Ready(FetchRight::None) | Table::Stranger => Err(ApiError::new(ErrorCode::NoLease)),
             Table::Rebuilding => Err(ApiError::new(ErrorCode::NoLease).detail("Leases are being gathered again.").retry_after(1)),
             Table::Lost => {
@@ -160,7 +167,7 @@ impl Paid {
                 }
             }
             paid.mark.kept = true;
-            paid.taken.begin();
+            paid.taken.send(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             Some((Ok(piece), (paid, bytes, renewed_at)))
         })
     }

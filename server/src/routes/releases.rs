@@ -21,6 +21,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/releases").route(web::post().to(create)).route(web::get().to(list)))
         .service(web::resource("/v1/releases/{id}").route(web::get().to(get)))
         .service(web::resource("/v1/releases/{id}/cancel").route(web::post().to(cancel)))
+        .service(web::resource("/v1/releases/{id}/abort").route(web::post().to(abort)))
         .service(web::resource("/v1/releases/{id}/deliveries").route(web::get().to(deliveries)));
 }
 
@@ -63,12 +64,29 @@ pub async fn cancel(
     id: web::Path<ReleaseId>,
     key: IdempotencyKey,
 ) -> Result<HttpResponse, ApiError> {
-    let by = match publisher.role {
+    let request = key.of(publisher.user_id, &())?;
+    once(&releases::cancel(&state, *id, on_behalf_of(&publisher), request, clock::now()).await?)
+}
+
+/// End an own release in the middle: what has arrived is paid for, the rest of every hold is released. Operators may abort any.
+#[utoipa::path(post, path = "/v1/releases/{id}/abort", tag = "releases", operation_id = "abort_release",
+    params(("id" = ReleaseId, Path), ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
+    responses((status = 200, description = "Aborted.", body = Release), NotFound, Conflict, Unprocessable))]
+pub async fn abort(
+    state: web::Data<AppState>,
+    publisher: Publisher,
+    id: web::Path<ReleaseId>,
+    key: IdempotencyKey,
+) -> Result<HttpResponse, ApiError> {
+    let request = key.of(publisher.user_id, &"abort")?;
+    once(&releases::abort(&state, *id, on_behalf_of(&publisher), request, clock::now()).await?)
+}
+
+fn on_behalf_of(publisher: &Publisher) -> CancelledBy {
+    match publisher.role {
         Role::Operator => CancelledBy::Operator,
         Role::User | Role::Publisher => CancelledBy::Publisher(publisher.user_id),
-    };
-    let request = key.of(publisher.user_id, &())?;
-    once(&releases::cancel(&state, *id, by, request, clock::now()).await?)
+    }
 }
 
 /// The deliveries of a release, oldest first: all for its publisher and for operators, else the caller's own.

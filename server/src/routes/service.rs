@@ -11,10 +11,29 @@ use crate::state::AppState;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
+        .service(web::resource("/").route(web::get().to(home)))
         .service(web::resource("/health/live").route(web::get().to(live)))
         .service(web::resource("/health/ready").route(web::get().to(ready)))
         .service(web::resource("/metrics").route(web::get().to(metrics)))
         .service(web::resource("/.well-known/jwks.json").route(web::get().to(jwks)));
+}
+
+/// Where to read on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Home {
+    #[schema(example = "Spillway")]
+    service: &'static str,
+    #[schema(example = "/docs/")]
+    documentation: &'static str,
+    #[schema(example = "/openapi.json")]
+    openapi: &'static str,
+}
+
+/// What this is, for whoever opens the address.
+#[utoipa::path(get, path = "/", tag = "service", operation_id = "get_home",
+    responses((status = 200, description = "Where to read on.", body = Home)), security(()))]
+pub async fn home() -> HttpResponse {
+    HttpResponse::Ok().json(Home { service: "Spillway", documentation: "/docs/", openapi: "/openapi.json" })
 }
 
 /// The state of an instance.

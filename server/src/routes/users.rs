@@ -47,8 +47,9 @@ pub async fn me(state: web::Data<AppState>, caller: Caller) -> Result<HttpRespon
 
 /// Change the own password. Ends every session.
 #[utoipa::path(put, path = "/v1/users/me/password", tag = "users", operation_id = "change_password", request_body = ChangePassword,
-    responses((status = 204, description = "Changed; every refresh token of this user has ended."), Credentials))]
+    responses((status = 204, description = "Changed; every refresh token of this user has ended."), Credentials, TooMany))]
 pub async fn change_password(state: web::Data<AppState>, caller: Caller, body: Body<ChangePassword>) -> Result<HttpResponse, ApiError> {
+    limits::password_changes(&state, caller.user_id).await?;
     accounts::change_password(&state, caller.user_id, body.0, clock::now()).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,4 +1,4 @@
-//! A release on its way: draft → open → closed → live → settled, and cancelled from the first three. Closing, which decides, is in
+//! A release on its way: draft → open → closed → live → settled, cancelled from the first three, and aborted from live. Closing, which decides, is in
 //! [`super::clearing`].
 
 use protocol::rest::ReleaseState;
@@ -11,12 +11,21 @@ use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::releases::state_of;
 use super::{Store, StoreError, ledger};
 
-/// On whose behalf a release is cancelled.
+/// On whose behalf a release is cancelled or aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelledBy {
     /// Only the release's own one; for another it does not exist.
     Publisher(UserId),
     Operator,
+}
+
+impl CancelledBy {
+    fn check(self, standing: &Standing) -> Result<(), StoreError> {
+        match self {
+            Self::Publisher(user_id) if user_id != standing.publisher_id => Err(StoreError::NotFound("release")),
+            Self::Publisher(_) | Self::Operator => Ok(()),
+        }
+    }
 }
 
 /// What the decisions about a release start from.
@@ -56,6 +65,20 @@ impl Standing {
             | ReleaseState::Settled
             | ReleaseState::Cancelled
             | ReleaseState::Aborted => Err(StoreError::refused(ErrorCode::ReleaseClosed)),
+        }
+    }
+}
+
+impl Standing {
+    /// A release that has begun and not ended. Before its start it is cancelled instead: nothing has been received that would have to be paid.
+    fn may_be_aborted(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        match self.state {
+            ReleaseState::Live => Ok(()),
+            ReleaseState::Closed if now >= self.starts_at => Ok(()),
+            ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed => {
+                Err(StoreError::refused_because(ErrorCode::Conflict, "The release has not started; cancel it."))
+            }
+            ReleaseState::Settled | ReleaseState::Cancelled | ReleaseState::Aborted => Err(StoreError::refused(ErrorCode::ReleaseClosed)),
         }
     }
 }
@@ -154,10 +177,7 @@ impl Store {
         };
         lift_statement_timeout(&mut tx).await?;
         let standing = standing(&mut tx, release_id, Some(Lock::Exclusive)).await?;
-        match by {
-            CancelledBy::Publisher(user_id) if user_id != standing.publisher_id => return Err(StoreError::NotFound("release")),
-            CancelledBy::Publisher(_) | CancelledBy::Operator => {}
-        }
+        by.check(&standing)?;
         standing.may_be_cancelled(now)?;
         void_holds(&mut tx, release_id, now).await?;
         for ended_at in [
@@ -172,6 +192,38 @@ impl Store {
         ] {
             sqlx::query(ended).bind(release_id.0).execute(&mut *tx).await?;
         }
+        let release = self.release_in(&mut tx, release_id).await?;
+        commit_once(tx, request, 200, &release, now).await
+    }
+
+    /// Ends a release in the middle; answered with 200 and the release. Nothing more is sent for it. Its deliveries are settled as at the deadline, which
+    /// falls due now.
+    ///
+    /// # Errors
+    /// `not_found`, `conflict` before its start, `release_closed` once it has ended, or the errors of a repeated key.
+    pub async fn abort_release(
+        &self,
+        release_id: ReleaseId,
+        by: CancelledBy,
+        request: &Idempotency,
+        now: OffsetDateTime,
+    ) -> Result<Answer, StoreError> {
+        let mut tx = match self.begin_once(request).await? {
+            Begun::First(tx) => tx,
+            Begun::Again(answer) => return Ok(answer),
+        };
+        let standing = standing(&mut tx, release_id, Some(Lock::Exclusive)).await?;
+        by.check(&standing)?;
+        standing.may_be_aborted(now)?;
+        sqlx::query("UPDATE releases SET state = 'aborted' WHERE id = $1").bind(release_id.0).execute(&mut *tx).await?;
+        sqlx::query(
+            "UPDATE due_work SET done_at = CASE WHEN kind = 'deadline' THEN done_at ELSE $2 END, due_at = least(due_at, $2)
+             WHERE release_id = $1 AND done_at IS NULL",
+        )
+        .bind(release_id.0)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
         let release = self.release_in(&mut tx, release_id).await?;
         commit_once(tx, request, 200, &release, now).await
     }
@@ -263,6 +315,20 @@ mod tests {
         }
         for state in [ReleaseState::Live, ReleaseState::Settled, ReleaseState::Cancelled, ReleaseState::Aborted] {
             assert!(standing(state).may_be_cancelled(at(0)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_release_is_aborted_between_its_start_and_its_end() {
+        let at = |millis| OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(millis);
+        let code = |state, now| standing(state).may_be_aborted(now).err().map(|error| error.code());
+        for state in [ReleaseState::Draft, ReleaseState::Open, ReleaseState::Closed] {
+            assert_eq!(code(state, at(1_999)), Some(ErrorCode::Conflict));
+        }
+        assert_eq!(code(ReleaseState::Closed, at(2_000)), None, "its start is due and not done");
+        assert_eq!(code(ReleaseState::Live, at(2_000)), None);
+        for state in [ReleaseState::Settled, ReleaseState::Cancelled, ReleaseState::Aborted] {
+            assert_eq!(code(state, at(2_000)), Some(ErrorCode::ReleaseClosed));
         }
     }
 }

@@ -134,6 +134,20 @@ impl Store {
             .await?)
     }
 
+    /// Whether a terminal is a member of a swarm's plan.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn is_planned(&self, swarm_id: SwarmId, terminal: TerminalId) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM deliveries JOIN swarm_group_members ON delivery_id = deliveries.id WHERE terminal_id = $1 AND swarm_id = $2)",
+        )
+        .bind(terminal.0)
+        .bind(swarm_id.0)
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
     /// The plan of all waves so far.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::TryStreamExt;
 use protocol::bitmap::SEGMENT_BYTES;
 use protocol::receipt::Receipt;
 use protocol::rest::DeliveryState;
@@ -150,6 +151,26 @@ impl Store {
         }
         tx.commit().await?;
         Ok(rest)
+    }
+
+    /// Every chunk that the receipts of these deliveries contain, as a bitmap: least significant bit first within a byte.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn receipted_bitmap(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<u8>, StoreError> {
+        let ids: Vec<Uuid> = deliveries.into_iter().map(|delivery_id| delivery_id.0).collect();
+        // One row at a time: a group of sixteen has eight mebibytes of them in a swarm of the largest edition.
+        let mut rows = sqlx::query_as::<_, (i32, Vec<u8>)>("SELECT segment, credited FROM receipts WHERE delivery_id = ANY ($1)")
+            .bind(ids)
+            .fetch(&self.pool);
+        let mut bitmap = Vec::new();
+        while let Some((segment, credited)) = rows.try_next().await? {
+            let begin = usize::try_from(segment).unwrap_or(0) * SEGMENT_BYTES;
+            let credited: [u8; SEGMENT_BYTES] = byte_array(&credited)?;
+            bitmap.resize(bitmap.len().max(begin + SEGMENT_BYTES), 0);
+            bitmap[begin..].iter_mut().zip(credited).for_each(|(all, more): (&mut u8, u8)| *all |= more);
+        }
+        Ok(bitmap)
     }
 
     /// Which of the chunks the receipts of these deliveries contain.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::conversions::{bigint, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
-use super::{Store, StoreError, Tx};
+use super::{Store, StoreError, Tx, budget};
 
 fn selection_text(selection: Selection) -> &'static str {
     match selection {
@@ -197,8 +197,10 @@ async fn insert_editions(tx: &mut PgConnection, release_id: ReleaseId, new: &New
                 .await?;
         }
     }
-    if new.origin_budget < Bytes(total) {
-        return Err(StoreError::refused_because(ErrorCode::BudgetTooSmall, format!("the editions have {total} bytes together")));
+    let smallest = budget::smallest(Bytes(total)).0;
+    if new.origin_budget < Bytes(smallest) {
+        let detail = format!("the smallest budget is {smallest} bytes: the {total} of the editions and a hundredth for what is sent again");
+        return Err(StoreError::refused_because(ErrorCode::BudgetTooSmall, detail));
     }
     sqlx::query("INSERT INTO origin_budgets (release_id, limit_bytes, first_copy_bytes) VALUES ($1, $2, $3)")
         .bind(release_id.0)

@@ -6,4 +6,5 @@ mod fixture;
 mod invariants;
 mod repeating;
 mod settling;
+mod starting;
 mod wallets;

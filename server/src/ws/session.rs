@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, MessageStream, ProtocolError};
 use protocol::ErrorCode;
-use protocol::ws::MESSAGE_MAX;
+use protocol::ws::{ClientMessage, MESSAGE_MAX, RECEIPTS_MAX};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -32,6 +32,10 @@ const MALFORMED_MAX: u32 = 10;
 const MESSAGES_PER_SECOND: u32 = 200;
 /// Messages that may come at once before that counts, as after a reconnection.
 const BURST: u32 = 400;
+/// The most receipts per second: each costs a check of a signature. A terminal that hears from forty others sends some 200.
+const RECEIPTS_PER_SECOND: u32 = 1_000;
+/// Receipts that may come at once before that counts: everything that a terminal signed while it was away.
+const RECEIPTS_BURST: u32 = 4_000;
 
 /// Runs a session. Never fails: whatever happens, the terminal's place is given up in good order.
 pub(super) async fn run(state: AppState, caller: Caller, sink: actix_ws::Session, stream: MessageStream) {
@@ -160,7 +164,8 @@ async fn watch_silence(outbox: &Outbox, heard_at: &Cell<Instant>) {
 
 /// Reads and carries out messages until the terminal closes or breaks the protocol.
 async fn listen(desk: Desk<'_>, mut stream: AggregatedMessageStream, heard_at: &Cell<Instant>) -> Closing {
-    let (mut malformed, mut throttle) = (0, Throttle::new(Instant::now()));
+    let (mut malformed, mut throttle) = (0, Throttle::new(MESSAGES_PER_SECOND, BURST, Instant::now()));
+    let mut receipts_throttle = Throttle::new(RECEIPTS_PER_SECOND, RECEIPTS_BURST, Instant::now());
     loop {
         let received = stream.recv().await;
         heard_at.set(Instant::now());
@@ -179,7 +184,11 @@ async fn listen(desk: Desk<'_>, mut stream: AggregatedMessageStream, heard_at: &
                 return if error.code == ErrorCode::PayloadTooLarge { Closing::TooLarge } else { Closing::Refused };
             }
         };
-        tokio::time::sleep_until(throttle.next(Instant::now())).await;
+        tokio::time::sleep_until(throttle.next(1, Instant::now())).await;
+        if let Ok(ClientMessage::Receipts { receipts }) = &read {
+            let count = u32::try_from(receipts.len().min(RECEIPTS_MAX)).unwrap_or(u32::MAX);
+            tokio::time::sleep_until(receipts_throttle.next(count, Instant::now())).await;
+        }
         let handled = match read {
             Ok(message) => desk.handle(message).await,
             Err(error) => Err(error),
@@ -201,20 +210,23 @@ async fn listen(desk: Desk<'_>, mut stream: AggregatedMessageStream, heard_at: &
 /// Slows down a terminal that sends more than it needs to; what waits fills the socket and stops the sender.
 #[derive(Debug)]
 struct Throttle {
-    /// When the last message would have been due at the steady rate.
+    /// Between two at the steady rate.
+    step: Duration,
+    /// What may come at once, as time at the steady rate.
+    burst: Duration,
+    /// When the last one would have been due at the steady rate.
     due: Instant,
 }
 
 impl Throttle {
-    const STEP: Duration = Duration::from_micros(1_000_000 / MESSAGES_PER_SECOND as u64);
-
-    fn new(now: Instant) -> Self {
-        Self { due: now }
+    fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        let step = Duration::from_secs(1) / per_second;
+        Self { step, burst: step * burst, due: now.checked_sub(step * burst).unwrap_or(now) }
     }
 
-    /// When the next message may be carried out.
-    fn next(&mut self, now: Instant) -> Instant {
-        self.due = self.due.max(now.checked_sub(Self::STEP * BURST).unwrap_or(now)) + Self::STEP;
+    /// When the next `count` may be carried out.
+    fn next(&mut self, count: u32, now: Instant) -> Instant {
+        self.due = self.due.max(now.checked_sub(self.burst).unwrap_or(now)) + self.step * count;
         self.due.max(now)
     }
 }
@@ -243,10 +255,20 @@ mod tests {
     #[test]
     fn a_burst_passes_and_a_flood_is_slowed_to_the_steady_rate() {
         let start = Instant::now();
-        let mut throttle = Throttle::new(start - Duration::from_secs(60));
-        let waits: Vec<Duration> = (0..BURST + 200).map(|_| throttle.next(start) - start).collect();
+        let mut throttle = Throttle::new(MESSAGES_PER_SECOND, BURST, start);
+        let waits: Vec<Duration> = (0..BURST + 200).map(|_| throttle.next(1, start) - start).collect();
         assert!(waits[..BURST as usize].iter().all(Duration::is_zero));
         assert_eq!(waits.last(), Some(&Duration::from_secs(1)));
-        assert!(throttle.next(start + Duration::from_secs(30)) <= start + Duration::from_secs(30), "it recovers");
+        assert!(throttle.next(1, start + Duration::from_secs(30)) <= start + Duration::from_secs(30), "it recovers");
+    }
+
+    #[test]
+    fn receipts_are_slowed_by_their_number_and_not_by_that_of_their_messages() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(RECEIPTS_PER_SECOND, RECEIPTS_BURST, start);
+        let messages = RECEIPTS_BURST / 40;
+        assert!((0..messages).all(|_| throttle.next(40, start) == start), "what was signed while it was away");
+        assert_eq!(throttle.next(40, start) - start, Duration::from_millis(40));
+        assert_eq!(throttle.next(1, start) - start, Duration::from_millis(41));
     }
 }

@@ -14,19 +14,27 @@ use protocol::{Bytes, DeliveryId, ErrorCode, GroupId, SwarmId, TerminalId};
 use super::Member;
 use crate::clock;
 use crate::error::ApiError;
-use crate::live::{GroupAnswer, Holdings, Missing, Sender, Table};
+use crate::live::{GroupAnswer, Holdings, Limits, Missing, Sender, Table, Wanted};
 use crate::state::AppState;
 
 /// How much of the origin's uplink may be leased ahead: enough that it never runs dry between two messages, little enough that a lease is fetched
 /// long before it expires and that the choice among members is made late.
 const LEASED_AHEAD: Duration = Duration::from_millis(500);
+/// The most chunks that a terminal may fetch from the origin without having signed for them: at most 16 MiB, which is what somebody who never signs has
+/// for nothing. An honest terminal signs within a quarter of a second, so that it is never held up below 256 Mbit/s.
+const UNSIGNED_MAX: u32 = 128;
 /// How long a member that others found silent is given nothing, unless nobody is left: its WebSocket may be well while its links are not.
 const BENCH: Duration = Duration::from_secs(5);
 /// The most credits that count: half a second of 10 Gbit/s.
 const CREDITS_MAX: u32 = 4_096;
 
+/// What the origin allows a group and its members.
+pub fn limits(state: &AppState) -> Limits {
+    Limits { in_flight_max: in_flight_max(state), unsigned_max: UNSIGNED_MAX }
+}
+
 /// The most bytes of a group that may be leased and not received; 0 if the origin's uplink has no limit.
-pub fn in_flight_max(state: &AppState) -> Bytes {
+fn in_flight_max(state: &AppState) -> Bytes {
     let rate = state.pace.rate().0;
     if rate == 0 {
         return Bytes(0);
@@ -35,8 +43,8 @@ pub fn in_flight_max(state: &AppState) -> Bytes {
     Bytes(u64::try_from(ahead).unwrap_or(u64::MAX).max(4 * u64::from(CHUNK_MAX)))
 }
 
-fn sender(state: &AppState, member: &Member) -> Sender {
-    Sender { group: member.place.group_id, terminal: member.terminal, in_flight_max: in_flight_max(state) }
+pub fn sender(state: &AppState, member: &Member) -> Sender {
+    Sender { group: member.place.group_id, terminal: member.terminal, limits: limits(state) }
 }
 
 /// What a ready table said; nothing if it is being rebuilt, which this begins if nobody has.
@@ -71,7 +79,9 @@ pub async fn rebuild(state: &AppState, swarm_id: SwarmId, group_id: GroupId) -> 
         return Ok(super::push_all(state, leave.collect()).await?);
     }
     tracing::warn!(%swarm_id, %group_id, "the group's table is gone; its members are asked what they hold");
-    Ok(state.live.rebuild_group(&spec, clock::now()).await?)
+    let deliveries = spec.members.iter().filter_map(|(terminal, _)| swarm.place(*terminal)).map(|place| place.delivery_id).collect();
+    let receipted = state.store.receipted_bitmap(deliveries).await?;
+    Ok(state.live.rebuild_group(&spec, &receipted, clock::now()).await?)
 }
 
 /// The member is there: after its connection, and again while it lasts.
@@ -99,8 +109,29 @@ pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(),
     if !member.place.root || clock::now() >= member.swarm.facts.deadline_at {
         return Ok(());
     }
-    let table = state.live.credits(sender(state, member), open.min(CREDITS_MAX), clock::now()).await?;
-    answered(state, member, table).await.map(|_| ())
+    let sender = sender(state, member);
+    let table = state.live.credits(sender, open.min(CREDITS_MAX), clock::now()).await?;
+    let Some(GroupAnswer { outcome: unsigned, .. }) = answered(state, member, table).await? else { return Ok(()) };
+    if !unsigned.is_empty() && clear_signed(state, member, unsigned).await? {
+        let table = state.live.credits(sender, open.min(CREDITS_MAX), clock::now()).await?;
+        answered(state, member, table).await?;
+    }
+    Ok(())
+}
+
+/// Redis learns only here which of these chunks the member has signed for: the receipts in Postgres are what counts, so nothing that is lost on the way
+/// keeps an honest terminal from fetching on. `false` if it was none.
+///
+/// # Errors
+/// A store fails.
+pub async fn clear_signed(state: &AppState, member: &Member, unsigned: Vec<u32>) -> Result<bool, ApiError> {
+    let signed = state.store.receipted_chunks(&[member.place.delivery_id], &unsigned.into_iter().collect()).await?;
+    if signed.is_empty() {
+        tracing::debug!(terminal = %member.terminal, "a terminal has fetched much from the origin and signed for none of it");
+        return Ok(false);
+    }
+    state.live.signed(sender(state, member), signed, clock::now()).await?;
+    Ok(true)
 }
 
 /// # Errors
@@ -126,9 +157,10 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     member.check_open(clock::now())?;
     let wanted: BTreeSet<u32> = chunks.iter().copied().collect();
     let receipted = held_by_live_peers(state, member, &wanted).await?;
-    let wanted: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
+    let chunks: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
+    let wanted = Wanted { chunks: &chunks, feeders_connected: !member.place.root && feeders_connected(state, member).await? };
     let affordable = state.budgets.affordable(member.swarm.facts.release_id).await?;
-    let table = state.live.missing(sender(state, member), affordable, &wanted, clock::now()).await?;
+    let table = state.live.missing(sender(state, member), affordable, wanted, clock::now()).await?;
     let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else {
         return Ok(());
     };
@@ -139,6 +171,13 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether a member of a group that the origin feeds is connected.
+async fn feeders_connected(state: &AppState, member: &Member) -> Result<bool, ApiError> {
+    let roots = member.swarm.tree.groups().iter().filter(|group| group.root);
+    let feeders: Vec<TerminalId> = roots.flat_map(|group| &group.members).map(|feeder| feeder.terminal_id).collect();
+    Ok(!state.live.connected(&feeders).await?.is_empty())
 }
 
 /// Which chunks the receipts of somebody contain whom the member is linked to and who is connected.
@@ -194,7 +233,7 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
     let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
     tracing::info!(%swarm_id, %suspected, ?reason, "a terminal is removed from its group for a while");
     metrics::counter!("spillway_members_removed_total").increment(1);
-    let removed = Sender { group: place.group_id, terminal: suspected, in_flight_max: in_flight_max(state) };
+    let removed = Sender { group: place.group_id, terminal: suspected, limits: limits(state) };
     state.live.leave(removed, BENCH, clock::now()).await?;
     Ok(())
 }

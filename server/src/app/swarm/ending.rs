@@ -9,7 +9,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// The deadline is over: what has arrived is paid for, what has not is released.
+/// The deadline is over, or the release was aborted: what has arrived is paid for, what has not is released.
 ///
 /// # Errors
 /// A store fails, or a delivery could not be settled; it is to be called again. One delivery that cannot be settled does not keep the others from it.
@@ -18,7 +18,7 @@ pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), 
     state.budgets.write_release(release_id).await?;
     settling::finish(state, release_id).await?;
     // Whoever finished the release before may have died before it told everybody.
-    after_the_end(state, release_id, LeaveReason::Settled).await
+    after_the_end(state, release_id).await
 }
 
 /// The release was cancelled: links that were opened early are closed.
@@ -26,18 +26,20 @@ pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), 
 /// # Errors
 /// A store fails.
 pub async fn on_cancelled(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
-    after_the_end(state, release_id, LeaveReason::Cancelled).await
+    after_the_end(state, release_id).await
 }
 
 /// Tells every planned member to leave, and forgets the groups. Does nothing while the release goes on.
-pub(super) async fn after_the_end(state: &AppState, release_id: ReleaseId, reason: LeaveReason) -> Result<(), ApiError> {
+pub(super) async fn after_the_end(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
     state.budgets.write_release(release_id).await?;
     for swarm_id in state.store.swarms_of(release_id).await? {
         let swarm = state.swarms.reload(swarm_id).await?;
-        match swarm.facts.state {
-            ReleaseState::Settled | ReleaseState::Cancelled | ReleaseState::Aborted => {}
+        let reason = match swarm.facts.state {
+            ReleaseState::Settled => LeaveReason::Settled,
+            ReleaseState::Cancelled => LeaveReason::Cancelled,
+            ReleaseState::Aborted => LeaveReason::Aborted,
             ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed | ReleaseState::Live => continue,
-        }
+        };
         for group in swarm.tree.groups() {
             let members: Vec<TerminalId> = group.members.iter().map(|member| member.terminal_id).collect();
             state.live.drop_group(group.id, &members, clock::now()).await?;

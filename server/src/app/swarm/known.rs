@@ -1,10 +1,7 @@
-//! The plans that this instance has at hand, so that a message or a chunk request needs no database.
-//!
-//! What is kept of a swarm never becomes wrong, only incomplete: a later wave adds groups. Whoever needs a newer plan asks for at least so many groups, or
-//! for a member that is not known yet.
+//! A swarm as this instance knows it: its plan up to some wave, and the manifest.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
@@ -12,23 +9,20 @@ use protocol::ws::SwarmPlan;
 use protocol::{DeliveryId, GroupId, SwarmId, TerminalId, UserId};
 use rules::relay_plan::{PlannedGroup, SwarmTree};
 use time::OffsetDateTime;
-use tokio::time::Instant;
 
 use crate::clock::to_timestamp_ms;
 use crate::error::ApiError;
 use crate::live::GroupSpec;
-use crate::origin::ChunkStore;
+use crate::origin::{ChunkStore, memory_of};
 use crate::store::Store;
 use crate::store::plan::SwarmFacts;
 
-/// Most swarms at hand; the one that was not used for longest goes first. A swarm of a thousand members takes about a megabyte.
-const SWARMS_MAX: usize = 128;
-/// The least time between two looks into the database for a terminal that is no member: keeps strangers from causing work.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a group's table is kept in Redis beyond the deadline, should nobody remove it.
 const KEEP_BEYOND: Duration = Duration::from_secs(3600);
 /// What an uplink is taken for that nobody has measured, in bits per second.
 const UNKNOWN_UPLINK: u64 = 10_000_000;
+/// What a member takes in memory, in the tree and among the places, about.
+const MEMBER_BYTES: usize = 512;
 
 /// Where a member stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +49,7 @@ pub struct KnownSwarm {
 }
 
 impl KnownSwarm {
-    async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
+    pub(super) async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
         let facts = store.swarm_facts(swarm_id).await?;
         let plan = store.stored_plan(swarm_id).await?;
         let manifest = chunks.manifest(facts.edition_id).await?;
@@ -79,6 +73,11 @@ impl KnownSwarm {
             manifest,
             places,
         })
+    }
+
+    /// What it takes in memory, about. The manifest may be in others' hands as well, and counts nevertheless.
+    pub(super) fn memory(&self) -> usize {
+        memory_of(&self.manifest) + self.chunk_lengths.len() * size_of::<u32>() + self.places.len() * MEMBER_BYTES
     }
 
     pub fn place(&self, terminal: TerminalId) -> Option<Place> {
@@ -143,94 +142,5 @@ impl KnownSwarm {
             chunk_lengths: self.chunk_lengths.clone(),
             members: members.collect(),
         })
-    }
-}
-
-/// The swarms at hand. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Swarms {
-    store: Store,
-    chunks: ChunkStore,
-    entries: Arc<Mutex<HashMap<SwarmId, Entry>>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    swarm: Arc<KnownSwarm>,
-    loaded_at: Instant,
-    used_at: Instant,
-}
-
-impl Swarms {
-    pub fn new(store: Store, chunks: ChunkStore) -> Self {
-        Self { store, chunks, entries: Arc::default() }
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<SwarmId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn at_hand(&self, swarm_id: SwarmId) -> Option<(Arc<KnownSwarm>, Instant)> {
-        let mut entries = self.entries();
-        let entry = entries.get_mut(&swarm_id)?;
-        entry.used_at = Instant::now();
-        Some((Arc::clone(&entry.swarm), entry.loaded_at))
-    }
-
-    /// Reads the swarm anew, whatever is at hand.
-    ///
-    /// # Errors
-    /// `not_found`, or a store fails.
-    pub async fn reload(&self, swarm_id: SwarmId) -> Result<Arc<KnownSwarm>, ApiError> {
-        // Taken before the read: what is added to the plan meanwhile may be missing from it.
-        let loaded_at = Instant::now();
-        let swarm = Arc::new(KnownSwarm::load(&self.store, &self.chunks, swarm_id).await?);
-        let mut entries = self.entries();
-        if entries.len() >= SWARMS_MAX && !entries.contains_key(&swarm_id) {
-            let oldest = entries.iter().min_by_key(|(_, entry)| entry.used_at).map(|(&id, _)| id);
-            oldest.and_then(|oldest| entries.remove(&oldest));
-        }
-        let newer = entries.get(&swarm_id).filter(|entry| entry.swarm.epoch > swarm.epoch).map(|entry| Arc::clone(&entry.swarm));
-        if let Some(newer) = newer {
-            return Ok(newer);
-        }
-        entries.insert(swarm_id, Entry { swarm: Arc::clone(&swarm), loaded_at, used_at: loaded_at });
-        Ok(swarm)
-    }
-
-    /// The swarm with at least so many groups.
-    ///
-    /// # Errors
-    /// `not_found`, or a store fails.
-    pub async fn with_groups(&self, swarm_id: SwarmId, groups: u64) -> Result<Arc<KnownSwarm>, ApiError> {
-        match self.at_hand(swarm_id) {
-            Some((swarm, _)) if swarm.epoch >= groups => Ok(swarm),
-            Some(_) | None => self.reload(swarm_id).await,
-        }
-    }
-
-    /// The swarm if `terminal` is a member of it.
-    ///
-    /// # Errors
-    /// A store fails.
-    pub async fn with_member(&self, swarm_id: SwarmId, terminal: TerminalId) -> Result<Option<Arc<KnownSwarm>>, ApiError> {
-        if let Some((swarm, loaded_at)) = self.at_hand(swarm_id) {
-            if swarm.place(terminal).is_some() {
-                return Ok(Some(swarm));
-            }
-            if loaded_at.elapsed() < LOOK_AGAIN {
-                return Ok(None);
-            }
-        }
-        match self.reload(swarm_id).await {
-            Ok(swarm) => Ok(swarm.place(terminal).is_some().then_some(swarm)),
-            Err(error) if error.code == protocol::ErrorCode::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Forgets a swarm that is over.
-    pub fn forget(&self, swarm_id: SwarmId) {
-        self.entries().remove(&swarm_id);
     }
 }

@@ -115,8 +115,7 @@ async fn earlier_holder(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Resu
 /// Members ask a little early or exactly on time; what is open at the opening is given at the opening.
 async fn give_at_opening(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<(), ApiError> {
     for group in swarm.tree.groups().iter().filter(|group| group.wave == wave && group.root) {
-        let in_flight = allocation::in_flight_max(state);
-        match state.live.allocate(group.id, in_flight, clock::now()).await? {
+        match state.live.allocate(group.id, allocation::limits(state), clock::now()).await? {
             Table::Ready(_) | Table::Rebuilding | Table::Stranger => {}
             Table::Lost => allocation::rebuild(state, swarm.facts.swarm_id, group.id).await?,
         }

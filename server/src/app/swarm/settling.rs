@@ -70,7 +70,7 @@ pub async fn finish(state: &AppState, release_id: ReleaseId) -> Result<(), ApiEr
     let (store, now) = (state.store.clone(), clock::now());
     if state.to_the_end(async move { store.finish_release(release_id, now).await }).await? {
         tracing::info!(%release_id, "the release is settled");
-        ending::after_the_end(state, release_id, protocol::ws::LeaveReason::Settled).await?;
+        ending::after_the_end(state, release_id).await?;
     }
     Ok(())
 }

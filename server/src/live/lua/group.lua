@@ -1,5 +1,5 @@
--- The lease table of one group. ARGV[4] the group, ARGV[5] the terminal that speaks ('' for the server itself), ARGV[6] the most bytes that may be
--- leased and not yet received (0: any).
+-- The lease table of one group. ARGV[4] the group, ARGV[5] the terminal that speaks ('' for the server itself), ARGV[6] two limits, "bytes
+-- chunks": the most bytes that may be leased and not yet received (0: any), and the most chunks that a terminal may fetch without having signed for them.
 --
 --   group:G            hash   swarm, chunks, root, opens, keep, next (the first chunk never given), inflight (leased bytes that have not arrived)
 --   group:G:members    hash   terminal -> overhead in ns per byte, for every planned member
@@ -11,11 +11,15 @@
 --   group:G:returned   zset   chunks that were given and came back
 --   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
 --   group:G:sent       string the same for what the origin began to send to this group; swarm:S:sent for the whole swarm
+--   group:G:unsigned:T set   chunks that T has fetched from the origin and is not known to have signed for
 --   group:G:benched    hash   terminal -> until when it is given nothing
 --   group:G:asked      hash   chunk -> when a repair for it was first refused because another member should have it
 --   swarm:S:lengths    string chunk lengths, 4 bytes each
+--   swarm:S:fed        string when a member of a group that the origin feeds last began to fetch
 local G = ns .. ':group:' .. ARGV[4]
-local caller, inflight_max = ARGV[5], tonumber(ARGV[6])
+local caller = ARGV[5]
+local inflight_text, unsigned_text = string.match(ARGV[6], '^(%d+) (%d+)$')
+local inflight_max, unsigned_max = tonumber(inflight_text), tonumber(unsigned_text)
 local KEYS_OF = {'members', 'live', 'open', 'out', 'leases', 'expiry', 'returned', 'sent', 'benched', 'asked', 'rebuild', 'answered', 'claims', 'union'}
 local K = {}
 for _, name in ipairs(KEYS_OF) do K[name] = G .. ':' .. name end
@@ -32,6 +36,11 @@ local CREDIT_LIFE_MS = 1600
 local GRANTS_MAX = 256
 -- A member that asks this long for a chunk that another one should have is given it: the other one lies or cannot be reached.
 local PATIENCE_MS, PATIENCE_FORGOTTEN_MS = 5000, 60000
+-- How long the members that the origin feeds may fetch nothing before another group is given what was never sent: as long as one of them may keep a
+-- lease without using it.
+local FEEDING_MS = LEASE_MS
+-- The most leases that a terminal can claim after a loss: as many as it asks for at a time.
+local CLAIMS_MAX = 32
 -- How much longer than the others a connected member may take to tell what it holds, after a loss.
 local ANSWER_MS = 4000
 -- Overheads are whole nanoseconds per byte up to 8 kbit/s, so that overhead times bytes stays exact.
@@ -41,6 +50,7 @@ local state, live, returned_count, grants = nil, {}, 0, {}
 
 local function bit_of(chunk) return chunk - chunk % 8 + 7 - chunk % 8 end
 local function held_key(terminal) return G .. ':held:' .. terminal end
+local function unsigned_key(terminal) return G .. ':unsigned:' .. terminal end
 local function swarm_key(name) return ns .. ':swarm:' .. state.swarm .. ':' .. name end
 local function holds(terminal, chunk) return redis.call('GETBIT', held_key(terminal), bit_of(chunk)) == 1 end
 local function whole(number) return string.format('%.0f', number) end
@@ -67,9 +77,10 @@ local function save()
   redis.call('HSET', G, 'next', state.next, 'inflight', state.inflight)
   redis.call('PEXPIREAT', G, state.keep)
   for _, key in pairs(K) do redis.call('PEXPIREAT', key, state.keep) end
-  if caller ~= '' then redis.call('PEXPIREAT', held_key(caller), state.keep) end
-  redis.call('PEXPIREAT', swarm_key('lengths'), state.keep)
-  redis.call('PEXPIREAT', swarm_key('sent'), state.keep)
+  if caller ~= '' then
+    for _, key in ipairs({held_key(caller), unsigned_key(caller)}) do redis.call('PEXPIREAT', key, state.keep) end
+  end
+  for _, name in ipairs({'lengths', 'sent', 'fed'}) do redis.call('PEXPIREAT', swarm_key(name), state.keep) end
 end
 
 local function live_holder(chunk, except)
@@ -79,11 +90,11 @@ local function live_holder(chunk, except)
   return nil
 end
 
--- Whether the origin has begun to send the chunk before: to this group, if it feeds it, else to any terminal of the swarm.
-local function was_sent(chunk)
-  if redis.call('GETBIT', swarm_key('sent'), bit_of(chunk)) == 0 then return false end
-  return not state.root or redis.call('GETBIT', K.sent, bit_of(chunk)) == 1
-end
+-- Whether the origin has begun to send the chunk before, to whichever terminal of the swarm.
+local function was_sent(chunk) return redis.call('GETBIT', swarm_key('sent'), bit_of(chunk)) == 1 end
+
+-- Whether the terminal has fetched so much without signing that it is given nothing more.
+local function owes_signatures(terminal) return redis.call('SCARD', unsigned_key(terminal)) >= unsigned_max end
 
 local function lease_of(chunk)
   local record = redis.call('HGET', K.leases, chunk)
@@ -196,7 +207,7 @@ local function allocate()
   local candidates = {}
   for _, terminal in ipairs(live) do
     local open, at = string.match(redis.call('HGET', K.open, terminal) or '0 0', '^(%d+) (%d+)$')
-    if tonumber(open) > 0 and now - tonumber(at) <= CREDIT_LIFE_MS then
+    if tonumber(open) > 0 and now - tonumber(at) <= CREDIT_LIFE_MS and not owes_signatures(terminal) then
       candidates[#candidates + 1] = {terminal = terminal, open = tonumber(open), at = at,
         overhead = tonumber(redis.call('HGET', K.members, terminal)), out = outstanding(terminal)}
     end
@@ -268,8 +279,9 @@ local function finish_rebuild()
     redis.call('BITOP', 'OR', K.union, K.union, held_key(terminal))
   end
   if not load() then return false end
-  redis.call('BITOP', 'OR', K.sent, K.union)
-  redis.call('BITOP', 'OR', swarm_key('sent'), swarm_key('sent'), K.union)
+  -- What members say that they hold is their word; that a chunk was sent is told by receipts.
+  redis.call('BITOP', 'OR', swarm_key('sent'), swarm_key('sent'), K.sent)
+  redis.call('SET', swarm_key('fed'), now)
   local claims = redis.call('HGETALL', K.claims)
   for index = 1, #claims, 2 do
     local chunk, terminal = tonumber(claims[index]), claims[index + 1]

@@ -1,4 +1,5 @@
 -- The terminal that speaks, if any, is there (ARGV[7]: its credits, '' if it does not say); then chunks are given to open credits.
+-- The rest of the answer: if it has fetched too much that it did not sign for, the chunks.
 local word = open_table()
 if word ~= 'ready' then return answer(word) end
 if stranger() then return answer('stranger') end
@@ -12,4 +13,4 @@ if caller ~= '' then
   end
 end
 allocate()
-return answer('ready')
+return answer('ready', caller ~= '' and owes_signatures(caller) and redis.call('SMEMBERS', unsigned_key(caller)) or nil)

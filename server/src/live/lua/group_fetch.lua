@@ -1,6 +1,6 @@
 -- The terminal that speaks fetches chunk ARGV[7] from the origin. The rest of the answer: 'none' without a lease that may still be fetched; else 'first'
--- if no terminal of the group was sent the chunk before (of the swarm, for a group that the origin does not feed), or 'again', and the marks of sending
--- that were set now: of 'g' the group's, 's' the swarm's.
+-- if no terminal of the swarm was sent the chunk before, or 'again', and the marks that were set now: of 'g' the group's and 's' the swarm's of sending,
+-- 'u' that the terminal owes a signature. Or 'unsigned' and all chunks that it owes one for: it must sign first.
 -- ARGV[8] is 'fetch'; 'renew' while the chunk is on its way, which is no fetch of its own; or 'undo' and the marks to take back, because the chunk was not
 -- sent after all.
 local word = open_table()
@@ -13,6 +13,7 @@ if string.sub(wish, 1, 4) == 'undo' then
   local marks = string.sub(wish, 5)
   if string.find(marks, 'g') then redis.call('SETBIT', K.sent, bit_of(chunk), 0) end
   if string.find(marks, 's') then redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 0) end
+  if string.find(marks, 'u') then redis.call('SREM', unsigned_key(caller), chunk) end
   if own then
     lease.fetches = math.max(0, lease.fetches - 1)
     record_lease(chunk, lease)
@@ -24,11 +25,16 @@ if wish == 'renew' then
   return answer('ready')
 end
 if not own or lease.fetches >= FETCHES_MAX then return answer('ready', {'none'}) end
-local again = was_sent(chunk)
+if redis.call('SISMEMBER', unsigned_key(caller), chunk) == 0 and owes_signatures(caller) then
+  return answer('ready', {'unsigned', unpack(redis.call('SMEMBERS', unsigned_key(caller)))})
+end
+local again, marks = was_sent(chunk), ''
+if redis.call('SADD', unsigned_key(caller), chunk) == 1 then marks = 'u' end
+if state.root then redis.call('SET', swarm_key('fed'), now) end
 local group_had = redis.call('SETBIT', K.sent, bit_of(chunk), 1) == 1
 -- The overhead counts from the moment of sending, not from the grant before it.
 if not group_had then lease.sent = now end
 lease.fetches = lease.fetches + 1
 write_lease(chunk, lease, now + LEASE_MS)
 local swarm_had = redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 1) == 1
-return answer('ready', {again and 'again' or 'first', (group_had and '' or 'g') .. (swarm_had and '' or 's')})
+return answer('ready', {again and 'again' or 'first', marks .. (group_had and '' or 'g') .. (swarm_had and '' or 's')})

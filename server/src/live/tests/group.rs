@@ -11,6 +11,8 @@ use super::super::group_model::{Model, Outcome};
 use super::*;
 
 const MEMBERS: u8 = 4;
+/// Few enough that the random histories reach it.
+const UNSIGNED_MAX: u32 = 6;
 
 /// What becomes of a chunk that may be fetched.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +54,14 @@ enum Step {
         member: u8,
         pick: Vec<u8>,
         receipted: bool,
+        feeders_connected: bool,
         again: u32,
         first: u32,
+        doubled: u32,
+    },
+    /// It signs for everything.
+    Sign {
+        member: u8,
     },
     /// A chunk that the member leases, or (with `stray`) any.
     Fetch {
@@ -78,8 +86,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (member.clone(), prop_oneof![Just(0u16), 1u16..9000]).prop_map(|(member, bench_ms)| Step::Leave { member, bench_ms }),
         1 => member.clone().prop_map(|member| Step::Vanish { member }),
         2 => member.clone().prop_map(|member| Step::Return { member }),
-        2 => (member.clone(), pick, prop::bool::weighted(0.2), 0u32..3000, 0u32..3000)
-            .prop_map(|(member, pick, receipted, again, more)| Step::Missing { member, pick, receipted, again, first: again + more }),
+        2 => (member.clone(), pick, prop::bool::weighted(0.2), any::<bool>(), 0u32..3000, 0u32..3000, 0u32..3000)
+            .prop_map(|(member, pick, receipted, feeders_connected, again, more, doubled)| {
+                Step::Missing { member, pick, receipted, feeders_connected, again, first: again + more, doubled: doubled.min(again) }
+            }),
+        2 => member.clone().prop_map(|member| Step::Sign { member }),
         5 => (member, 0u8..8, prop::bool::weighted(0.1), prop_oneof![6 => Just(Then::Sent), 1 => Just(Then::Renewed), 1 => Just(Then::NotSent)])
             .prop_map(|(member, pick, stray, then)| Step::Fetch { member, pick, stray, then }),
         5 => prop_oneof![3 => 1u16..700, 1 => 700u16..20_000].prop_map(|ms| Step::Wait { ms }),
@@ -114,6 +125,7 @@ impl Pair<'_> {
             root,
             opens: crate::clock::to_timestamp_ms(at(500)).0,
             in_flight_max,
+            unsigned_max: UNSIGNED_MAX,
             members: members.into_iter().collect(),
             next: if root { 0 } else { chunks },
             now: crate::clock::to_timestamp_ms(at(0)).0,
@@ -130,8 +142,12 @@ impl Pair<'_> {
         OffsetDateTime::UNIX_EPOCH + Duration::from_millis(self.model.now)
     }
 
+    fn limits(&self) -> Limits {
+        Limits { in_flight_max: Bytes(self.model.in_flight_max), unsigned_max: self.model.unsigned_max }
+    }
+
     fn from(&self, member: u8) -> Sender {
-        Sender { group: self.group, terminal: terminal(member), in_flight_max: Bytes(self.model.in_flight_max) }
+        Sender { group: self.group, terminal: terminal(member), limits: self.limits() }
     }
 
     async fn present(&mut self, member: u8, present: bool) {
@@ -177,6 +193,7 @@ impl Pair<'_> {
                 let model = self.model.credits(terminal(*member), Some(*open));
                 self.check_first_copies(&firm, &model);
                 assert_eq!((real.returned, real.granted), model);
+                assert_eq!(real.outcome, self.model.unsigned_of(terminal(*member)).into_iter().flatten().copied().collect::<Vec<_>>());
             }
             Step::Join { member } => {
                 let real = ready(live.join(self.from(*member), now).await);
@@ -184,7 +201,7 @@ impl Pair<'_> {
             }
             Step::Allocate => {
                 let firm = self.firm_leases(None, None);
-                let real = ready(live.allocate(self.group, Bytes(self.model.in_flight_max), now).await);
+                let real = ready(live.allocate(self.group, self.limits(), now).await);
                 let model = self.model.allocate();
                 self.check_first_copies(&firm, &model);
                 assert_eq!((real.returned, real.granted), model);
@@ -201,7 +218,16 @@ impl Pair<'_> {
             }
             Step::Vanish { member } => self.present(*member, false).await,
             Step::Return { member } => self.present(*member, true).await,
-            Step::Missing { member, pick, receipted, again, first } => self.missing(*member, pick, *receipted, (*again, *first)).await,
+            Step::Missing { member, pick, receipted, feeders_connected, again, first, doubled } => {
+                let affordable =
+                    Affordable { again: Bytes((*again).into()), first: Bytes((*first).into()), doubled: Bytes((*doubled).into()) };
+                self.missing(*member, pick, *receipted, *feeders_connected, affordable).await;
+            }
+            Step::Sign { member } => {
+                let chunks = self.model.unsigned.get(&terminal(*member)).cloned().unwrap_or_default();
+                live.signed(self.from(*member), chunks.iter().copied(), now).await.unwrap();
+                self.model.signed(terminal(*member), &chunks);
+            }
             Step::Fetch { member, pick, stray, then } => self.fetch(*member, *pick, *stray, *then).await,
             Step::Wait { ms } => self.model.now += u64::from(*ms),
         }
@@ -219,21 +245,17 @@ impl Pair<'_> {
         let Some(chunk) = self.chunk_of(member, pick, stray) else { return };
         let (live, now, from) = (&self.fixture.live, self.now(), self.from(member));
         let Table::Ready(real) = live.fetch(from, chunk, now).await.unwrap() else { panic!("the table is gone") };
-        let (budget, marks) = match real {
-            FetchRight::None => (None, String::new()),
-            FetchRight::Granted { budget, marks } => (Some(budget), marks),
-        };
-        assert_eq!(budget, self.model.fetch(terminal(member), chunk));
-        match (then, budget) {
+        assert_eq!(real, self.model.fetch(terminal(member), chunk));
+        match (then, real) {
             (Then::Renewed, _) => {
                 live.renew_lease(from, chunk, now).await.unwrap();
                 self.model.renew_lease(terminal(member), chunk);
             }
-            (Then::NotSent, Some(budget)) => {
+            (Then::NotSent, FetchRight::Granted { marks, .. }) => {
                 live.unfetch(from, chunk, &marks, now).await.unwrap();
-                self.model.unfetch(terminal(member), chunk, budget);
+                self.model.unfetch(terminal(member), chunk, &marks);
             }
-            (Then::Sent, _) | (Then::NotSent, None) => {}
+            (Then::Sent, _) | (Then::NotSent, FetchRight::None | FetchRight::Unsigned(_)) => {}
         }
     }
 
@@ -258,12 +280,12 @@ impl Pair<'_> {
         assert_eq!(real.outcome, samples);
     }
 
-    async fn missing(&mut self, member: u8, pick: &[u8], receipted: bool, (again, first): (u32, u32)) {
+    async fn missing(&mut self, member: u8, pick: &[u8], receipted: bool, feeders_connected: bool, affordable: Affordable) {
         let count = u32::try_from(self.model.lengths.len()).unwrap();
-        let wanted: BTreeMap<u32, bool> = pick.iter().map(|&pick| (u32::from(pick) % count, receipted && pick % 2 == 0)).collect();
-        let affordable = Affordable { again: Bytes(again.into()), first: Bytes(first.into()) };
-        let real = ready(self.fixture.live.missing(self.from(member), affordable, &wanted, self.now()).await);
-        let (model, elsewhere, unaffordable) = self.model.missing(terminal(member), again.into(), first.into(), &wanted);
+        let chunks: BTreeMap<u32, bool> = pick.iter().map(|&pick| (u32::from(pick) % count, receipted && pick % 2 == 0)).collect();
+        let wanted = Wanted { chunks: &chunks, feeders_connected };
+        let real = ready(self.fixture.live.missing(self.from(member), affordable, wanted, self.now()).await);
+        let (model, elsewhere, unaffordable) = self.model.missing(terminal(member), affordable, wanted);
         assert_eq!((real.returned, real.granted), model);
         assert_eq!(real.outcome, Missing { elsewhere, unaffordable });
     }
@@ -276,6 +298,7 @@ impl Pair<'_> {
         }
         for _ in 0..2 * self.model.lengths.len() + 40 {
             for member in 0..MEMBERS {
+                self.step(&Step::Sign { member }).await;
                 self.step(&Step::Credits { member, open: 4 }).await;
                 self.step(&Step::Notices { member, pick: (0..=7).collect(), done: true, stray: false }).await;
             }
@@ -349,7 +372,7 @@ async fn nothing_is_given_before_the_wave_opens_and_what_was_asked_for_is_given_
     let fixture = Fixture::new().await;
     let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
     assert!(ready(fixture.live.credits(pair.from(0), 2, at(499)).await).granted.is_empty());
-    let given = ready(fixture.live.allocate(pair.group, Bytes(0), at(500)).await).granted;
+    let given = ready(fixture.live.allocate(pair.group, pair.limits(), at(500)).await).granted;
     assert_eq!(given.iter().map(|grant| grant.chunk).collect::<Vec<_>>(), [0, 1]);
     fixture.lose_everything().await;
 }
@@ -414,5 +437,107 @@ async fn a_grant_is_pushed_in_the_step_that_makes_it() {
         expires_at,
     };
     assert_eq!(pushes.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), [grant]);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn who_fetches_and_does_not_sign_is_given_and_sent_nothing_more_until_it_signs() {
+    let fixture = Fixture::new().await;
+    let pair = Pair::new(&fixture, vec![1000; 20], [10; 4], true, 0).await;
+    let (live, now) = (&fixture.live, at(1000));
+    let given = ready(live.credits(pair.from(0), 10, now).await);
+    assert_eq!((given.granted.len(), given.outcome), (10, vec![]));
+    for chunk in 0..UNSIGNED_MAX {
+        assert!(matches!(live.fetch(pair.from(0), chunk, now).await.unwrap(), Table::Ready(FetchRight::Granted { .. })), "chunk {chunk}");
+    }
+    let owed: Vec<u32> = (0..UNSIGNED_MAX).collect();
+    assert_eq!(live.fetch(pair.from(0), 7, now).await.unwrap(), Table::Ready(FetchRight::Unsigned(owed.clone())));
+    assert!(matches!(live.fetch(pair.from(0), 5, now).await.unwrap(), Table::Ready(FetchRight::Granted { .. })), "the same one again");
+    let asked = ready(live.credits(pair.from(0), 4, now).await);
+    assert_eq!((asked.granted, asked.outcome), (vec![], owed));
+    assert_eq!(ready(live.credits(pair.from(1), 4, now).await).granted.len(), 4, "the others go on");
+    live.signed(pair.from(0), [3], now).await.unwrap();
+    let Table::Ready(FetchRight::Granted { marks, .. }) = live.fetch(pair.from(0), 7, now).await.unwrap() else { panic!("it has signed") };
+    // What was not sent need not be signed for.
+    live.unfetch(pair.from(0), 7, &marks, now).await.unwrap();
+    assert_eq!(ready(live.credits(pair.from(0), 2, now).await).granted.len(), 2);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_origin_does_not_feed_waits_for_the_one_that_it_does_and_is_then_charged_as_the_first() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    let root = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let below = GroupId::from_bytes([9; 16]);
+    let members = (0..2).map(|member| (terminal(10 + member), 10)).collect();
+    let spec = GroupSpec {
+        group: below,
+        swarm: SwarmId::from_bytes([8; 16]),
+        root: false,
+        opens_at: at(500),
+        keep_until: OffsetDateTime::now_utc() + Duration::from_secs(600),
+        chunk_lengths: vec![1000; 4],
+        members,
+    };
+    live.create_group(&spec, at(0)).await.unwrap();
+    fixture.set_present(terminal(10), true).await;
+    let from = Sender { group: below, terminal: terminal(10), limits: root.limits() };
+    let affordable = Affordable { again: Bytes(1_000), first: Bytes(4_000), doubled: Bytes(1_000) };
+    let missing = async |ms, feeders_connected, chunk| {
+        let chunks = BTreeMap::from([(chunk, false)]);
+        let answer = ready(live.missing(from, affordable, Wanted { chunks: &chunks, feeders_connected }, at(ms)).await);
+        assert_eq!(answer.granted.len() + answer.outcome.elsewhere.len(), 1, "{answer:?}");
+        !answer.granted.is_empty()
+    };
+    ready(live.credits(root.from(0), 2, at(1_000)).await);
+    // For as long as the root fetches, and from each fetch as long as a lease lasts.
+    assert!(!missing(6_000, true, 3).await);
+    assert!(!missing(12_000, true, 3).await, "asking for long does not help");
+    assert!(matches!(live.fetch(root.from(0), 0, at(13_000)).await.unwrap(), Table::Ready(FetchRight::Granted { .. })));
+    assert!(!missing(27_999, true, 3).await);
+    assert!(missing(28_000, true, 3).await);
+    // Nobody is there who could fetch it.
+    assert!(missing(13_500, false, 2).await);
+    // What the root was sent and lost is a repair, as ever.
+    assert!(missing(13_500, true, 0).await);
+    let budget = async |from, chunk| {
+        let Table::Ready(FetchRight::Granted { budget, .. }) = live.fetch(from, chunk, at(28_100)).await.unwrap() else {
+            panic!("no lease")
+        };
+        budget
+    };
+    assert_eq!(budget(from, 3).await, Budget::First);
+    assert_eq!(budget(from, 0).await, Budget::Repair);
+    // The root group's own copy of it is not the first of the swarm any more.
+    fixture.set_present(terminal(0), true).await;
+    let given = ready(live.credits(root.from(0), 4, at(28_100)).await).granted;
+    assert!(given.iter().any(|grant| grant.chunk == 3), "{given:?}");
+    assert_eq!(budget(root.from(0), 3).await, Budget::Repair);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn what_a_live_terminal_has_is_sent_again_only_out_of_its_part_of_the_budget() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    ready(live.credits(pair.from(0), 2, at(1_000)).await);
+    for chunk in [0, 1] {
+        live.fetch(pair.from(0), chunk, at(1_000)).await.unwrap();
+        let notice = ChunkNotice { chunk, received_at: TimestampMs(2_000), copies_done_at: None };
+        ready(live.notices(pair.from(0), &[notice], at(2_000)).await);
+    }
+    let missing = async |ms, doubled| {
+        let chunks = BTreeMap::from([(0, true), (1, true)]);
+        let affordable = Affordable { again: Bytes(4_000), first: Bytes(8_000), doubled: Bytes(doubled) };
+        let answer = ready(live.missing(pair.from(1), affordable, Wanted { chunks: &chunks, feeders_connected: true }, at(ms)).await);
+        let granted: Vec<u32> = answer.granted.iter().map(|grant| grant.chunk).collect();
+        (granted, answer.outcome)
+    };
+    let elsewhere = |chunks: &[u32]| Missing { elsewhere: chunks.to_vec(), unaffordable: vec![] };
+    assert_eq!(missing(3_000, 4_000).await, (vec![], elsewhere(&[0, 1])), "the other one has them");
+    assert_eq!(missing(9_000, 999).await, (vec![], elsewhere(&[0, 1])), "they are to come from there for good");
+    assert_eq!(missing(9_500, 1_999).await, (vec![0], elsewhere(&[1])));
     fixture.lose_everything().await;
 }

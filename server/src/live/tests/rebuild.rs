@@ -25,7 +25,11 @@ fn spec(chunks: usize, root: bool) -> GroupSpec {
 }
 
 fn from(member: u8) -> Sender {
-    Sender { group: GroupId::from_bytes([7; 16]), terminal: terminal(member), in_flight_max: Bytes(0) }
+    Sender {
+        group: GroupId::from_bytes([7; 16]),
+        terminal: terminal(member),
+        limits: Limits { in_flight_max: Bytes(0), unsigned_max: 100 },
+    }
 }
 
 fn bitmap(chunks: &[u32]) -> [u8; SEGMENT_BYTES] {
@@ -49,7 +53,7 @@ async fn a_rebuilt_table_gives_holes_first_and_nothing_that_a_member_holds_or_le
     let fixture = Fixture::new().await;
     let live = &fixture.live;
     assert_eq!(live.credits(from(0), 3, at(0)).await.unwrap(), Table::Lost);
-    live.rebuild_group(&spec(12, true), at(0)).await.unwrap();
+    live.rebuild_group(&spec(12, true), &[], at(0)).await.unwrap();
     assert_eq!(live.credits(from(0), 3, at(1)).await.unwrap(), Table::Rebuilding);
     assert_eq!(tell(live, 0, &[0, 1, 6], &[2], 10).await, Table::Rebuilding);
     assert_eq!(tell(live, 1, &[0, 3], &[8], 11).await, Table::Rebuilding);
@@ -69,7 +73,7 @@ async fn a_rebuilt_table_gives_holes_first_and_nothing_that_a_member_holds_or_le
 async fn members_that_are_away_are_waited_for_a_second_and_connected_ones_longer() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;
-    live.rebuild_group(&spec(4, true), at(0)).await.unwrap();
+    live.rebuild_group(&spec(4, true), &[], at(0)).await.unwrap();
     for member in 0..2 {
         fixture.set_present(terminal(member), true).await;
     }
@@ -108,7 +112,7 @@ async fn a_table_that_is_there_gives_nobody_the_chunks_that_it_names() {
 async fn a_group_that_the_origin_does_not_feed_has_no_leases_after_a_loss() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;
-    live.rebuild_group(&spec(4, false), at(0)).await.unwrap();
+    live.rebuild_group(&spec(4, false), &[], at(0)).await.unwrap();
     for member in 0..3 {
         tell(live, member, &[], &[u32::from(member)], 1).await;
     }
@@ -121,7 +125,7 @@ async fn a_group_that_the_origin_does_not_feed_has_no_leases_after_a_loss() {
 #[tokio::test]
 async fn a_member_that_never_answers_does_not_stop_the_group_for_ever() {
     let fixture = Fixture::new().await;
-    fixture.live.rebuild_group(&spec(2, true), at(0)).await.unwrap();
+    fixture.live.rebuild_group(&spec(2, true), &[], at(0)).await.unwrap();
     fixture.set_present(terminal(1), true).await;
     assert_eq!(fixture.live.credits(from(0), 1, at(4_999)).await.unwrap(), Table::Rebuilding);
     assert_eq!(given(fixture.live.credits(from(0), 1, at(5_000)).await), [(terminal(0), 0)]);
@@ -133,15 +137,15 @@ async fn beginning_to_rebuild_asks_every_member_and_a_second_beginning_asks_nobo
     let fixture = Fixture::new().await;
     let live = &fixture.live;
     let attached = live.attach(terminal(1), "t", at(0)).await.unwrap();
-    live.rebuild_group(&spec(4, true), at(0)).await.unwrap();
-    live.rebuild_group(&spec(4, true), at(1)).await.unwrap();
+    live.rebuild_group(&spec(4, true), &[], at(0)).await.unwrap();
+    live.rebuild_group(&spec(4, true), &[], at(1)).await.unwrap();
     let Pushes::Next(pushes) = live.pushes(terminal(1), "t", attached.end, at(1)).await.unwrap() else { panic!("no pushes") };
     let messages: Vec<PushMessage> = pushes.into_iter().map(|(_, message)| message).collect();
     assert_eq!(messages, [PushMessage::ReportHoldings { swarm_id: SWARM }]);
     for member in 0..3 {
         tell(live, member, &[0, 1, 2, 3], &[], 2).await;
     }
-    live.rebuild_group(&spec(4, true), at(3)).await.unwrap();
+    live.rebuild_group(&spec(4, true), &[], at(3)).await.unwrap();
     assert_eq!(given(live.credits(from(0), 4, at(4)).await), [], "the table that is there was left alone");
     fixture.lose_everything().await;
 }
@@ -151,7 +155,7 @@ async fn chunks_are_found_again_across_segments() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;
     let held: ChunkSet = (0..4_000).chain(4_100..8_200).collect();
-    live.rebuild_group(&spec(9_000, true), at(0)).await.unwrap();
+    live.rebuild_group(&spec(9_000, true), &[], at(0)).await.unwrap();
     for segment in 0..3 {
         let holdings = Holdings { segment, bitmap: &held.segment(segment), last: segment == 2, leases: &[] };
         live.holdings(from(0), &holdings, at(1)).await.unwrap();
@@ -173,8 +177,14 @@ async fn a_group_that_the_origin_does_not_feed_gives_repairs_only() {
         fixture.set_present(terminal(member), true).await;
     }
     assert_eq!(given(live.credits(from(0), 4, at(1)).await), []);
+    let chunks = BTreeMap::from([(0, false), (1, true), (2, false)]);
     let Table::Ready(answer) = live
-        .missing(from(0), Affordable { again: Bytes(0), first: Bytes(1_500) }, &BTreeMap::from([(0, false), (1, true), (2, false)]), at(2))
+        .missing(
+            from(0),
+            Affordable { again: Bytes(0), first: Bytes(1_500), doubled: Bytes(0) },
+            Wanted { chunks: &chunks, feeders_connected: false },
+            at(2),
+        )
         .await
         .unwrap()
     else {
@@ -195,7 +205,7 @@ async fn a_table_that_misses_a_part_counts_as_lost() {
     delete.arg(format!("{}:swarm:{SWARM}:lengths", fixture.namespace));
     live.command::<u64>(delete).await.unwrap();
     assert_eq!(live.credits(from(0), 1, at(1)).await.unwrap(), Table::Lost);
-    live.rebuild_group(&spec(4, true), at(2)).await.unwrap();
+    live.rebuild_group(&spec(4, true), &[], at(2)).await.unwrap();
     assert_eq!(live.credits(from(0), 1, at(3)).await.unwrap(), Table::Rebuilding);
     fixture.lose_everything().await;
 }
@@ -204,14 +214,15 @@ async fn a_table_that_misses_a_part_counts_as_lost() {
 fn whatever_the_members_tell_a_rebuilt_table_gives_exactly_the_rest_once() {
     const CHUNKS: u32 = 60;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let some_chunks = || prop::collection::btree_set(0..CHUNKS, 0..40);
-    let told = prop::collection::vec((some_chunks(), some_chunks()), 3);
+    let some_chunks = |most| prop::collection::btree_set(0..CHUNKS, 0..most);
+    // No more leases than count.
+    let told = prop::collection::vec((some_chunks(40), some_chunks(33)), 3);
     let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
     let outcome = runner.run(&(told, 0u8..4), |(told, silent)| {
         runtime.block_on(async {
             let fixture = Fixture::new().await;
             let live = &fixture.live;
-            live.rebuild_group(&spec(CHUNKS as usize, true), at(0)).await.unwrap();
+            live.rebuild_group(&spec(CHUNKS as usize, true), &[], at(0)).await.unwrap();
             let mut taken: BTreeSet<u32> = BTreeSet::new();
             for (member, (held, leases)) in (0u8..).zip(&told) {
                 if member == silent {
@@ -233,4 +244,50 @@ fn whatever_the_members_tell_a_rebuilt_table_gives_exactly_the_rest_once() {
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+}
+
+#[tokio::test]
+async fn no_terminal_can_claim_more_leases_than_it_asks_for_at_a_time() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.rebuild_group(&spec(100, true), &[], at(0)).await.unwrap();
+    let claims: Vec<u32> = (0..100).collect();
+    // In two messages, and once again.
+    let half = Holdings { segment: 0, bitmap: &bitmap(&[]), last: false, leases: &claims[..50] };
+    live.holdings(from(0), &half, at(1)).await.unwrap();
+    tell(live, 0, &[], &claims, 1).await;
+    tell(live, 1, &[], &[5, 99], 2).await;
+    tell(live, 2, &[], &[], 3).await;
+    for member in 0..3 {
+        fixture.set_present(terminal(member), true).await;
+    }
+    let given: Vec<u32> = given(live.credits(from(2), 100, at(4)).await).into_iter().map(|(_, chunk)| chunk).collect();
+    assert_eq!(given, (32..99).collect::<Vec<_>>(), "32 are the first one's, 99 the second one's");
+    assert_eq!(live.fetch(from(1), 5, at(5)).await.unwrap(), Table::Ready(FetchRight::None), "somebody else had claimed it");
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
+async fn after_a_loss_receipts_tell_what_was_sent_and_not_what_a_terminal_says_it_holds() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.rebuild_group(&spec(4, true), &bitmap(&[1]), at(0)).await.unwrap();
+    // It has nothing, and dies.
+    tell(live, 0, &[0, 1, 2, 3], &[], 1).await;
+    tell(live, 1, &[], &[], 1).await;
+    tell(live, 2, &[], &[], 1).await;
+    fixture.set_present(terminal(1), true).await;
+    ready_now(live.leave(from(0), Duration::ZERO, at(2)).await);
+    let wanted = BTreeMap::from([(1, false), (2, false)]);
+    let affordable = Affordable { again: Bytes(1_000), first: Bytes(9_000), doubled: Bytes(1_000) };
+    ready_now(live.missing(from(1), affordable, Wanted { chunks: &wanted, feeders_connected: true }, at(3)).await);
+    for (chunk, expected) in [(1, Budget::Repair), (2, Budget::First)] {
+        let Table::Ready(FetchRight::Granted { budget, .. }) = live.fetch(from(1), chunk, at(4)).await.unwrap() else { panic!("no lease") };
+        assert_eq!(budget, expected, "chunk {chunk}");
+    }
+    fixture.lose_everything().await;
+}
+
+fn ready_now<T>(table: Result<Table<T>, LiveError>) {
+    assert!(matches!(table, Ok(Table::Ready(_))));
 }

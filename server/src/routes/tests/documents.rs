@@ -48,6 +48,16 @@ fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_the_address_is_told_where_to_read_on() {
+    let service = Service::start().await;
+    let home: Value = answer(service.request(Method::GET, "/"), StatusCode::OK).await;
+    for place in ["documentation", "openapi"] {
+        let response = service.request(Method::GET, home[place].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{place}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_documented_operation_is_routed_and_answers_as_documented_to_a_stranger() {
     let service = Service::start().await;
     let document: Value = answer(service.request(Method::GET, "/openapi.json"), StatusCode::OK).await;

@@ -72,3 +72,20 @@ async fn one_client_has_ten_guesses_at_one_account() {
     problem(service.log_in("Anna@example.org ", PASSWORD).await, TooManyRequests).await;
     problem(service.log_in("bert@example.org", PASSWORD).await, InvalidCredentials).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_a_token_cannot_guess_the_password() {
+    let service = Service::start().await;
+    let [anna, bert] = [service.account("anna", Role::User).await, service.account("bert", Role::User).await];
+    let change = |account, current: &str| {
+        service.put(account, "/v1/users/me/password", &json!({"current": current, "new": "another long password"}))
+    };
+    for guess in 0..10 {
+        problem(change(&anna, &format!("guess number {guess}")).send().await.unwrap(), InvalidCredentials).await;
+    }
+    let response = change(&anna, PASSWORD).send().await.unwrap();
+    let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=300).contains(&wait), "{wait}");
+    problem(response, TooManyRequests).await;
+    assert_eq!(change(&bert, PASSWORD).send().await.unwrap().status(), StatusCode::NO_CONTENT, "users are counted apart");
+}

@@ -17,7 +17,7 @@ async fn a_release_is_stored_as_it_was_ordered_with_its_work_noted() {
     assert_eq!(release.editions.iter().map(|edition| edition.edition_id).collect::<Vec<_>>(), [editions[1], editions[0]]);
     assert_eq!((release.state, release.deadline_at), (ReleaseState::Draft, after(STARTS, 6)));
     assert_eq!(release.ranks.iter().map(|rank| (rank.weight, rank.delay_s, rank.capacity)).collect::<Vec<_>>(), [(100, 0, 2), (60, 60, 3)]);
-    assert_eq!((release.origin.budget, release.origin.sent, release.origin.reserved), (Bytes(2_000), Bytes(0), Bytes(0)));
+    assert_eq!((release.origin.budget, release.origin.sent, release.origin.reserved), (Bytes(2_020), Bytes(0), Bytes(0)));
     let work: Vec<(String, i32, time::OffsetDateTime)> =
         sqlx::query_as("SELECT kind, wave, due_at FROM due_work ORDER BY due_at").fetch_all(world.store.raw()).await.unwrap();
     let expected =
@@ -37,7 +37,7 @@ async fn a_release_that_cannot_be_is_not_scheduled() {
         new
     };
     let cases: Vec<(&str, ErrorCode, NewRelease)> = vec![
-        ("too small a budget", ErrorCode::BudgetTooSmall, changed(&|new| new.origin_budget = Bytes(1_999))),
+        ("too small a budget", ErrorCode::BudgetTooSmall, changed(&|new| new.origin_budget = Bytes(2_019))),
         ("an edition of another content", ErrorCode::UnknownEdition, changed(&|new| new.editions[1] = foreign[0])),
         ("an edition twice", ErrorCode::InvalidRequest, changed(&|new| new.editions[1] = new.editions[0])),
         ("no edition", ErrorCode::InvalidRequest, changed(&|new| new.editions.clear())),

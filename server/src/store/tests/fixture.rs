@@ -207,7 +207,7 @@ pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: 
         opens_at: START,
         closes_at: CLOSES,
         starts_at: STARTS,
-        origin_budget: Bytes(1_000 * editions.len() as u64),
+        origin_budget: Bytes(1_010 * editions.len() as u64),
         relay_share: BasisPoints::new(5_000).unwrap(),
         fee: BasisPoints::new(1_000).unwrap(),
         limit_s: 300,

@@ -53,3 +53,28 @@ async fn a_terminal_that_resumed_may_still_signal_its_pairs() {
     stage.machines[0].send(&ClientMessage::Signal { to, signal: Signal::Offer { session: 4, sdp: "v=0".to_owned() } }).await;
     stage.machines[1].push(|message| matches!(message, PushMessage::Signal { .. }).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_floods_another_with_signals_is_stopped_and_others_hear_it_still() {
+    let mut stage = Stage::started(Script { ranks: &[3], ..Script::default() }).await;
+    stage.connect(0..3).await;
+    let [flooded, spared] = [stage.machines[1].id(), stage.machines[2].id()];
+    let offer = |to, session| ClientMessage::Signal { to, signal: Signal::Offer { session, sdp: "v=0".to_owned() } };
+    let mut refused = 0;
+    // More than twice what a window allows: whenever it begins, some are refused.
+    for session in 0..130 {
+        stage.machines[0].send(&offer(flooded, session)).await;
+    }
+    for message in stage.machines[0].settle_down().await {
+        match message {
+            ServerMessage::Error { code: ErrorCode::TooManyRequests, pointer, .. } => {
+                assert_eq!(pointer, "/to");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((10..=70).contains(&refused), "{refused} of 130");
+    stage.machines[0].send(&offer(spared, 1)).await;
+    stage.machines[2].push(|message| matches!(message, PushMessage::Signal { .. }).then_some(())).await;
+}

@@ -1,6 +1,6 @@
 //! The origin's chunk endpoint: who may fetch what, and the hard cap on what it sends.
 
-use protocol::ErrorCode::{BudgetSpent, InvalidRequest, NoLease, NotFound, NotInSwarm};
+use protocol::ErrorCode::{BudgetSpent, InvalidRequest, NoLease, NotFound, NotInSwarm, TooManyRequests};
 use protocol::ws::{ClientMessage, GrantKind, PushMessage};
 use protocol::{Bytes, ErrorCode};
 use reqwest::StatusCode;
@@ -52,10 +52,11 @@ async fn no_byte_leaves_before_the_wave_opens_or_after_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_is_a_hard_cap_and_repairs_leave_room_for_first_copies() {
-    let mut stage = Stage::started(Script { spare_budget: CHUNK, ranks: &[1], ..Script::default() }).await;
+    let mut stage = Stage::started(Script { spare_budget: 2 * CHUNK, ranks: &[1], ..Script::default() }).await;
     stage.connect(0..1).await;
     assert_eq!(stage.ask(0, 8).await, (0..8).collect::<Vec<_>>());
-    // The first chunk three times: once as the first copy, once out of what is to spare, and then no more, although 7 chunks are not sent yet.
+    // The first chunk three times: once as the first copy, once out of what is to spare, and then no more, although 7 chunks are not sent yet:
+    // a quarter of what is to spare is left for them.
     stage.fetch(0, 0).await;
     stage.fetch(0, 0).await;
     refused(&stage, 0, 0, BudgetSpent).await;
@@ -84,7 +85,7 @@ async fn two_instances_together_stay_within_the_budget() {
     // What the other instance has taken cannot be sent here any more.
     for _ in 0..10 {
         let taken = other.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap();
-        taken.expect("the budget has it").begin();
+        taken.expect("the budget has it").send(CHUNK as u64);
     }
     let mut sent = 0;
     for chunk in 0..40 {
@@ -104,18 +105,74 @@ async fn two_instances_together_stay_within_the_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rest_of_a_block_goes_back_when_the_release_is_quiet_so_that_another_instance_can_use_it() {
-    let mut stage = Stage::started(Script { spare_budget: 0, ranks: &[1], chunks: 2, ..Script::default() }).await;
-    stage.connect(0..1).await;
-    stage.ask(0, 2).await;
+async fn the_rest_of_a_block_goes_back_when_an_instance_stops() {
+    let stage = Stage::started(Script { spare_budget: 8 * CHUNK, ranks: &[1], chunks: 2, ..Script::default() }).await;
     let first = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
-    let purpose = crate::store::budget::Purpose::FirstCopy;
-    first.take(stage.release_id, purpose, Bytes(10)).await.unwrap().expect("the budget has it").begin();
-    refused(&stage, 0, 0, BudgetSpent).await;
+    first.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(10)).await.unwrap().expect("the budget has it").send(10);
+    assert_eq!(stage.release().await.origin.reserved, Bytes(CHUNK as u64), "a block");
     first.close().await.unwrap();
-    stage.fetch(0, 0).await;
     let origin = stage.release().await.origin;
-    assert_eq!(origin.sent, Bytes(10));
+    assert_eq!((origin.sent, origin.reserved), (Bytes(10), Bytes(10)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_instances_and_repairs_leave_enough_for_every_first_copy() {
+    let mut stage = Stage::started(Script { spare_budget: 4 * CHUNK, ranks: &[1], ..Script::default() }).await;
+    stage.connect(0..1).await;
+    assert_eq!(stage.ask(0, 8).await.len(), 8);
+    // Two instances reserve a block, send next to nothing of it, and are killed: nothing goes back.
+    for _ in 0..2 {
+        let killed = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
+        killed
+            .take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(10))
+            .await
+            .unwrap()
+            .expect("the budget has it")
+            .send(10);
+    }
+    // Repairs take all that they can.
+    let repair = || stage.service.state.budgets.take(stage.release_id, crate::store::budget::Purpose::Repair, Bytes(CHUNK as u64));
+    let mut repairs = 0;
+    while let Some(mut taken) = repair().await.unwrap() {
+        taken.send(CHUNK as u64);
+        repairs += 1;
+    }
+    assert_eq!(repairs, 3);
+    for chunk in 0..8 {
+        stage.fetch(0, chunk).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_sent_of_a_chunk_whose_receiver_left_can_be_sent_again() {
+    let stage = Stage::started(Script { spare_budget: 2 * CHUNK, ranks: &[1], chunks: 4, ..Script::default() }).await;
+    let budgets = &stage.service.state.budgets;
+    let length = CHUNK as u64;
+    let take = async |purpose| budgets.take(stage.release_id, purpose, Bytes(length)).await.unwrap();
+    let send = async |purpose, bytes| take(purpose).await.expect("the budget has it").send(bytes);
+    use crate::store::budget::Purpose::{FirstCopy, Repair};
+    // A quarter of the two chunks to spare is kept for killed instances. Three chunks break off at once: 3 × 1 KiB is lost, and no more.
+    for _ in 0..3 {
+        send(FirstCopy, 1 << 10).await;
+    }
+    let given_back = async {
+        loop {
+            budgets.write().await.unwrap();
+            let budget = stage.service.state.store.origin_budget(stage.release_id).await.unwrap();
+            if budget.cut == Bytes(3 * (length - (1 << 10))) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(super::machine::PATIENCE, given_back).await.expect("what was cut is not written down");
+    // All three again, and one more, by their whole length; then nothing but the last first copy is left.
+    for _ in 0..4 {
+        send(Repair, length).await;
+    }
+    assert!(take(Repair).await.is_none());
+    send(FirstCopy, length).await;
+    budgets.close().await.unwrap();
+    assert_eq!(stage.release().await.origin.sent, Bytes(5 * length + 3 * (1 << 10)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +235,49 @@ async fn bytes_that_were_taken_and_not_sent_are_there_for_the_next_one() {
     drop(taken);
     let returned = async { while stage.release().await.origin.reserved != Bytes(0) {} };
     tokio::time::timeout(super::machine::PATIENCE, returned).await.expect("the bytes did not go back");
-    take().await.unwrap().expect("the budget has it").begin();
+    take().await.unwrap().expect("the budget has it").send(CHUNK as u64);
     budgets.close().await.unwrap();
     assert_eq!(stage.release().await.origin.sent, Bytes(CHUNK as u64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_never_signs_is_sent_no_more_than_a_window_and_goes_on_as_soon_as_it_signs() {
+    let mut stage = Stage::started(Script { ranks: &[1], chunks: 150, ..Script::default() }).await;
+    stage.connect(0..1).await;
+    assert_eq!(stage.ask(0, 150).await.len(), 150);
+    for chunk in 0..128 {
+        stage.fetch(0, chunk).await;
+    }
+    for chunk in 128..132 {
+        refused(&stage, 0, chunk, TooManyRequests).await;
+    }
+    stage.service.state.budgets.write().await.unwrap();
+    assert_eq!(stage.release().await.origin.sent, Bytes(128 * CHUNK as u64));
+    // Receipts for whichever source do, as for a chunk that came from a terminal first.
+    let delivery = stage.delivery(0);
+    stage.machines[0].send_receipts(delivery, protocol::TerminalId::ORIGIN, &[0, 1]).await;
+    stage.machines[0].settle_down().await;
+    stage.fetch(0, 128).await;
+    stage.fetch(0, 129).await;
+    refused(&stage, 0, 130, TooManyRequests).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_signs_is_never_held_up() {
+    let mut stage = Stage::started(Script { ranks: &[1], chunks: 300, ..Script::default() }).await;
+    stage.connect(0..1).await;
+    let (swarm_id, delivery) = (stage.swarm_id, stage.delivery(0));
+    let mut fetched = 0;
+    while fetched < 300 {
+        for chunk in stage.ask(0, 30).await {
+            stage.fetch(0, chunk).await;
+            stage.machines[0].send_receipts(delivery, protocol::TerminalId::ORIGIN, &[chunk]).await;
+            let received_at = crate::clock::to_timestamp_ms(crate::clock::now());
+            let notice = protocol::ws::ChunkNotice { chunk, received_at, copies_done_at: Some(received_at) };
+            stage.machines[0].send(&ClientMessage::Notices { swarm_id, notices: vec![notice] }).await;
+            fetched += 1;
+        }
+        stage.machines[0].settle_down().await;
+    }
+    assert_eq!(fetched, 300);
 }

@@ -116,3 +116,62 @@ async fn a_release_that_nobody_won_ends_at_its_start() {
     stage.start().await;
     assert_eq!(stage.release().await.state, ReleaseState::Settled);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swarm_is_loaded_for_its_members_only_and_once_for_many_at_a_time() {
+    let stage = Stage::started(Script::default()).await;
+    let (swarms, swarm_id) = (&stage.service.state.swarms, stage.swarm_id);
+    let (member, stranger) = (stage.machines[0].id(), protocol::TerminalId::from_bytes([9; 16]));
+    swarms.forget(swarm_id);
+    assert!(swarms.with_member(swarm_id, stranger).await.unwrap().is_none());
+    assert!(!swarms.has_at_hand(swarm_id), "a stranger makes nothing be read");
+    let found = futures_util::future::join_all((0..40).map(|_| swarms.with_member(swarm_id, member))).await;
+    let found: Vec<_> = found.into_iter().map(|found| found.unwrap().expect("it is a member")).collect();
+    assert!(found.iter().all(|swarm| std::sync::Arc::ptr_eq(swarm, &found[0])), "it was loaded more than once");
+    assert!(swarms.with_member(protocol::SwarmId::from_bytes([9; 16]), member).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aborted_release_pays_for_what_has_arrived_and_is_left_by_everybody() {
+    let mut stage = Stage::set(Script { ranks: &[2, 1], ..Script::default() }).await;
+    stage.close().await;
+    let path = format!("/v1/releases/{}/abort", stage.release_id);
+    let abort = |stage: &Stage, account: &crate::routes::tests::Account, key: &str| {
+        stage.service.post(account, &path, &serde_json::json!({})).header("Idempotency-Key", key.to_owned()).send()
+    };
+    crate::routes::tests::problem(abort(&stage, &stage.publisher, "early").await.unwrap(), protocol::ErrorCode::Conflict).await;
+    stage.start().await;
+    stage.connect(0..2).await;
+    assert_eq!(stage.ask(0, 4).await.len(), 4);
+    for chunk in 0..4 {
+        stage.fetch(0, chunk).await;
+    }
+    let delivery = stage.delivery(0);
+    stage.machines[0].send_receipts(delivery, protocol::TerminalId::ORIGIN, &[0, 1, 2, 3]).await;
+    stage.machines[0].settle_down().await;
+    let other = stage.service.account("petra", protocol::rest::Role::Publisher).await;
+    crate::routes::tests::problem(abort(&stage, &other, "not-mine").await.unwrap(), protocol::ErrorCode::NotFound).await;
+    let answer = abort(&stage, &stage.publisher, "abort").await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let charged = stage.machines[0].push(|message| match message {
+        PushMessage::Settled { charged, .. } => Some(charged),
+        _ => None,
+    });
+    assert!(charged.await.0 > 0, "half of the edition has arrived");
+    for machine in &mut stage.machines[..2] {
+        let reason = machine.push(|message| match message {
+            PushMessage::Leave { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert_eq!(reason.await, LeaveReason::Aborted);
+    }
+    assert_eq!(stage.release().await.state, ReleaseState::Aborted);
+    let store = &stage.service.state.store;
+    assert!(store.pending_deliveries(stage.release_id, None, 10).await.unwrap().is_empty(), "nothing is held any more");
+    store.assert_books_balance().await;
+    // The rest of the work is not to be done: no later wave opens.
+    swarm::on_wave(&stage.service.state, stage.release_id, 1).await.unwrap();
+    assert_eq!(stage.release().await.state, ReleaseState::Aborted);
+    assert!(store.noted_work().await.iter().all(|work| work.done || work.kind == "deadline"));
+    crate::routes::tests::problem(abort(&stage, &stage.publisher, "again").await.unwrap(), protocol::ErrorCode::ReleaseClosed).await;
+}

@@ -5,6 +5,7 @@ use protocol::{ErrorCode, TerminalId};
 
 use super::Stage;
 use super::stage::Script;
+use crate::app::swarm;
 use crate::clock;
 
 async fn notice(stage: &mut Stage, machine: usize, chunk: u32) {
@@ -146,4 +147,56 @@ async fn lists_that_are_too_long_and_chunks_that_do_not_exist_change_nothing() {
         assert_eq!(got, pointer);
     }
     assert_eq!(stage.ask(0, 8).await, (0..8).collect::<Vec<_>>());
+}
+
+/// Opens the second wave, whose only member is the last machine.
+async fn open_second_wave(stage: &mut Stage) -> usize {
+    stage.pass(time::Duration::minutes(1)).await;
+    swarm::on_wave(&stage.service.state, stage.release_id, 1).await.unwrap();
+    let last = stage.machines.len() - 1;
+    stage.machines[last].connect(&stage.service, None).await;
+    let plan = stage.machines[last].plan(stage.swarm_id, 2).await;
+    assert!(!plan.root, "the first wave feeds it");
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_wave_is_not_sent_what_the_first_one_is_still_fetching() {
+    let mut stage = Stage::started(Script { ranks: &[1, 1], spare_budget: 0, ..Script::default() }).await;
+    stage.connect(0..1).await;
+    assert_eq!(stage.ask(0, 2).await, [0, 1]);
+    let last = open_second_wave(&mut stage).await;
+    stage.fetch(0, 0).await;
+    for chunk in [1, 5] {
+        assert!(refused(&missing(&mut stage, last, chunk).await, ErrorCode::Conflict), "chunk {chunk} comes down from the first wave");
+    }
+    // With the first wave gone it is sent the rest, within a budget of one copy of each.
+    let dead = stage.machines[0].id();
+    stage.machines[0].vanish();
+    gone(&stage, dead).await;
+    for chunk in 1..8 {
+        let PushMessage::Grant { chunks, .. } = missing(&mut stage, last, chunk).await else { panic!("chunk {chunk} is refused") };
+        assert_eq!(chunks, [chunk]);
+        stage.fetch(last, chunk).await;
+    }
+    assert!(refused(&missing(&mut stage, last, 0).await, ErrorCode::BudgetSpent), "this one died with the first wave");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wave_below_one_that_received_something_and_left_is_fed_by_the_origin_all_the_same() {
+    let mut stage = Stage::started(Script { ranks: &[1, 1], ..Script::default() }).await;
+    stage.connect(0..1).await;
+    assert_eq!(stage.ask(0, 1).await, [0]);
+    stage.fetch(0, 0).await;
+    let delivery = stage.delivery(0);
+    stage.machines[0].send_receipts(delivery, TerminalId::ORIGIN, &[0]).await;
+    stage.machines[0].settle_down().await;
+    let dead = stage.machines[0].id();
+    stage.machines[0].vanish();
+    gone(&stage, dead).await;
+    let last = open_second_wave(&mut stage).await;
+    for chunk in 0..8 {
+        assert!(matches!(missing(&mut stage, last, chunk).await, PushMessage::Grant { .. }), "chunk {chunk}");
+        stage.fetch(last, chunk).await;
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Script<'a> {
     /// How many terminals win in each rank.
     pub(crate) ranks: &'a [usize],
     pub(crate) chunks: usize,
-    /// Beyond the edition's size.
+    /// Beyond the edition's size; the hundredth that there must be at least is too little for one chunk more.
     pub(crate) spare_budget: usize,
     pub(crate) change: fn(&mut Config),
 }
@@ -66,7 +66,7 @@ impl Stage {
         let body = json!({
             "content_id": content.id, "title": "Premiere", "editions": [edition.id], "ranks": ranks,
             "reserve": {"amount": 1_000, "currency": "EUR"}, "opens_at": at(-1), "closes_at": at(10), "starts_at": at(20),
-            "origin_budget": bytes.len() + script.spare_budget, "relay_share": 5_000, "fee": 1_000, "limit_s": 600
+            "origin_budget": bytes.len() + script.spare_budget.max(bytes.len().div_ceil(100)), "relay_share": 5_000, "fee": 1_000, "limit_s": 600
         });
         let request = service.post(&publisher, "/v1/releases", &body).header("Idempotency-Key", "release");
         let release: Release = answer(request, StatusCode::CREATED).await;
