@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub(crate) use account::{
-    LoginArguments, NewVouchersArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments, VoucherCommand,
-    WalletArguments,
+    LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
+    VoucherCommand, WalletArguments,
 };
 pub(crate) use market::{ApplyArguments, ListArguments, RunArguments, StatusArguments};
-pub(crate) use publisher::{NewReleaseArguments, PublishArguments, ReleaseCommand};
+pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -47,9 +47,15 @@ pub(crate) enum Command {
     Register(RegisterArguments),
     /// Log in; registers this terminal if the configuration folder has none
     Login(LoginArguments),
+    /// End the login of the configuration folder; this terminal stays registered
+    Logout,
+    /// Change the account's password; every other login of the account ends
+    Password(PasswordArguments),
     /// Upload files or directories as editions of a content
     Publish(PublishArguments),
-    /// Schedule or cancel releases
+    /// List the own contents and their editions
+    Contents(ContentsArguments),
+    /// Schedule, cancel or abort releases
     #[command(subcommand)]
     Release(ReleaseCommand),
     /// Make prepaid vouchers (operator)
@@ -93,10 +99,15 @@ mod tests {
             "register --server https://s.example --email a@b.example --password-stdin --name tv --up-mbit 20 --down-mbit 100",
             "login --server http://127.0.0.1:8080 --email a@b.example",
             "login --email a@b.example",
+            "logout",
+            "password --password-stdin",
+            "contents --all",
+            &format!("contents {RELEASE} --json"),
             "publish one.bin --title Film --label en",
             "publish en.bin fr.bin --title Film --label en --label fr --chunking fixed",
             &format!("publish en.bin --content {RELEASE}"),
             &format!("release cancel {RELEASE}"),
+            &format!("release abort {RELEASE}"),
             "voucher create --count 3 --value 25.00 --expires +30d",
             "redeem ABCD-EFGH",
             "role a@b.example publisher",
@@ -107,7 +118,7 @@ mod tests {
             &format!("apply {RELEASE} --maximum 5 --rank 2 --edition en"),
             &format!("apply {RELEASE} --change --maximum 6.50"),
             &format!("apply {RELEASE} --withdraw"),
-            &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --exit-when-done"),
+            &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --release {RELEASE} --exit-when-done"),
             "run",
             "status --all",
             &format!("status {RELEASE} --json --config /tmp/x"),
@@ -153,6 +164,7 @@ mod tests {
             &format!("release create --content {RELEASE} --rank 100:0:1 --closes soon --starts +15s"),
             &format!("release create --content {RELEASE} --rank 100:0:1 --closes +10s --starts +15s --fee 2"),
             "release cancel",
+            "release abort",
             "voucher create --count 0 --value 1",
             "voucher create --count 1001 --value 1",
             "voucher create --count 1 --value -1",
@@ -167,6 +179,9 @@ mod tests {
             &format!("apply {RELEASE} --maximum 5 --rank 0"),
             "apply --maximum 5",
             "run --release nothing",
+            "logout now",
+            "contents 42",
+            &format!("contents {RELEASE} --all"),
             "run --up-mbit -1",
             "status --release",
         ];
@@ -175,6 +190,29 @@ mod tests {
                 Ok(arguments) => panic!("{line} was understood as {arguments:?}"),
                 Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
             }
+        }
+    }
+
+    fn all_commands(command: &clap::Command) -> Vec<&clap::Command> {
+        command.get_subcommands().flat_map(|sub| std::iter::once(sub).chain(all_commands(sub))).collect()
+    }
+
+    #[test]
+    fn every_command_and_every_argument_says_what_it_is_for() {
+        let program = Arguments::command();
+        for command in all_commands(&program) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_refused_without_the_name_of_a_type() {
+        for line in ["list 42", "apply 42 --maximum 1", "status 42", "run --release 42", "release cancel 42", "contents 42"] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");
         }
     }
 

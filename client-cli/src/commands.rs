@@ -2,6 +2,8 @@
 
 mod account;
 mod application;
+mod contents;
+mod credentials;
 mod listing;
 mod money;
 mod publication;
@@ -33,9 +35,13 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Run(arguments) => return running::run(arguments, setting).await,
         Command::Register(arguments) => account::register(arguments, folder).await,
         Command::Login(arguments) => account::login(arguments, folder).await,
+        Command::Logout => credentials::logout(folder).await,
+        Command::Password(arguments) => credentials::change_password(arguments, folder).await,
         Command::Publish(arguments) => publication::publish(arguments, setting).await,
+        Command::Contents(arguments) => contents::contents(arguments, folder).await,
         Command::Release(ReleaseCommand::Create(arguments)) => release::create(*arguments, folder).await,
-        Command::Release(ReleaseCommand::Cancel { release }) => release::cancel(release, folder).await,
+        Command::Release(ReleaseCommand::Cancel(arguments)) => release::cancel(arguments.release, folder).await,
+        Command::Release(ReleaseCommand::Abort(arguments)) => release::abort(arguments.release, folder).await,
         Command::Voucher(VoucherCommand::Create(arguments)) => money::create_vouchers(arguments, folder).await,
         Command::Role(arguments) => account::change_role(arguments, folder).await,
         Command::Redeem(arguments) => money::redeem(arguments, folder).await,
@@ -112,14 +118,27 @@ fn has_ended(release: &Release) -> bool {
     }
 }
 
-/// One release, or all that have not ended, or all.
-async fn chosen_releases(api: &Api, one: Option<ReleaseId>, all: bool) -> Outcome<Vec<Release>> {
-    if let Some(id) = one {
-        return Ok(vec![api.release(id).await?]);
+/// Releases to show, and how many were left out because they are over.
+#[derive(Debug, Default)]
+struct Chosen {
+    releases: Vec<Release>,
+    over: usize,
+}
+
+/// The releases that were named, or all that have not ended, or all.
+async fn chosen_releases(api: &Api, named: &[ReleaseId], all: bool) -> Outcome<Chosen> {
+    if !named.is_empty() {
+        let mut releases = Vec::with_capacity(named.len());
+        for &id in named {
+            releases.push(api.release(id).await?);
+        }
+        return Ok(Chosen { releases, over: 0 });
     }
     let mut releases = all_pages(async |page| api.releases(page).await).await?;
+    let found = releases.len();
     releases.retain(|release| all || !has_ended(release));
-    Ok(releases)
+    let over = found - releases.len();
+    Ok(Chosen { releases, over })
 }
 
 #[cfg(test)]

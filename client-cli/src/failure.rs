@@ -1,9 +1,13 @@
 //! Why a command failed, and the one mapping from that to the exit code.
 
+mod option;
+
 use std::fmt;
 use std::process::ExitCode;
 
 use protocol::{ErrorCode, Problem, RequestId};
+
+use option::option_of;
 
 /// In place of a request's id where there was no request.
 const NO_REQUEST: RequestId = RequestId::from_bytes([0; 16]);
@@ -89,7 +93,7 @@ impl fmt::Display for RefusedLine<'_> {
         let said = problem.detail.as_deref().unwrap_or(&problem.title);
         f.write_str(said)?;
         for error in problem.errors.iter().filter(|error| error.detail != said && error.detail != problem.title) {
-            write!(f, "; {}: {}", error.pointer, error.detail)?;
+            write!(f, "; {}: {}", option_of(&error.pointer).unwrap_or(&error.pointer), error.detail)?;
         }
         if let Some(hint) = hint(problem.code) {
             write!(f, "; {hint}")?;
@@ -112,7 +116,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
             Some("see `spillway list RELEASE`")
         }
         ErrorCode::PreconditionFailed => Some("the application has changed meanwhile: try again"),
-        ErrorCode::BudgetTooSmall => Some("give at least `--origin-budget 1x`"),
+        ErrorCode::BudgetTooSmall => Some("give at least `--origin-budget 1.01x`"),
         ErrorCode::TooManyRequests | ErrorCode::Internal | ErrorCode::Unavailable | ErrorCode::IdempotencyKeyBusy => {
             Some("try again later")
         }
@@ -186,10 +190,7 @@ mod tests {
         refused.detail = Some("The reserve of rank 1 is 1.00 EUR".into());
         refused.errors = vec![ProblemError { pointer: "/maximum/amount".into(), detail: "must be at least 100".into() }];
         let failure = Failure::from_problem(refused);
-        assert_eq!(
-            failure.to_string(),
-            "The reserve of rank 1 is 1.00 EUR; /maximum/amount: must be at least 100; see `spillway list RELEASE`"
-        );
+        assert_eq!(failure.to_string(), "The reserve of rank 1 is 1.00 EUR; --maximum: must be at least 100; see `spillway list RELEASE`");
         let json = failure.to_json();
         assert_eq!(json["error"]["exit_code"], 4);
         assert_eq!(json["error"]["problem"]["code"], "below_reserve");

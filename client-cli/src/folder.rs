@@ -4,26 +4,32 @@
 //! account.json    server, user, tokens         mode 0600, replaced as a whole
 //! terminal.json   terminal id, name, secret    mode 0600, written before the key is registered
 //! lock            held while one of the two is being changed
+//! run.lock        held by `run`, with its process id
 //! ```
 //!
 //! Several processes may share a folder (a `run` and a `wallet` beside it): they read without the lock, and take it around every change, because a
 //! refresh token is good for one use only.
 
+mod claim;
 mod file;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use protocol::ws::Capabilities;
 use protocol::{TerminalId, TerminalKey, UserId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::failure::{Failure, Outcome, while_doing};
 
+pub(crate) use claim::RunClaim;
+
 const ACCOUNT_FILE: &str = "account.json";
 const TERMINAL_FILE: &str = "terminal.json";
 const LOCK_FILE: &str = "lock";
+const RUN_FILE: &str = "run.lock";
 
 /// Who is logged in, and with which tokens.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +58,10 @@ pub(crate) struct TerminalFile {
     pub name: String,
     /// None until the server has answered: the key is kept first, so that no registered key is ever lost.
     pub id: Option<TerminalId>,
+    /// The rates that were stated for this machine, which `run` goes by unless told otherwise; 0 is not known. The server's figures are those of the
+    /// last run. Absent in files of earlier versions.
+    #[serde(default)]
+    pub capabilities: Option<Capabilities>,
     #[serde(with = "hex::serde")]
     secret: [u8; 32],
 }
@@ -64,7 +74,7 @@ impl std::fmt::Debug for TerminalFile {
 
 impl TerminalFile {
     pub(crate) fn new(server: String, user_id: UserId, name: String, key: &TerminalKey) -> Self {
-        Self { server, user_id, name, id: None, secret: key.secret() }
+        Self { server, user_id, name, id: None, capabilities: None, secret: key.secret() }
     }
 
     pub(crate) fn key(&self) -> TerminalKey {
@@ -109,6 +119,16 @@ impl Folder {
 
     pub(crate) fn write_account(&self, account: &Account, _lock: &FolderLock) -> Outcome<()> {
         file::write(&self.path.join(ACCOUNT_FILE), account)
+    }
+
+    /// Forgets the login; the terminal's key stays.
+    pub(crate) fn remove_account(&self, _lock: &FolderLock) -> Outcome<()> {
+        file::remove(&self.path.join(ACCOUNT_FILE))
+    }
+
+    /// The right to run this folder's terminal; refused while another process has it. The folder must exist.
+    pub(crate) fn claim_run(&self) -> Outcome<RunClaim> {
+        RunClaim::take(&self.path.join(RUN_FILE))
     }
 
     pub(crate) fn write_terminal(&self, terminal: &TerminalFile, _lock: &FolderLock) -> Outcome<()> {
@@ -207,6 +227,26 @@ mod tests {
             let error = folder.terminal().unwrap_err().to_string();
             assert!(error.contains("terminal.json") && error.contains("restore it"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_forgotten_leaves_the_terminal() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::locate(Some(parent.path().to_owned())).unwrap();
+        let lock = folder.lock().await.unwrap();
+        let terminal = TerminalFile::new("s".into(), UserId::from_bytes([1; 16]), "tv".into(), &TerminalKey::from_secret(&[9; 32]));
+        folder.write_account(&account("one"), &lock).unwrap();
+        folder.write_terminal(&terminal, &lock).unwrap();
+        folder.remove_account(&lock).unwrap();
+        assert_eq!((folder.account().unwrap(), folder.terminal().unwrap()), (None, Some(terminal)));
+        folder.remove_account(&lock).unwrap();
+    }
+
+    #[test]
+    fn a_terminal_of_an_earlier_version_has_no_rates_of_its_own() {
+        let text =
+            format!(r#"{{"server":"s","user_id":"{}","name":"tv","id":null,"secret":"{}"}}"#, UserId::from_bytes([1; 16]), "09".repeat(32));
+        assert_eq!(serde_json::from_str::<TerminalFile>(&text).unwrap().capabilities, None);
     }
 
     #[tokio::test]

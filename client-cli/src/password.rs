@@ -15,13 +15,26 @@ pub(crate) fn from_stdin() -> Outcome<Password> {
     first_line(std::io::stdin().lock()).map(Password)
 }
 
-fn first_line(input: impl BufRead) -> Outcome<String> {
+/// The first two lines of standard input: the present password and the new one.
+pub(crate) fn two_from_stdin() -> Outcome<(Password, Password)> {
+    two_lines(std::io::stdin().lock())
+}
+
+fn two_lines(mut input: impl BufRead) -> Outcome<(Password, Password)> {
+    Ok((Password(line(&mut input, "first")?), Password(line(&mut input, "second")?)))
+}
+
+fn first_line(mut input: impl BufRead) -> Outcome<String> {
+    line(&mut input, "first")
+}
+
+fn line(input: &mut impl BufRead, which: &str) -> Outcome<String> {
     let mut line = String::new();
     input.take(LINE_MAX).read_line(&mut line).map_err(while_doing("cannot read the password from standard input"))?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() {
-        return Err(Failure::Usage("standard input has no password in its first line".into()));
+        return Err(Failure::Usage(format!("standard input has no password in its {which} line")));
     }
     Ok(line.to_owned())
 }
@@ -113,6 +126,16 @@ mod tests {
             assert_eq!(first_line(input.as_bytes()).unwrap_err().exit_code(), 2, "{input:?}");
         }
         assert!(first_line(&b"\xFF\xFE\n"[..]).is_err());
+    }
+
+    #[test]
+    fn a_change_of_the_password_takes_two_lines() {
+        let (current, new) = two_lines("old one\r\nnew one\nmore\n".as_bytes()).unwrap();
+        assert_eq!((current.0.as_str(), new.0.as_str()), ("old one", "new one"));
+        for (input, which) in [("", "first"), ("\nnew", "first"), ("old", "second"), ("old\n\n", "second")] {
+            let failure = two_lines(input.as_bytes()).unwrap_err();
+            assert!(failure.exit_code() == 2 && failure.to_string().contains(which), "{input:?}: {failure}");
+        }
     }
 
     fn typed(keys: &str) -> Outcome<String> {

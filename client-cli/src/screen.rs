@@ -1,5 +1,6 @@
 //! What a command prints: the same facts as text for people or as JSON for programs.
 
+mod content;
 mod market;
 mod money;
 mod running;
@@ -12,9 +13,12 @@ use time::OffsetDateTime;
 
 use crate::failure::{Failure, Outcome};
 
-pub(crate) use market::{application_line, deliveries_table, release_page, releases_table};
+pub(crate) use content::content_page;
+pub(crate) use market::{application_line, deliveries_table, left_out, release_page, releases_table};
 pub(crate) use money::wallet_page;
-pub(crate) use running::{Named, RunScreen};
+#[cfg(test)]
+pub(crate) use running::standing_for_tests;
+pub(crate) use running::{Named, RunScreen, Standing};
 
 /// A command's result.
 #[derive(Debug)]
@@ -74,6 +78,12 @@ pub(crate) fn distance(moment: OffsetDateTime, now: OffsetDateTime) -> String {
     if seconds < 0 { format!("{amount} ago") } else { format!("in {amount}") }
 }
 
+/// `starts in 5m`, `started 5m ago`: for verbs such as `start` and `open`.
+pub(crate) fn happens(verb: &str, moment: OffsetDateTime, now: OffsetDateTime) -> String {
+    let ending = if distance(moment, now).ends_with(" ago") { "ed" } else { "s" };
+    format!("{verb}{ending} {}", distance(moment, now))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +111,9 @@ mod tests {
         for (span, text) in cases {
             assert_eq!(distance(now + span, now), text);
         }
+        assert_eq!(happens("start", now + Duration::seconds(5), now), "starts in 5s");
+        assert_eq!(happens("open", now, now), "opens in 0s");
+        assert_eq!(happens("open", now - Duration::seconds(5), now), "opened 5s ago");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Login {
     }
 }
 
-fn not_logged_in() -> Failure {
+pub(crate) fn not_logged_in() -> Failure {
     Failure::NotLoggedIn("not logged in: use `spillway login`, or `spillway register` for a new account".into())
 }
 
@@ -164,4 +164,4 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

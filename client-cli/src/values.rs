@@ -3,12 +3,14 @@
 mod amount;
 mod budget;
 mod decimal;
+mod id;
 mod moment;
 mod rank;
 mod share;
 
-pub(crate) use amount::{amount, signed};
+pub(crate) use amount::{amount, balance, signed};
 pub(crate) use budget::{OriginBudget, origin_budget};
+pub(crate) use id::{content_id, release_id};
 pub(crate) use moment::{Moment, moment, seconds};
 pub(crate) use rank::rank;
 pub(crate) use share::share;

@@ -33,13 +33,16 @@ fn every_kind_of_failure_has_its_exit_code_and_one_line_on_standard_error() {
     let empty = config.path().join("empty");
     std::fs::write(&empty, b"").unwrap();
     let empty = empty.to_str().unwrap();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["publish", empty, "--title", "x"], 1, "at least one byte"),
         (&["register", "--server", "http://127.0.0.1:9", "--email", "a@b.example"], 2, "--password-stdin"),
         (&["login", "--email", "a@b.example"], 2, "--server"),
         (&["wallet"], 3, "spillway login"),
         (&["run"], 3, "spillway login"),
         (&["status"], 3, "spillway login"),
+        (&["contents"], 3, "spillway login"),
+        (&["logout"], 3, "spillway login"),
+        (&["password", "--password-stdin"], 3, "spillway login"),
     ];
     for (line, code, part) in cases {
         let output = spillway(config.path(), line);
@@ -90,4 +93,46 @@ fn a_server_that_is_away_is_exit_code_five() {
     assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("could not be reached"));
     assert_eq!(std::fs::read_dir(config.path()).unwrap().count(), 0, "nothing is stored of an account that does not exist");
+}
+
+/// A folder with a login and a terminal on a server that does not exist.
+fn logged_in(config: &Path) {
+    let secret = |name: &str, text: &str| {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = config.join(name);
+        let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path).expect("a new file");
+        std::io::Write::write_all(&mut file, text.as_bytes()).expect("it is written");
+    };
+    let (user, server) = ("01010101-0101-0101-0101-010101010101", "http://127.0.0.1:9");
+    secret(
+        "account.json",
+        &format!(
+            r#"{{"server":"{server}","email":"a@b.example","user_id":"{user}","access_token":"a","access_expires_at":"2999-01-01T00:00:00Z","refresh_token":"r"}}"#
+        ),
+    );
+    secret(
+        "terminal.json",
+        &format!(r#"{{"server":"{server}","user_id":"{user}","name":"tv","id":"{user}","secret":"{}"}}"#, "09".repeat(32)),
+    );
+}
+
+#[test]
+fn a_second_run_in_one_folder_is_refused_and_names_the_first() {
+    let config = tempfile::tempdir().unwrap();
+    logged_in(config.path());
+    // What a running process holds.
+    let path = config.path().join("run.lock");
+    std::fs::write(&path, "4711\n").unwrap();
+    let lock = std::fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    let received = config.path().join("received");
+    let line = ["run", "--dir", received.to_str().unwrap()];
+    let output = spillway(config.path(), &line);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("another `spillway run` (process 4711)") && told.contains(config.path().to_str().unwrap()), "{told}");
+    assert!(!received.exists(), "nothing is touched");
+    // The lock ends with its holder: the next one comes as far as the server, which is not there.
+    drop(lock);
+    assert_eq!(spillway(config.path(), &line).status.code(), Some(5));
 }

@@ -18,6 +18,10 @@ pub enum Action {
     FetchOrigin {
         chunk: u32,
     },
+    /// The origin has sent a chunk whose bytes are wrong; it is fetched again. Said once: whoever runs the service has to look at its store.
+    OriginSpoilt {
+        chunk: u32,
+    },
     /// Write a verified chunk and note its source durably; then call [`crate::Swarm::handle_stored`] (or [`crate::Swarm::handle_store_failed`]).
     Store {
         chunk: u32,

@@ -14,7 +14,7 @@ pub(crate) const PING_EVERY: Duration = Duration::from_millis(250);
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 /// A receiver that acknowledges nothing for this long while its window is full is reported.
 pub(crate) const UNACKNOWLEDGED_AFTER: Duration = Duration::from_secs(10);
-/// A receiver that leaves its window shut for this long is not waited for: new chunks are asked for, and not queued for it.
+/// A receiver that leaves its window shut for this long is not waited for: new chunks are asked for while its copies wait.
 pub(crate) const STALLED_PEER_AFTER: Duration = Duration::from_secs(1);
 /// What a receiver may declare to have had already, beyond as much as it signs for: duplicates free the window and pay nothing. Honest ones come in
 /// bursts, when leases were given anew after a lost connection.
@@ -29,7 +29,7 @@ pub(crate) const LATE_MIN: Duration = Duration::from_millis(1500);
 pub(crate) const PULL_RETRY_MIN: Duration = Duration::from_secs(2);
 /// And at most.
 pub(crate) const PULL_RETRY_MAX: Duration = Duration::from_secs(4);
-/// Nothing new for this long: the chunks may be lost, so the server is asked.
+/// Nothing new for this long, or a chunk that later ones have passed this long ago: it may be lost, so the server is asked.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// How often unsatisfied credits and missing chunks are told again: a lost server state is met by repetition.
 pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
@@ -39,6 +39,10 @@ pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
 pub(crate) const RECEIPT_DELAY: Duration = Duration::from_millis(5);
 /// Verified but unacknowledged bytes of one source that end the wait: below half a window the sender never stops.
 pub(crate) const RECEIPT_BYTES: u64 = WINDOW_BYTES / 4;
+/// A fetch that failed for a passing reason is tried again after this long.
+pub(crate) const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// And one that brought a wrong chunk after this long at most: half of the lease, which ends by itself if nothing helps.
+pub(crate) const SPOILT_RETRY_MAX: Duration = Duration::from_secs(8);
 /// Relays hold back new chunks when their copies would take longer than this.
 pub(crate) const BACKLOG: Duration = Duration::from_millis(500);
 /// The backlog in bytes where the uplink's rate is not known.
@@ -47,7 +51,8 @@ pub(crate) const BACKLOG_BYTES_UNKNOWN: u64 = 8 << 20;
 pub(crate) const CREDITS_MAX: u64 = 32;
 /// Chunks asked of one peer at a time: about one window of average chunks.
 pub(crate) const PULLS_PER_PEER: usize = 6;
-/// Pulls that one peer may have queued here; what is beyond is ignored, the peer asks again.
+/// Pulls that one peer may have queued here. A peer asks for six at a time, also when it asks again for what did not come in time, so an honest one never
+/// has so many; what is beyond is ignored.
 pub(crate) const PULL_QUEUE_MAX: usize = 64;
 /// Missing chunks looked at per tick, so that a tick takes microseconds even for a million chunks.
 pub(crate) const SCAN_MAX: usize = 4096;

@@ -59,8 +59,9 @@ impl Swarm {
         self.delta_due = None;
         let (swarm_id, chunks) = (self.plan.swarm_id, std::mem::take(&mut self.new_holdings));
         for part in chunks.chunks(INDICES_MAX) {
-            for (&peer, state) in self.peers.iter().filter(|(_, state)| state.linked) {
-                let news: Vec<u32> = part.iter().copied().filter(|&chunk| !state.have.contains(chunk)).collect();
+            for (&peer, _) in self.peers.iter().filter(|(_, state)| state.linked) {
+                // Also to those who have it: they may be about to send it here. Only whoever sent it knows already.
+                let news: Vec<u32> = part.iter().filter(|(_, sender)| *sender != peer).map(|(chunk, _)| *chunk).collect();
                 if !news.is_empty() {
                     self.actions.push_back(Action::Send { peer, frame: Frame::HaveDelta { swarm_id, chunks: news } });
                 }
@@ -116,15 +117,6 @@ impl Swarm {
         }
         for (peer, chunk) in dropped {
             self.copy_done(peer, chunk, now);
-        }
-    }
-
-    fn retry_fetches(&mut self, now: Now) {
-        for (&chunk, lease) in &mut self.leases {
-            if lease.retry_at.is_some_and(|at| at <= now) {
-                lease.retry_at = None;
-                self.actions.push_back(Action::FetchOrigin { chunk });
-            }
         }
     }
 

@@ -90,7 +90,9 @@ impl Swarm {
             if state.out.queue_len() >= PULL_QUEUE_MAX {
                 break;
             }
-            if self.have.contains(chunk) && !state.have.contains(chunk) {
+            if self.have.contains(chunk) {
+                // Whoever asks for what it has signed for has lost it since.
+                state.have.remove(chunk);
                 state.out.push(Owed { chunk, length, first_copy, hop: 1 });
             }
         }
@@ -121,7 +123,7 @@ impl Swarm {
         }
         self.pending.insert(chunk, Pending { source: peer, relay: first_copy && from_parent, hop, pulled });
         self.progressed_at = now;
-        self.actions.push_back(Action::Store { chunk, source: peer, bytes });
+        self.store(chunk, peer, bytes);
         Ok(())
     }
 

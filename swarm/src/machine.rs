@@ -1,6 +1,5 @@
 //! The state of one swarm on one terminal, the plan, links, origin and store events, and what becomes due.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -8,21 +7,21 @@ use bytes::Bytes;
 use protocol::bitmap::{ChunkSet, segment_count};
 use protocol::frame::Frame;
 use protocol::manifest::Manifest;
-use protocol::ws::{ChunkNotice, GrantKind, Peer, Progress, SuspectReason, SwarmPlan};
-use protocol::{Blake3, Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs};
+use protocol::ws::{ChunkNotice, Peer, Progress, SuspectReason, SwarmPlan};
+use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs};
 
 use crate::Now;
 use crate::action::{Action, Transmit};
 use crate::config::{Config, RECEIPT_DELAY};
 use crate::credits::Credits;
 use crate::due::DELTA_DELAY;
+use crate::lost::Lost;
+use crate::missing::Asking;
+use crate::origin::Fetching;
 use crate::peer::{PeerState, Role};
 use crate::pull::Pulling;
 use crate::relay::Relaying;
 use crate::signing::Signing;
-
-/// A fetch that failed for a passing reason is tried again after this long.
-const FETCH_RETRY: Now = Now::from_millis(500);
 
 /// A chunk that was verified and stored in an earlier run, and whose copy it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +48,6 @@ pub(crate) struct Pending {
     pub(crate) pulled: bool,
 }
 
-/// A granted chunk that has not been stored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lease {
-    pub(crate) retry_at: Option<Now>,
-    /// Granted again since the fetch was begun.
-    pub(crate) renewed: bool,
-}
-
 /// One swarm on one terminal; see the crate's documentation for the flow.
 #[derive(Debug)]
 pub struct Swarm {
@@ -67,11 +58,14 @@ pub struct Swarm {
     pub(crate) have: ChunkSet,
     pub(crate) pending: BTreeMap<u32, Pending>,
     pub(crate) peers: BTreeMap<TerminalId, PeerState>,
-    pub(crate) leases: BTreeMap<u32, Lease>,
+    pub(crate) fetching: Fetching,
+    pub(crate) lost: Lost,
+    pub(crate) asking: Asking,
     pub(crate) relaying: BTreeMap<u32, Relaying>,
     pub(crate) signing: Signing,
     pub(crate) notices: Vec<ChunkNotice>,
-    pub(crate) new_holdings: Vec<u32>,
+    /// What is to be announced, and who sent it.
+    pub(crate) new_holdings: Vec<(u32, TerminalId)>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) progress: Progress,
     pub(crate) credits: Credits,
@@ -86,6 +80,8 @@ pub struct Swarm {
 }
 
 impl Swarm {
+    /// `held` is on disk and verified; `lost` was there once, and what its sources were signed for them stays.
+    ///
     /// # Errors
     /// If the manifest is not the planned edition's.
     pub fn new(
@@ -93,6 +89,7 @@ impl Swarm {
         plan: SwarmPlan,
         manifest: Arc<Manifest>,
         held: &[Held],
+        lost: &[Held],
         server_time_at_zero: TimestampMs,
         now: Now,
     ) -> Result<Self, PlanError> {
@@ -109,7 +106,9 @@ impl Swarm {
             have: ChunkSet::with_chunks(chunks),
             pending: BTreeMap::new(),
             peers: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            fetching: Fetching::default(),
+            lost: Lost::default(),
+            asking: Asking::default(),
             relaying: BTreeMap::new(),
             signing: Signing::default(),
             notices: Vec::new(),
@@ -130,6 +129,10 @@ impl Swarm {
             if swarm.have.insert(held.chunk) {
                 swarm.count_verified(held.chunk, held.source);
             }
+        }
+        for lost in lost.iter().filter(|lost| lost.chunk < chunks && !swarm.have.contains(lost.chunk)) {
+            swarm.signing.add(lost.source, lost.chunk, 0);
+            swarm.lost.insert(lost.chunk, lost.source);
         }
         swarm.adopt(plan);
         swarm.complete_if_whole();
@@ -226,73 +229,32 @@ impl Swarm {
         }
     }
 
-    /// The server granted chunks to fetch from the origin.
-    pub fn handle_grant(&mut self, _kind: GrantKind, chunks: &[u32], now: Now) {
-        let received_at = self.server_time(now);
-        for &chunk in chunks.iter().filter(|chunk| **chunk < self.manifest.chunk_count()) {
-            if self.have.contains(chunk) {
-                self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
-            } else {
-                match self.leases.entry(chunk) {
-                    // The answer to the fetch under way may be about the lease before this one.
-                    Entry::Occupied(mut lease) => lease.get_mut().renewed = true,
-                    Entry::Vacant(lease) => {
-                        lease.insert(Lease { retry_at: None, renewed: false });
-                        if !self.pending.contains_key(&chunk) {
-                            self.actions.push_back(Action::FetchOrigin { chunk });
-                        }
-                    }
-                }
-            }
-        }
-        self.credits.granted(u32::try_from(chunks.len()).unwrap_or(u32::MAX));
-        self.tick_due = now;
-    }
-
     /// The server will not have the origin send these again.
     pub fn handle_repair_refused(&mut self, chunks: &[u32], code: ErrorCode) {
         if code != ErrorCode::BudgetSpent {
             // Somebody in the group has them or is about to: pull as soon as it is announced.
             self.pulling.expect_soon(chunks);
         }
+        self.asking.refused();
     }
 
     /// The server lost its lease table and asks for what is held and leased.
     pub fn handle_report_holdings(&mut self, now: Now) {
-        self.actions.push_back(Action::ReportHoldings { leases: self.leases.keys().copied().collect() });
+        self.actions.push_back(Action::ReportHoldings { leases: self.fetching.chunks().collect() });
         self.credits = Credits::default();
         self.tick_due = now;
-    }
-
-    /// A chunk came from the origin. A wrong one is fetched again a little later.
-    pub fn handle_origin_chunk(&mut self, chunk: u32, bytes: Bytes, now: Now) {
-        if self.have.contains(chunk) || self.pending.contains_key(&chunk) {
-            return;
-        }
-        let Some(entry) = self.manifest.chunks.get(chunk as usize) else { return };
-        if bytes.len() as u64 != u64::from(entry.length) || Blake3::of(&bytes) != entry.hash {
-            return self.handle_origin_failed(chunk, true, now);
-        }
-        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay: true, hop: 0, pulled: true });
-        self.actions.push_back(Action::Store { chunk, source: TerminalId::ORIGIN, bytes });
-    }
-
-    /// The origin did not send a chunk. `retry_later`: the lease still stands.
-    pub fn handle_origin_failed(&mut self, chunk: u32, retry_later: bool, now: Now) {
-        match self.leases.get_mut(&chunk) {
-            Some(lease) if retry_later || lease.renewed => *lease = Lease { retry_at: Some(now + FETCH_RETRY), renewed: false },
-            Some(_) | None => {
-                self.leases.remove(&chunk);
-                self.credits = Credits::default();
-            }
-        }
     }
 
     /// A chunk is written, and its source noted: it counts from here on.
     pub fn handle_stored(&mut self, chunk: u32, now: Now) {
         let Some(pending) = self.pending.remove(&chunk) else { return };
         self.have.insert(chunk);
-        let unsigned = self.count_verified(chunk, pending.source);
+        let source = self.lost.signed_for(chunk, pending.source);
+        let unsigned = self.count_verified(chunk, source);
+        self.acknowledge_again(chunk, pending.source);
+        if pending.source.is_origin() || !pending.pulled {
+            self.asking.came(chunk);
+        }
         self.progressed_at = now;
         self.pulling.arrived(chunk, pending.pulled, now);
         for state in self.peers.values_mut() {
@@ -300,9 +262,9 @@ impl Swarm {
         }
         let due = if unsigned >= crate::config::RECEIPT_BYTES { now } else { now + RECEIPT_DELAY };
         self.receipts_due = Some(self.receipts_due.map_or(due, |at| at.min(due)));
-        self.new_holdings.push(chunk);
+        self.new_holdings.push((chunk, pending.source));
         self.delta_due.get_or_insert(now + DELTA_DELAY);
-        let leased = self.leases.remove(&chunk).is_some();
+        let leased = self.fetching.arrived(chunk);
         if pending.relay {
             self.relay(chunk, pending.hop, leased, now);
         } else if leased {
@@ -314,6 +276,12 @@ impl Swarm {
         }
         self.update_credits(now);
         self.pull(now);
+    }
+
+    /// Has a verified chunk written, with the source that it is signed for.
+    pub(crate) fn store(&mut self, chunk: u32, sender: TerminalId, bytes: Bytes) {
+        let source = self.lost.signed_for(chunk, sender);
+        self.actions.push_back(Action::Store { chunk, source, bytes });
     }
 
     /// A verified chunk could not be written: it is as if it had not come.
@@ -400,12 +368,6 @@ impl Swarm {
 
     pub(crate) fn chunk_length(&self, chunk: u32) -> u32 {
         self.manifest.chunks.get(chunk as usize).map_or(0, |entry| entry.length)
-    }
-    pub(crate) fn leases_len(&self) -> usize {
-        self.leases.len()
-    }
-    pub(crate) fn holds_lease(&self, chunk: u32) -> bool {
-        self.leases.contains_key(&chunk)
     }
     pub(crate) fn server_time(&self, now: Now) -> TimestampMs {
         TimestampMs(self.server_time_at_zero.0.saturating_add(u64::try_from(now.as_millis()).unwrap_or(0)))

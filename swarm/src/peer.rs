@@ -9,7 +9,7 @@ use protocol::{GroupId, TerminalId};
 
 use crate::Now;
 use crate::assembly::Partial;
-use crate::config::PULLS_PER_PEER;
+use crate::config::{PULLS_PER_PEER, STALLED_PEER_AFTER};
 use crate::outbox::Outbox;
 
 /// How a peer stands to this terminal in the plan.
@@ -90,6 +90,11 @@ impl PeerState {
     /// Linked, heard of lately, and honest so far.
     pub(crate) fn is_live(&self) -> bool {
         self.linked && !self.suspect && !self.banned
+    }
+
+    /// Live, and taking what is sent: what such a peer is owed counts as this terminal's backlog.
+    pub(crate) fn is_moving(&self, now: Now) -> bool {
+        self.is_live() && !self.out.is_stalled(now, STALLED_PEER_AFTER)
     }
 
     /// Whether something is under way on the link, so that silence means trouble.

@@ -11,9 +11,7 @@ use protocol::frame::{Frame, INDICES_MAX};
 
 use crate::Now;
 use crate::action::Action;
-use crate::config::{
-    LATE_MIN, MISSING_MAX, PARTIAL_FOR, PULL_RETRY_MAX, PULL_RETRY_MIN, PULLS_PER_PEER, REPEAT_EVERY, SCAN_MAX, STALLED_AFTER, TURN,
-};
+use crate::config::{LATE_MIN, PARTIAL_FOR, PULL_RETRY_MAX, PULL_RETRY_MIN, PULLS_PER_PEER, SCAN_MAX, TURN};
 use crate::machine::Swarm;
 use crate::peer::{PeerState, Role};
 
@@ -29,7 +27,6 @@ pub(crate) struct Pulling {
     /// Smoothed time from the first announcement to the arrival.
     arrival: Now,
     cursor: u32,
-    asked_server_at: Option<Now>,
 }
 
 impl Pulling {
@@ -40,7 +37,6 @@ impl Pulling {
             in_group: ChunkSet::default(),
             arrival: Now::ZERO,
             cursor: 0,
-            asked_server_at: None,
         }
     }
 
@@ -159,7 +155,8 @@ impl Swarm {
             return None;
         }
         let most_promising = |role: Role| {
-            let holders = self.peers.values().filter(|state| state.role == role && state.can_be_pulled(chunk));
+            let may_send = |state: &PeerState| self.lost.may_send(state.id(), chunk, u64::from(self.chunk_length(chunk)));
+            let holders = self.peers.values().filter(|state| state.role == role && state.can_be_pulled(chunk) && may_send(state));
             holders.min_by_key(|state| (state.unanswered, state.pulls.len())).map(|state| state.id())
         };
         most_promising(Role::Member).or_else(|| {
@@ -174,12 +171,12 @@ impl Swarm {
         })
     }
 
-    fn is_coming(&self, chunk: u32, now: Now) -> bool {
+    pub(crate) fn is_coming(&self, chunk: u32, now: Now) -> bool {
         let arriving = |state: &PeerState| {
             state.is_live() && now < state.frame_at + PARTIAL_FOR && state.partial.as_ref().is_some_and(|partial| partial.chunk == chunk)
         };
         self.pending.contains_key(&chunk)
-            || self.holds_lease(chunk)
+            || self.fetching.holds(chunk)
             || self.peers.values().any(|state| state.pulls.contains_key(&chunk) || arriving(state))
     }
 
@@ -196,28 +193,10 @@ impl Swarm {
         let patience = PULL_RETRY_MIN.max(self.pulling.arrival * 4).min(PULL_RETRY_MAX);
         for state in self.peers.values_mut() {
             let asked = state.pulls.len();
+            // A link is in order: a peer that sends something will come to what was asked of it. Asking another one too would send it twice.
+            let patience = if now < state.frame_at + PULL_RETRY_MIN { PULL_RETRY_MAX } else { patience };
             state.pulls.retain(|_, asked_at| now < *asked_at + patience);
             state.unanswered = state.unanswered.saturating_add(u32::try_from(asked - state.pulls.len()).unwrap_or(u32::MAX));
-        }
-    }
-
-    /// Nothing has come for too long: the server may know of chunks that the group has lost.
-    fn ask_server(&mut self, group: &[(TerminalId, u64)], now: Now) {
-        let stalled_for = now.saturating_sub(self.progressed_at.max(self.opens_at()));
-        let asked_lately = self.pulling.asked_server_at.is_some_and(|at| now < at + REPEAT_EVERY * 2);
-        if stalled_for < STALLED_AFTER || asked_lately || self.leases_len() > 0 {
-            return;
-        }
-        let everyone = stalled_for >= STALLED_AFTER * 3;
-        let missing = (0..self.manifest.chunk_count()).filter(|&chunk| {
-            !self.have.contains(chunk)
-                && !self.is_coming(chunk, now)
-                && (everyone || ahead_in_line(chunk, self.config.me, group).next().is_none())
-        });
-        let chunks: Vec<u32> = missing.take(MISSING_MAX).collect();
-        if !chunks.is_empty() {
-            self.pulling.asked_server_at = Some(now);
-            self.actions.push_back(Action::Missing(chunks));
         }
     }
 }

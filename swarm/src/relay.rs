@@ -6,7 +6,6 @@ use protocol::ws::{ChunkNotice, Peer};
 use protocol::{TerminalId, TimestampMs};
 
 use crate::Now;
-use crate::config::STALLED_PEER_AFTER;
 use crate::machine::Swarm;
 use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
@@ -26,9 +25,11 @@ impl Swarm {
         let length = self.chunk_length(chunk);
         let owed = Owed { chunk, length, first_copy: false, hop: hop.saturating_add(1) };
         let mut remaining = BTreeSet::new();
-        let wants = |state: &&mut PeerState| state.role == Role::Member && state.is_live() && !state.have.contains(chunk);
-        for state in self.peers.values_mut().filter(wants).filter(|state| !state.out.is_stalled(now, STALLED_PEER_AFTER)) {
-            if state.out.push(owed) {
+        let wants = |state: &&mut PeerState| state.role == Role::Member && state.linked && !state.banned && !state.have.contains(chunk);
+        for state in self.peers.values_mut().filter(wants) {
+            // A member that is silent for the moment gets its copy when it is heard again; only the others are waited for.
+            let moving = state.is_moving(now);
+            if state.out.push(owed) && moving {
                 remaining.insert(state.id());
             }
         }

@@ -60,9 +60,9 @@ pub struct EngineConfig {
     pub up: BitsPerSecond,
     /// Limit of what is received; 0 if it is not known, which limits nothing.
     pub down: BitsPerSecond,
-    /// Takes part in this release alone.
-    pub only_release: Option<ReleaseId>,
-    /// Ends when the last swarm is over, instead of waiting for more.
+    /// Takes part in these releases alone; in all if there is none.
+    pub only_releases: Vec<ReleaseId>,
+    /// Ends when the last swarm is over, and every one of `only_releases`, instead of waiting for more.
     pub exit_when_done: bool,
     pub link: LinkConfig,
     pub links: LinksTiming,
@@ -80,7 +80,7 @@ impl EngineConfig {
             dir,
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),
-            only_release: None,
+            only_releases: Vec::new(),
             exit_when_done: false,
             link: LinkConfig::default(),
             links: LinksTiming::default(),
@@ -174,7 +174,7 @@ impl Engine {
         let Self { config, listener } = self;
         let start = Instant::now();
         let tokens = Arc::clone(config.api.tokens().ok_or(EngineError::NotLoggedIn)?);
-        let (socket, events) = Socket::start(SocketConfig {
+        let (socket, mut events) = Socket::start(SocketConfig {
             address: config.api.websocket_address(),
             tokens,
             terminal_id: config.terminal_id,
@@ -211,14 +211,10 @@ impl Engine {
             report_interval,
             listener,
         });
-        let mut coordinator =
-            Coordinator::new(Arc::clone(&context), config.only_release, config.exit_when_done, clock_sender, interval_sender);
-        let outcome = coordinator.run(events, shutdown).await;
-        let deadline = tokio::time::Instant::now() + STOP_WITHIN;
-        let summary = coordinator.stop(deadline).await;
-        if !socket.close(deadline).await {
-            tracing::warn!("the server has not got all receipts; they are sent again in the next run");
-        }
+        let only_releases = config.only_releases.into_iter().collect();
+        let mut coordinator = Coordinator::new(Arc::clone(&context), only_releases, config.exit_when_done, clock_sender, interval_sender);
+        let outcome = coordinator.run(&mut events, shutdown).await;
+        let summary = coordinator.stop(events, socket, tokio::time::Instant::now() + STOP_WITHIN).await;
         outcome?;
         summary
     }

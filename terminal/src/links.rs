@@ -14,6 +14,7 @@
 //! decides late which chunk goes next. A peer that sends what cannot be read loses its link, and the server is told.
 
 mod control;
+mod early;
 mod manager;
 mod opening;
 mod routes;

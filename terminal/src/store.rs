@@ -60,6 +60,8 @@ pub struct Opened {
     pub store: Store,
     /// Verified chunks of earlier runs, ascending.
     pub held: Vec<Held>,
+    /// Chunks that earlier runs had and that are not right on disk any more, ascending. Their sources delivered them nevertheless.
+    pub lost: Vec<Held>,
     /// Set if an earlier run has finished the delivery and its files are as it left them.
     pub finished: Option<Finished>,
 }

@@ -107,18 +107,20 @@ fn play(project: &Project, scenario: &Scenario, services: &Services, folder: &Pa
     server::create_operator(project, &database_url, services.logs(), OPERATOR, PASSWORD, interrupt)?;
     let deployment = Deployment { project, server: server.address().to_owned(), folder: folder.to_owned(), interrupt: interrupt.clone() };
 
-    println!("publishing {} and registering {} terminals", scenario.summary(), scenario.terminals.len());
+    println!("publishing {}\nregistering {} terminals", scenario.summary(), scenario.terminals.len());
     let operator = Client::login(&deployment, "operator", OPERATOR)?;
     let publisher = Client::register(&deployment, "publisher", PUBLISHER)?;
     operator.call(&["role", PUBLISHER, "publisher"])?;
     let content = publish(&publisher, scenario)?;
     let terminals = register_terminals(&deployment, &operator, scenario)?;
+    // The server counts from a moment later: nothing starts before this.
+    let starts_at = Instant::now() + Duration::from_secs(scenario.times().starts_s.into());
     let release = create_release(&publisher, scenario, &content)?;
     let release_id = client::text(&release, "/id")?;
     let applications = apply(&terminals, scenario, &release_id)?;
     println!("release {release_id}: the book closes, then it starts");
 
-    let mut running = watch::Terminals::start(&terminals, scenario, &release_id)?;
+    let mut running = watch::Terminals::start(&terminals, scenario, &release_id, starts_at)?;
     running.follow(scenario.deadline(), || server.check())?;
     let deliveries = publisher.call(&["status", &release_id])?;
     let release = publisher.call(&["list", &release_id])?;

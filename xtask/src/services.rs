@@ -100,6 +100,12 @@ impl Services {
         self.instance.folder()
     }
 
+    /// Where all that the run keeps is: [`Self::folder`], and the services' own folder where their account cannot use one in there.
+    pub(crate) fn kept_in(&self) -> Vec<&Path> {
+        let (folder, data) = (self.instance.folder(), self.instance.data());
+        if data.starts_with(folder) { vec![folder] } else { vec![folder, data] }
+    }
+
     /// Where this run's logs are.
     pub(crate) fn logs(&self) -> &Path {
         self.instance.logs()

@@ -1,5 +1,7 @@
 //! `cargo xtask up`: the local stack until Ctrl-C. Its data is kept, so that the next `up` continues where this one stopped.
 
+mod migrations;
+
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -42,7 +44,9 @@ pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
     fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
     let mut settings = Settings::new("server", &database_url, services.redis_url(), &data, services.logs());
     settings.listen = options.listen.unwrap_or_else(free_address);
-    let mut server = Server::start(project, settings, interrupt)?;
+    let started = Server::start(project, settings, interrupt);
+    let mut server =
+        started.map_err(|failure| migrations::explained(failure, services.private_database_id().is_some(), &services.kept_in()))?;
     let cluster = services.private_database_id();
     let login = cluster.map(|cluster| operator(project, &services, &cluster, &database_url, interrupt)).transpose()?;
     let greeting = greeting(server.address(), login.as_deref(), &services, project);
@@ -102,20 +106,28 @@ fn remembered(note: &str, cluster: &str) -> Option<(String, Registration)> {
 
 fn greeting(address: &str, password: Option<&str>, services: &Services, project: &Project) -> String {
     let (client, server) = (shown(&project.client_program(), project), shown(&project.server_program(), project));
-    let login = match password {
-        Some(password) => format!(
-            "{OPERATOR}, password {password}\n            echo {password} | {client} login --server {address} --email {OPERATOR} --password-stdin"
-        ),
-        None => format!(
-            "with an account of your database; for a new operator:\n            {server} admin create-operator --email YOU --password-stdin\n            \
-             {client} login --server {address} --email YOU"
-        ),
-    };
+    let kept: Vec<String> = services.kept_in().into_iter().map(|folder| shown(folder, project)).collect();
+    let (who, how) = login(address, password, &client, &server);
     format!(
-        "\nSpillway is up until Ctrl-C.\n\n  address   {address}\n  API       {address}/docs/\n  log in    {login}\n  logs      {logs}\n  data      {data}\n\n",
+        "\nSpillway is up until Ctrl-C.\n\n  address   {address}\n  API       {address}/docs/\n  log in    {who}\n  logs      {logs}\n  \
+         data      {data}\n\nTo log in, in another window:\n\n{how}\n",
         logs = shown(services.logs(), project),
-        data = shown(services.folder(), project),
+        data = kept.join("\n            "),
     )
+}
+
+/// As whom to log in, and the commands for it, in lines of at most 80 columns.
+fn login(address: &str, password: Option<&str>, client: &str, server: &str) -> (String, String) {
+    let (who, mut how, email) = match password {
+        Some(password) => (format!("{OPERATOR}, password {password}"), format!("  echo {password} \\\n    | "), OPERATOR),
+        None => {
+            let create = format!("  {server} admin create-operator \\\n      --email YOU --password-stdin\n  ");
+            ("with an account of your database, or a new operator".to_owned(), create, "YOU")
+        }
+    };
+    let stdin = if password.is_some() { " --password-stdin" } else { "" };
+    how.push_str(&format!("{client} login --server {address} \\\n      --email {email}{stdin}\n"));
+    (who, how)
 }
 
 /// Paths inside the project are shown from its root, where people work.
@@ -132,6 +144,17 @@ mod tests {
         assert_eq!(remembered("c1 secret registered\n", "c1"), Some(("secret".to_owned(), Registration::Done)));
         assert_eq!(remembered("c1 secret registered\n", "c2"), None);
         assert_eq!(remembered("", "c1"), None);
+    }
+
+    #[test]
+    fn the_greeting_can_be_copied_from_a_window_of_eighty_columns() {
+        let password = "b2100402ebc861fdcb1876864d631a25";
+        for given in [Some(password), None] {
+            let (who, how) = login("http://127.0.0.1:8080", given, "target/debug/spillway", "target/debug/spillway-server");
+            assert!(how.lines().chain([who.as_str()]).all(|line| line.len() <= 80), "{who}\n{how}");
+            assert!(how.contains("login --server http://127.0.0.1:8080 \\\n") && how.matches("password-stdin").count() == 1, "{how}");
+        }
+        assert!(login("a", Some(password), "c", "s").1.starts_with(&format!("  echo {password} \\\n    | c login")));
     }
 
     #[test]

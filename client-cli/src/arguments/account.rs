@@ -43,12 +43,19 @@ pub(crate) struct TerminalArguments {
     /// The terminal's name [default: this machine's host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// This machine's uplink in Mbit/s; 0 if not known
-    #[arg(long, value_name = "N", value_parser = mbit, default_value = "0")]
-    pub up_mbit: BitsPerSecond,
-    /// This machine's downlink in Mbit/s; 0 if not known
-    #[arg(long, value_name = "N", value_parser = mbit, default_value = "0")]
-    pub down_mbit: BitsPerSecond,
+    /// This machine's uplink in Mbit/s; 0 if not known, which limits nothing [default: as before, or 0]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub up_mbit: Option<BitsPerSecond>,
+    /// This machine's downlink in Mbit/s; 0 if not known, which limits nothing [default: as before, or 0]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub down_mbit: Option<BitsPerSecond>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PasswordArguments {
+    /// Read the present and the new password from the first two lines of standard input instead of asking for them
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +81,7 @@ pub(crate) struct NewVouchersArguments {
 pub(crate) struct RoleArguments {
     /// The account's e-mail address
     pub email: String,
+    /// What the account may do from now on
     #[arg(value_enum)]
     pub role: AccountRole,
 }

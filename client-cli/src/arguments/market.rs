@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use protocol::{Amount, BitsPerSecond, ReleaseId};
 
-use crate::values::{amount, mbit};
+use crate::values::{amount, mbit, release_id};
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     /// Show this release with its editions, ranks and times
+    #[arg(value_parser = release_id)]
     pub release: Option<ReleaseId>,
     /// Also list releases that have ended
     #[arg(long, conflicts_with = "release")]
@@ -19,6 +20,8 @@ pub(crate) struct ListArguments {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("wish").multiple(true).args(["maximum", "edition", "rank"])))]
 pub(crate) struct ApplyArguments {
+    /// The release's id, as `list` shows it
+    #[arg(value_parser = release_id)]
     pub release: ReleaseId,
     /// The most to be paid for the rank wanted; held in the wallet until the release is decided
     #[arg(long, value_name = "AMOUNT", value_parser = amount, required_unless_present_any = ["withdraw", "change"])]
@@ -39,18 +42,18 @@ pub(crate) struct ApplyArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Use at most this much uplink, in Mbit/s [default: as registered]
+    /// Use at most this much uplink in this run, in Mbit/s [default: as registered]
     #[arg(long, value_name = "N", value_parser = mbit)]
     pub up_mbit: Option<BitsPerSecond>,
-    /// Use at most this much downlink, in Mbit/s [default: as registered]
+    /// Use at most this much downlink in this run, in Mbit/s [default: as registered]
     #[arg(long, value_name = "N", value_parser = mbit)]
     pub down_mbit: Option<BitsPerSecond>,
     /// Where received editions go
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Take part in this release only
-    #[arg(long, value_name = "ID")]
-    pub release: Option<ReleaseId>,
+    /// Take part in this release only; may be given several times
+    #[arg(long = "release", value_name = "ID", value_parser = release_id)]
+    pub releases: Vec<ReleaseId>,
     /// End when nothing is left to receive or to relay
     #[arg(long)]
     pub exit_when_done: bool,
@@ -59,6 +62,7 @@ pub(crate) struct RunArguments {
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     /// Only this release
+    #[arg(value_parser = release_id)]
     pub release: Option<ReleaseId>,
     /// Also releases that have ended
     #[arg(long, conflicts_with = "release")]

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use protocol::rest::{Chunking, Rank, Selection};
 use protocol::{Amount, BasisPoints, ContentId, ReleaseId};
 
-use crate::values::{Moment, OriginBudget, amount, moment, origin_budget, rank, seconds, share};
+use crate::values::{Moment, OriginBudget, amount, content_id, moment, origin_budget, rank, release_id, seconds, share};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("target").required(true).args(["title", "content"])))]
@@ -18,7 +18,7 @@ pub(crate) struct PublishArguments {
     #[arg(long)]
     pub title: Option<String>,
     /// Add the editions to this content
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = content_id)]
     pub content: Option<ContentId>,
     /// An edition's label, once per path in the same order [default: the names of the paths]
     #[arg(long = "label", value_name = "LABEL")]
@@ -48,13 +48,32 @@ pub(crate) enum ReleaseCommand {
     /// Schedule a release of a content
     Create(Box<NewReleaseArguments>),
     /// Cancel a release before its start; every hold is released
-    Cancel { release: ReleaseId },
+    Cancel(EndArguments),
+    /// Abort a release in the middle; what has arrived is paid for
+    Abort(EndArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EndArguments {
+    /// The release's id, as `list` shows it
+    #[arg(value_parser = release_id)]
+    pub release: ReleaseId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContentsArguments {
+    /// Show this content only
+    #[arg(value_parser = content_id)]
+    pub content: Option<ContentId>,
+    /// Also those of other publishers, as far as this account may see them
+    #[arg(long, conflicts_with = "content")]
+    pub all: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NewReleaseArguments {
     /// The content, as `publish` printed it
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = content_id)]
     pub content: ContentId,
     /// The release's title [default: the content's]
     #[arg(long)]
@@ -68,7 +87,7 @@ pub(crate) struct NewReleaseArguments {
     /// How places are given
     #[arg(long, value_enum, default_value_t = SelectBy::Auction)]
     pub selection: SelectBy,
-    /// The least price of a place in rank 1
+    /// The least price of a place in rank 1; without one, places that nobody competes for cost nothing
     #[arg(long, value_name = "AMOUNT", value_parser = amount, default_value = "0.00")]
     pub reserve: Amount,
     /// When applications begin: +10s, +1h30m, or a date and time such as 2026-12-24T18:00:00Z

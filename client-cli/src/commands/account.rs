@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::session::Login;
-use protocol::TerminalKey;
 use protocol::rest::{ChangeRole, Login as Credentials, NewTerminal, NewUser, Password, Role, Terminal, User};
 use protocol::ws::Capabilities;
+use protocol::{TerminalId, TerminalKey};
 use serde::Serialize;
 use terminal::api::{Api, FixedToken};
 use time::OffsetDateTime;
@@ -94,11 +94,33 @@ async fn log_in(server: &str, api: &Api, email: &str, password: Password, wish: 
     };
     folder.write_account(&account.with_tokens(tokens, OffsetDateTime::now_utc()), &lock)?;
     let terminal = match existing.as_ref().and_then(|file| file.id) {
-        Some(id) => api.terminal(id).await?,
+        Some(id) => known_terminal(&api, id, existing, wish, folder, &lock).await?,
         None => register_terminal(&api, &account, existing, wish, folder, &lock).await?,
     };
     let text = format!("Logged in to {server} as {}.\nThis terminal is {} ({}).", clean(&user.email), clean(&terminal.name), terminal.id);
     Report::new(&Registered { server: server.to_owned(), user, terminal }, text)
+}
+
+/// The terminal of an earlier login. Rates that are stated now count from the next run on.
+async fn known_terminal(
+    api: &Api,
+    id: TerminalId,
+    file: Option<TerminalFile>,
+    wish: &TerminalArguments,
+    folder: &Folder,
+    lock: &FolderLock,
+) -> Outcome<Terminal> {
+    let terminal = api.terminal(id).await?;
+    if let Some(mut file) = file.filter(|_| wish.up_mbit.is_some() || wish.down_mbit.is_some()) {
+        file.capabilities = Some(stated(wish, file.capabilities.unwrap_or(terminal.capabilities)));
+        folder.write_terminal(&file, lock)?;
+    }
+    Ok(terminal)
+}
+
+/// The rates that were given, and for the others those known before.
+fn stated(wish: &TerminalArguments, known: Capabilities) -> Capabilities {
+    Capabilities { up: wish.up_mbit.unwrap_or(known.up), down: wish.down_mbit.unwrap_or(known.down) }
 }
 
 /// Makes this machine a terminal of the account. A key that an interrupted attempt has left is used again: the server may know it already.
@@ -127,11 +149,12 @@ async fn register_terminal(
         Some(terminal) => terminal,
         None => {
             let proof = file.key().sign(&NewTerminal::proof_bytes(account.user_id));
-            let capabilities = Capabilities { up: wish.up_mbit, down: wish.down_mbit };
+            let capabilities = stated(wish, Capabilities::default());
             api.create_terminal(&NewTerminal { name: file.name.clone(), public_key, proof, capabilities }).await?
         }
     };
     file.id = Some(terminal.id);
+    file.capabilities = Some(stated(wish, terminal.capabilities));
     folder.write_terminal(&file, lock)?;
     Ok(terminal)
 }
@@ -163,7 +186,7 @@ mod tests {
     use protocol::BitsPerSecond;
 
     fn wish(name: Option<&str>) -> TerminalArguments {
-        TerminalArguments { name: name.map(str::to_owned), up_mbit: BitsPerSecond(0), down_mbit: BitsPerSecond(0) }
+        TerminalArguments { name: name.map(str::to_owned), up_mbit: None, down_mbit: None }
     }
 
     #[test]
@@ -174,6 +197,14 @@ mod tests {
         for bad in ["", "a\nb", &"x".repeat(65)] {
             assert_eq!(terminal_name(&wish(Some(bad))).unwrap_err().exit_code(), 2, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn rates_that_are_not_given_stay_as_they_were() {
+        let known = Capabilities { up: BitsPerSecond(5), down: BitsPerSecond(7) };
+        assert_eq!(stated(&wish(None), known), known);
+        let given = TerminalArguments { up_mbit: Some(BitsPerSecond(0)), ..wish(None) };
+        assert_eq!(stated(&given, known), Capabilities { up: BitsPerSecond(0), down: BitsPerSecond(7) });
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use time::OffsetDateTime;
 
-use super::chosen_releases;
+use super::{Chosen, chosen_releases};
 use crate::arguments::ListArguments;
 use crate::failure::Outcome;
 use crate::folder::Folder;
-use crate::screen::{Report, release_page, releases_table};
+use crate::screen::{Report, left_out, release_page, releases_table};
 use crate::session::Login;
 
 pub(super) async fn list(arguments: ListArguments, folder: &Folder) -> Outcome<Report> {
@@ -16,8 +16,8 @@ pub(super) async fn list(arguments: ListArguments, folder: &Folder) -> Outcome<R
         let release = api.release(id).await?;
         return Report::new(&release, release_page(&release, now));
     }
-    let mut releases = chosen_releases(&api, None, arguments.all).await?;
+    let Chosen { mut releases, over } = chosen_releases(&api, &[], arguments.all).await?;
     releases.sort_by_key(|release| (release.starts_at, release.id));
-    let text = releases_table(&releases, now);
+    let text = releases_table(&releases, now) + &left_out(over);
     Report::new(&releases, text)
 }

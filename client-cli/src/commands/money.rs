@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::screen::{Report, wallet_page};
 use crate::session::Login;
-use crate::values::signed;
+use crate::values::balance;
 
 pub(super) async fn create_vouchers(arguments: NewVouchersArguments, folder: &Folder) -> Outcome<Report> {
     let api = Login::from_folder(folder)?.api;
@@ -36,7 +36,7 @@ pub(super) async fn redeem(arguments: RedeemArguments, folder: &Folder) -> Outco
         return Err(Failure::Usage("the voucher code is empty".into()));
     }
     let entry = Login::from_folder(folder)?.api.redeem_voucher(&Redemption { code }).await?;
-    let text = format!("Redeemed: {}. The wallet holds {} now.", signed(entry.amount), signed(entry.balance));
+    let text = format!("Redeemed {}. The wallet holds {} now.", balance(entry.amount), balance(entry.balance));
     Report::new(&entry, text)
 }
 

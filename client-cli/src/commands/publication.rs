@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use protocol::ContentId;
-use protocol::rest::{Chunking, Content, NewContent, NewUpload};
+use protocol::rest::{Chunking, NewContent, NewUpload};
 use terminal::api::Api;
 
 use super::Setting;
@@ -12,7 +12,7 @@ use crate::arguments::PublishArguments;
 use crate::failure::{Failure, Outcome};
 use crate::layout::{Layout, default_label, read_layout};
 use crate::progress::byte_bar;
-use crate::screen::{Report, clean};
+use crate::screen::{Report, clean, content_page};
 use crate::session::Login;
 use crate::upload::EditionReader;
 
@@ -26,11 +26,37 @@ pub(super) async fn publish(arguments: PublishArguments, setting: &Setting) -> O
         (None, Some(title)) => api.create_content(&NewContent { title }).await?,
         (None, None) => return Err(Failure::Usage("give --title for a new content or --content for one that exists".into())),
     };
-    for (label, layout) in &editions {
-        send(&api, content.id, label, layout, arguments.chunking.into(), setting).await?;
+    let mut rest = Rest { content: content.id, editions: editions.len(), sent: 0, json: setting.json };
+    let sending = async {
+        for (label, layout) in &editions {
+            send(&api, content.id, label, layout, arguments.chunking.into(), setting).await?;
+            rest.sent += 1;
+        }
+        api.content(content.id).await.map_err(Failure::from)
+    };
+    let content = tokio::select! {
+        sent = sending => sent?,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+    };
+    Report::new(&content, content_page(&content))
+}
+
+/// Says how to go on when not every edition was sent, whether by a failure or by Ctrl-C: the content is there, and need not be made again.
+#[derive(Debug)]
+struct Rest {
+    content: ContentId,
+    editions: usize,
+    sent: usize,
+    json: bool,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.sent < self.editions && !self.json {
+            let Self { content, editions, sent, .. } = self;
+            eprintln!("{sent} of {editions} editions were sent.\nGo on with `--content {content}` in place of --title.");
+        }
     }
-    let content = api.content(content.id).await?;
-    Report::new(&content, published_text(&content))
 }
 
 /// Every edition with its label. Everything that can be wrong on this machine is found before the server is asked.
@@ -63,14 +89,6 @@ async fn send(api: &Api, content: ContentId, label: &str, layout: &Layout, chunk
     let sent = api.upload_bytes(&upload, EditionReader::new(layout), move |sent| shown.set_position(sent.0)).await;
     bar.finish_and_clear();
     sent.map(drop).map_err(Failure::from)
-}
-
-fn published_text(content: &Content) -> String {
-    let mut text = format!("{}\ncontent {}\n", clean(&content.title), content.id);
-    for edition in &content.editions {
-        text.push_str(&format!("edition {} {} ({} in {} chunks)\n", clean(&edition.label), edition.id, edition.length, edition.chunks));
-    }
-    text
 }
 
 #[cfg(test)]

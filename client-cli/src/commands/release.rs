@@ -1,4 +1,4 @@
-//! `release create` and `release cancel`.
+//! `release create`, `release cancel` and `release abort`.
 
 use protocol::rest::{Content, Edition, NewRelease};
 use protocol::{Bytes, Currency, Money, ReleaseId};
@@ -17,9 +17,15 @@ pub(super) async fn create(arguments: NewReleaseArguments, folder: &Folder) -> O
     let currency = currency(&api).await?;
     let now = OffsetDateTime::now_utc();
     let release = api.create_release(&described(arguments, &content, currency, now)?).await?;
-    let text = release_page(&release, now);
+    let mut text = release_page(&release, now);
+    if release.reserve.amount.0 == 0 {
+        text.push_str(FREE_PLACES);
+    }
     Report::new(&release, text)
 }
+
+/// What a publisher who left `--reserve` out may not have meant.
+const FREE_PLACES: &str = "\nNote: without a --reserve, places that nobody competes for cost nothing.\n";
 
 /// The release that the arguments describe.
 fn described(arguments: NewReleaseArguments, content: &Content, currency: Currency, now: OffsetDateTime) -> Outcome<NewRelease> {
@@ -51,6 +57,12 @@ fn described(arguments: NewReleaseArguments, content: &Content, currency: Curren
 
 pub(super) async fn cancel(release: ReleaseId, folder: &Folder) -> Outcome<Report> {
     let release = Login::from_folder(folder)?.api.cancel_release(release).await?;
+    let text = release_page(&release, OffsetDateTime::now_utc());
+    Report::new(&release, text)
+}
+
+pub(super) async fn abort(release: ReleaseId, folder: &Folder) -> Outcome<Report> {
+    let release = Login::from_folder(folder)?.api.abort_release(release).await?;
     let text = release_page(&release, OffsetDateTime::now_utc());
     Report::new(&release, text)
 }

@@ -2,6 +2,7 @@
 
 mod names;
 mod remaining;
+mod standing;
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Setting, currency};
 use crate::arguments::RunArguments;
 use crate::failure::{Failure, Outcome, while_doing};
-use crate::screen::RunScreen;
+use crate::folder::TerminalFile;
+use crate::screen::{RunScreen, clean};
 use crate::session::{Login, token_failure, with_causes};
 use names::Names;
 
@@ -38,18 +40,20 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
     let mut signals = Signals::listen()?;
     let login = Login::from_folder(&setting.folder)?;
     let (file, id) = login.terminal(&setting.folder)?;
+    let _claim = setting.folder.claim_run()?;
     std::fs::create_dir_all(&arguments.dir).map_err(while_doing(format_args!("cannot create {}", arguments.dir.display())))?;
     let registered = login.api.terminal(id).await?;
-    if let Some(release) = arguments.release {
+    for &release in &arguments.releases {
         // A release that does not exist would be waited for without an end.
         login.api.release(release).await?;
     }
-    let mut screen = RunScreen::new(setting.json, currency(&login.api).await?);
+    let connection = format!("{} as {}", login.account.server, clean(&registered.name));
+    let mut screen = RunScreen::new(setting.json, currency(&login.api).await?, connection);
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop_sender, stopped) = oneshot::channel::<()>();
-    let config = engine_config(&arguments, &login, &registered, &file.key());
-    let (swarms_sender, swarms) = watch::channel(remaining::Swarms::new());
+    let config = engine_config(&arguments, &login, &registered, &file);
+    let (swarms_sender, swarms) = watch::channel(remaining::Swarms::default());
     let engine = Engine::new(config, move |event| {
         remaining::note(&swarms_sender, &event);
         drop(events_sender.try_send(event));
@@ -59,14 +63,19 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
         let _ = stopped.await;
     }));
     let mut names = Names::new(Arc::new(login.api.clone()));
-    let nothing_left = remaining::nothing_left(&login.api, id, arguments.release, swarms);
+    let nothing_left = remaining::nothing_left(&login.api, id, &arguments.releases, swarms);
     tokio::pin!(nothing_left);
+    let (news_sender, mut news) = mpsc::channel(standing::CHANGES_MAX);
+    let watching = standing::watch(&login.api, id, &arguments.releases, news_sender);
+    tokio::pin!(watching);
+    let (mut is_connected, mut is_first) = (false, true);
 
     let (mut stop_sender, mut stop) = (Some(stop_sender), None);
     let outcome = loop {
         let asked = tokio::select! {
             joined = &mut running => break joined,
             Some(event) = events.recv() => {
+                is_connected |= matches!(event, EngineEvent::Connected { .. });
                 show(event, &mut names, &mut screen)?;
                 continue;
             }
@@ -74,6 +83,11 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
                 screen.named(named)?;
                 continue;
             }
+            Some(changed) = news.recv(), if stop.is_none() => {
+                screen.standings(&changed, std::mem::take(&mut is_first))?;
+                continue;
+            }
+            never = &mut watching, if is_connected && stop.is_none() => match never {},
             asked = signals.next() => asked,
             () = &mut nothing_left, if arguments.exit_when_done && stop.is_none() => Stop::NothingLeft,
         };
@@ -96,12 +110,15 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
     conclusion(&summary, stop)
 }
 
-fn engine_config(arguments: &RunArguments, login: &Login, registered: &Terminal, key: &protocol::TerminalKey) -> EngineConfig {
+/// Rates for this run alone stand in the arguments. Without them those count that were stated for this machine: the server's figures are the last
+/// run's.
+fn engine_config(arguments: &RunArguments, login: &Login, registered: &Terminal, file: &TerminalFile) -> EngineConfig {
+    let usual = file.capabilities.unwrap_or(registered.capabilities);
     EngineConfig {
-        up: arguments.up_mbit.unwrap_or(registered.capabilities.up),
-        down: arguments.down_mbit.unwrap_or(registered.capabilities.down),
-        only_release: arguments.release,
-        ..EngineConfig::new(login.api.clone(), registered.id, key.clone(), arguments.dir.clone())
+        up: arguments.up_mbit.unwrap_or(usual.up),
+        down: arguments.down_mbit.unwrap_or(usual.down),
+        only_releases: arguments.releases.clone(),
+        ..EngineConfig::new(login.api.clone(), registered.id, file.key(), arguments.dir.clone())
     }
 }
 

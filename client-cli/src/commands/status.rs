@@ -6,11 +6,11 @@ use serde::Serialize;
 use terminal::api::Api;
 use time::OffsetDateTime;
 
-use super::{all_pages, chosen_releases};
+use super::{Chosen, all_pages, chosen_releases};
 use crate::arguments::StatusArguments;
 use crate::failure::Outcome;
 use crate::folder::Folder;
-use crate::screen::{Report, application_line, clean, deliveries_table, distance};
+use crate::screen::{Report, application_line, clean, deliveries_table, happens, left_out};
 use crate::session::Login;
 
 #[derive(Debug, Serialize)]
@@ -50,7 +50,8 @@ pub(super) async fn status(arguments: StatusArguments, folder: &Folder) -> Outco
     let me = login.api.me().await?;
     let ledger = if me.role == Role::Operator { Some(login.api.ledger_totals().await?) } else { None };
     let mut releases = Vec::new();
-    for release in chosen_releases(&login.api, arguments.release, arguments.all).await? {
+    let Chosen { releases: found, over } = chosen_releases(&login.api, arguments.release.as_slice(), arguments.all).await?;
+    for release in found {
         let sees_all = is_chosen && (me.role == Role::Operator || release.publisher_id == me.id);
         let status = release_status(&login.api, release, (!sees_all).then_some(id)).await?;
         if is_chosen || !status.applications.is_empty() || !status.deliveries.is_empty() {
@@ -59,7 +60,11 @@ pub(super) async fn status(arguments: StatusArguments, folder: &Folder) -> Outco
     }
     let terminal = LocalTerminal { id, name: file.name, config: folder.path().display().to_string() };
     let status = Status { server: login.account.server, email: login.account.email, terminal, releases, ledger };
-    let text = status_page(&status, OffsetDateTime::now_utc());
+    let mut text = status_page(&status, OffsetDateTime::now_utc());
+    if over > 0 {
+        text.push('\n');
+        text.push_str(&left_out(over));
+    }
     Report::new(&status, text)
 }
 
@@ -88,7 +93,7 @@ fn status_page(status: &Status, now: OffsetDateTime) -> String {
         page.push_str("\nNo applications. See `spillway list`.\n");
     }
     for status in &status.releases {
-        page.push_str(&format!("\n{}\n{}, starts {}\n", clean(&status.title), status.release_id, distance(status.release.starts_at, now)));
+        page.push_str(&format!("\n{}\n{}, {}\n", clean(&status.title), status.release_id, happens("start", status.release.starts_at, now)));
         for application in &status.applications {
             let whose = if application.terminal_id == terminal.id { "" } else { "another terminal: " };
             page.push_str(&format!("  {whose}{}\n", application_line(application, &status.release)));

@@ -40,6 +40,14 @@ pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Outcome<()> {
     replaced.map_err(while_doing(describe()))
 }
 
+/// Removes the file for good; that there is none is as good.
+pub(super) fn remove(path: &Path) -> Outcome<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(while_doing(format_args!("cannot remove {}", path.display()))(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(temporary)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;

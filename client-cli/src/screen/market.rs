@@ -1,7 +1,7 @@
 //! Releases, applications and deliveries as text.
 
 use protocol::rest::{Application, ApplicationState, Delivery, DeliveryState, Release, ReleaseState, Selection};
-use protocol::{Amount, BasisPoints, Money};
+use protocol::{Amount, BasisPoints, Bytes, Money};
 use time::OffsetDateTime;
 
 use super::table::table;
@@ -19,6 +19,15 @@ pub(crate) fn releases_table(releases: &[Release], now: OffsetDateTime) -> Strin
         })
         .collect();
     table(&["RELEASE", "STATE", "STARTS", "TITLE"], &rows)
+}
+
+/// What a list does not show because it is over; nothing if it shows all.
+pub(crate) fn left_out(over: usize) -> String {
+    match over {
+        0 => String::new(),
+        1 => "1 release that is over is left out: --all shows it.\n".to_owned(),
+        over => format!("{over} releases that are over are left out: --all shows them.\n"),
+    }
 }
 
 /// Everything about one release.
@@ -94,11 +103,11 @@ pub(crate) fn deliveries_table(deliveries: &[Delivery], release: &Release) -> St
         .map(|delivery| {
             let edition = release.editions.iter().find(|edition| edition.edition_id == delivery.edition_id);
             let length = edition.map_or(1, |edition| edition.length.0.max(1));
-            let verified = u128::from(delivery.verified.0) * 100 / u128::from(length);
+            let verified = verified(delivery);
             vec![
                 delivery.rank.to_string(),
-                format!("{verified}%"),
-                delivery_word(delivery.state).to_owned(),
+                format!("{}%", u128::from(verified.0) * 100 / u128::from(length)),
+                delivery_word(delivery.state, verified, Bytes(length)).to_owned(),
                 delivery.charged.to_string(),
                 delivery.earned.to_string(),
                 clean(edition.map_or("?", |edition| &edition.label)),
@@ -120,9 +129,19 @@ fn state_word(state: ReleaseState) -> &'static str {
     }
 }
 
-fn delivery_word(state: DeliveryState) -> &'static str {
+/// What is known to be there. While it comes, the terminal's own report is ahead of the receipts that it sends in bundles.
+fn verified(delivery: &Delivery) -> Bytes {
+    match (delivery.state, &delivery.progress) {
+        (DeliveryState::Pending, Some(progress)) => delivery.verified.max(progress.verified),
+        (DeliveryState::Pending, None) | (DeliveryState::Settled | DeliveryState::Released, _) => delivery.verified,
+    }
+}
+
+fn delivery_word(state: DeliveryState, verified: Bytes, length: Bytes) -> &'static str {
     match state {
-        DeliveryState::Pending => "pending",
+        DeliveryState::Pending if verified.0 == 0 => "waiting",
+        DeliveryState::Pending if verified < length => "receiving",
+        DeliveryState::Pending => "received",
         DeliveryState::Settled => "settled",
         DeliveryState::Released => "released",
     }
@@ -221,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_delivery_shows_how_far_it_is_and_what_it_costs() {
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             id: DeliveryId::from_bytes([1; 16]),
             release_id: ReleaseId::from_bytes([0xFF; 16]),
             terminal_id: TerminalId::from_bytes([5; 16]),
@@ -237,7 +256,29 @@ mod tests {
             overhead_ns_per_byte: None,
             completed_at: None,
         };
-        let text = deliveries_table(&[delivery], &release("Film"));
-        assert!(text.contains("1     99%   pending  0.00 EUR  0.07 EUR  en"), "{text}");
+        let length = 32 << 20;
+        let reported = |verified| Some(protocol::ws::Progress { verified: Bytes(verified), ..Default::default() });
+        let cases = [
+            (DeliveryState::Pending, length - 1, None, "1     99%   receiving  0.00 EUR  0.07 EUR  en"),
+            (DeliveryState::Pending, 0, None, "1     0%    waiting  0.00 EUR  0.07 EUR  en"),
+            (DeliveryState::Pending, 0, reported(length / 2), "1     50%   receiving  0.00 EUR  0.07 EUR  en"),
+            (DeliveryState::Pending, length / 2, reported(length), "1     100%  received  0.00 EUR  0.07 EUR  en"),
+            (DeliveryState::Settled, length / 4, reported(length / 2), "1     25%   settled  0.00 EUR  0.07 EUR  en"),
+            (DeliveryState::Released, 0, None, "1     0%    released  0.00 EUR  0.07 EUR  en"),
+        ];
+        for (state, verified, progress, line) in cases {
+            (delivery.state, delivery.verified, delivery.progress) = (state, Bytes(verified), progress);
+            let text = deliveries_table(std::slice::from_ref(&delivery), &release("Film"));
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_with_the_option_that_shows_it() {
+        assert_eq!(left_out(0), "");
+        for (over, count) in [(1, "1 release "), (12, "12 releases ")] {
+            let text = left_out(over);
+            assert!(text.starts_with(count) && text.contains("--all") && width(text.trim_end()) <= LINE_CHARACTERS_MAX, "{text}");
+        }
     }
 }

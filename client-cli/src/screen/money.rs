@@ -4,18 +4,18 @@ use protocol::rest::{TransferKind, Wallet, WalletEntry};
 
 use super::date_time;
 use super::table::table;
-use crate::values::signed;
+use crate::values::{balance, signed};
 
 /// What is there, what is set aside, and the entries given, newest first.
 pub(crate) fn wallet_page(wallet: &Wallet, entries: &[WalletEntry]) -> String {
     let mut page = format!("Available  {}\nHeld       {}\n", wallet.available, wallet.held);
-    if let Some(balance) = wallet.publisher_balance {
-        page.push_str(&format!("Earned as a publisher  {}\n", signed(balance)));
+    if let Some(earned) = wallet.publisher_balance {
+        page.push_str(&format!("Earned as a publisher  {}\n", balance(earned)));
     }
     if !entries.is_empty() {
         let rows: Vec<Vec<String>> = entries
             .iter()
-            .map(|entry| vec![date_time(entry.created_at), signed(entry.amount), signed(entry.balance), purpose(entry).to_owned()])
+            .map(|entry| vec![date_time(entry.created_at), signed(entry.amount), balance(entry.balance), purpose(entry).to_owned()])
             .collect();
         page.push('\n');
         page.push_str(&table(&["TIME", "AMOUNT", "BALANCE", "FOR"], &rows));
@@ -64,11 +64,13 @@ mod tests {
             "Available  16.12 EUR\n\
              Held       5.00 EUR\n\
              \n\
-             TIME                  AMOUNT      BALANCE     FOR\n\
-             2026-11-21 12:00:05Z  +0.12 EUR   +21.12 EUR  relayed\n\
-             2026-11-21 12:00:05Z  -4.00 EUR   +21.00 EUR  received\n\
-             2026-11-21 12:00:05Z  +25.00 EUR  +25.00 EUR  voucher\n"
+             TIME                  AMOUNT      BALANCE    FOR\n\
+             2026-11-21 12:00:05Z  +0.12 EUR   21.12 EUR  relayed\n\
+             2026-11-21 12:00:05Z  -4.00 EUR   21.00 EUR  received\n\
+             2026-11-21 12:00:05Z  +25.00 EUR  25.00 EUR  voucher\n"
         );
         assert!(page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX));
+        let publisher = Wallet { available: money(0), held: money(0), publisher_balance: Some(signed(162)) };
+        assert!(wallet_page(&publisher, &[]).ends_with("Earned as a publisher  1.62 EUR\n"));
     }
 }

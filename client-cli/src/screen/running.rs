@@ -1,6 +1,7 @@
 //! What `run` shows: one JSON event per line, or lines and a bar per swarm.
 
 mod event;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,14 @@ use protocol::{Amount, BitsPerSecond, Bytes, Currency, Money, SwarmId};
 use terminal::engine::{EngineEvent, Summary, SwarmSummary};
 use time::OffsetDateTime;
 
-use super::{distance, print_line};
+use super::{happens, print_line};
 use crate::failure::Outcome;
 use crate::progress::transfer_bar;
 use event::{event_json, summary_json};
+
+pub(crate) use standing::Standing;
+#[cfg(test)]
+pub(crate) use standing::standing_for_tests;
 
 /// The name of a swarm, once it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +32,12 @@ pub(crate) struct Named {
 pub(crate) struct RunScreen {
     json: bool,
     currency: Currency,
+    /// Where to, and as which terminal.
+    connection: String,
     bars: MultiProgress,
     swarms: BTreeMap<SwarmId, Shown>,
-    was_away: bool,
+    /// `None` before the first connection.
+    is_connected: Option<bool>,
 }
 
 /// One swarm on the screen.
@@ -44,8 +52,9 @@ struct Shown {
 }
 
 impl RunScreen {
-    pub(crate) fn new(json: bool, currency: Currency) -> Self {
-        Self { json, currency, bars: MultiProgress::new(), swarms: BTreeMap::new(), was_away: false }
+    /// `connection`: where to and as which terminal, in words.
+    pub(crate) fn new(json: bool, currency: Currency, connection: String) -> Self {
+        Self { json, currency, connection, bars: MultiProgress::new(), swarms: BTreeMap::new(), is_connected: None }
     }
 
     pub(crate) fn show(&mut self, event: &EngineEvent) -> Outcome<()> {
@@ -54,13 +63,13 @@ impl RunScreen {
             return print_line(&event_json(event, now).to_string());
         }
         match event {
-            EngineEvent::Connected { .. } if !self.was_away => Ok(()),
-            EngineEvent::Connected { .. } => {
-                self.was_away = false;
-                self.print("Connected again.")
-            }
+            EngineEvent::Connected { .. } => match self.is_connected.replace(true) {
+                None => self.print(&format!("Connected to {}.", self.connection)),
+                Some(false) => self.print("Connected again."),
+                Some(true) => Ok(()),
+            },
             EngineEvent::Disconnected { reason } => {
-                self.was_away = true;
+                self.is_connected = Some(false);
                 self.print(&format!("The connection to the server is gone ({reason}); trying again."))
             }
             EngineEvent::Warning { text } => self.print(&format!("Warning: {text}")),
@@ -73,9 +82,10 @@ impl RunScreen {
             | EngineEvent::Completed { swarm_id, .. }
             | EngineEvent::Settled { swarm_id, .. }
             | EngineEvent::Earned { swarm_id, .. }
+            | EngineEvent::Failed { swarm_id, .. }
             | EngineEvent::Left { swarm_id, .. } => {
                 let is_new = !self.swarms.contains_key(swarm_id);
-                if let EngineEvent::Left { .. } = event {
+                if let EngineEvent::Left { .. } | EngineEvent::Failed { .. } = event {
                     self.end_bar(*swarm_id);
                 }
                 match self.line(event, is_new, now) {
@@ -102,6 +112,18 @@ impl RunScreen {
         Ok(())
     }
 
+    /// How this terminal's applications stand, or what has changed of that. `is_first`: these are all.
+    pub(crate) fn standings(&self, standings: &[Standing], is_first: bool) -> Outcome<()> {
+        let now = OffsetDateTime::now_utc();
+        if self.json {
+            return standings.iter().try_for_each(|standing| print_line(&standing.json(now).to_string()));
+        }
+        if standings.is_empty() && is_first {
+            return self.print("This terminal has applied for nothing yet: see `spillway list`.");
+        }
+        standings.iter().flat_map(|standing| standing.lines(now)).try_for_each(|line| self.print(&line))
+    }
+
     /// The engine was told to stop.
     pub(crate) fn stopping(&self, from_outside: bool) -> Outcome<()> {
         if self.json || !from_outside { Ok(()) } else { self.print("Stopping; press Ctrl-C again to stop at once.") }
@@ -121,8 +143,9 @@ impl RunScreen {
             return self.print("Nothing was received.");
         }
         for swarm in &summary.swarms {
-            let line = self.summary_line(swarm);
-            self.swarm_line(swarm.swarm_id, line)?;
+            let [received, money] = self.summary_lines(swarm);
+            self.swarm_line(swarm.swarm_id, received)?;
+            self.print(&money)?;
         }
         Ok(())
     }
@@ -170,8 +193,9 @@ impl RunScreen {
         match event {
             EngineEvent::Plan { rank, peers, opens_at, .. } if is_new => {
                 let opens = i128::from(opens_at.0) * 1_000_000;
-                let when = OffsetDateTime::from_unix_timestamp_nanos(opens).map_or_else(|_| "?".to_owned(), |opens| distance(opens, now));
-                Some(format!("rank {rank}, starts {when}, {peers} links planned"))
+                let when = OffsetDateTime::from_unix_timestamp_nanos(opens)
+                    .map_or_else(|_| "opens at an unknown time".to_owned(), |opens| happens("open", opens, now));
+                Some(format!("rank {rank} {when}, {} planned", links(*peers)))
             }
             EngineEvent::Opened { verified, total, .. } if verified.0 > 0 => Some(format!("{verified} of {total} were there already")),
             EngineEvent::Completed { path, elapsed, .. } => {
@@ -179,6 +203,7 @@ impl RunScreen {
                 Some(format!("complete{}, in {}", time.unwrap_or_default(), path.display()))
             }
             EngineEvent::Settled { charged, .. } => Some(format!("paid {}", self.money(*charged))),
+            EngineEvent::Failed { error, .. } => Some(format!("cannot be received: {error}")),
             EngineEvent::Left { reason, .. } => Some(event::leave_words(*reason).to_owned()),
             EngineEvent::Plan { .. }
             | EngineEvent::Opened { .. }
@@ -190,15 +215,20 @@ impl RunScreen {
         }
     }
 
-    fn summary_line(&self, swarm: &SwarmSummary) -> String {
+    /// What came, to be put behind the name; and below it what was given and what it cost.
+    fn summary_lines(&self, swarm: &SwarmSummary) -> [String; 2] {
         let received = match (&swarm.path, swarm.total) {
             (Some(path), _) => format!("received, in {}", path.display()),
             (None, Some(total)) => format!("not complete: {} of {total} received", swarm.progress.verified),
             (None, None) => "not begun".to_owned(),
         };
         let paid = swarm.charged.map_or_else(|| "not settled yet".to_owned(), |charged| format!("paid {}", self.money(charged)));
-        format!("{received}; {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))
+        [received, format!("  {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))]
     }
+}
+
+fn links(peers: usize) -> String {
+    if peers == 1 { "1 link".to_owned() } else { format!("{peers} links") }
 }
 
 /// With one decimal, without a float.

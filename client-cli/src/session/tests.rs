@@ -4,7 +4,19 @@ use super::*;
 use protocol::UserId;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request whose body is one JSON object.
+pub(crate) async fn json_request(socket: &mut TcpStream) -> String {
+    let mut request = String::new();
+    while !request.ends_with('}') {
+        let mut piece = [0; 4096];
+        let read = socket.read(&mut piece).await.expect("a connection");
+        assert!(read > 0, "the request ended early: {request}");
+        request.push_str(std::str::from_utf8(&piece[..read]).expect("text"));
+    }
+    request
+}
 
 /// Answers `POST /v1/sessions/refresh`: `refresh-N` becomes `refresh-N+1` once; any other text is a token that was used before.
 async fn rotating_server() -> (String, Arc<AtomicU32>) {
@@ -15,13 +27,7 @@ async fn rotating_server() -> (String, Arc<AtomicU32>) {
     tokio::spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
-            let mut request = String::new();
-            while !request.ends_with('}') {
-                let mut piece = [0; 4096];
-                let read = socket.read(&mut piece).await.unwrap();
-                assert!(read > 0, "the request ended early: {request}");
-                request.push_str(std::str::from_utf8(&piece[..read]).unwrap());
-            }
+            let request = json_request(&mut socket).await;
             assert!(request.starts_with("POST /v1/sessions/refresh "), "{request}");
             let number = current.load(Ordering::SeqCst);
             let (status, body) = if request.ends_with(&format!("{{\"refresh_token\":\"refresh-{number}\"}}")) {

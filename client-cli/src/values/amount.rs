@@ -15,9 +15,15 @@ pub(crate) fn amount(text: &str) -> Result<Amount, String> {
     }
 }
 
-/// An amount with its direction, as a statement shows it: `+12.50 EUR`, `-3.00 EUR`.
+/// A change with its direction, as a statement shows it: `+12.50 EUR`, `-3.00 EUR`.
 pub(crate) fn signed(money: SignedMoney) -> String {
-    let sign = if money.amount < 0 { '-' } else { '+' };
+    let sign = if money.amount < 0 { "" } else { "+" };
+    format!("{sign}{}", balance(money))
+}
+
+/// What is there: `12.50 EUR`, and `-3.00 EUR` for what is owed.
+pub(crate) fn balance(money: SignedMoney) -> String {
+    let sign = if money.amount < 0 { "-" } else { "" };
     let minor = money.amount.unsigned_abs();
     format!("{sign}{}.{:02} {}", minor / 100, minor % 100, money.currency)
 }
@@ -45,8 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_shows_the_direction() {
+    fn a_statement_shows_the_direction_of_a_change_and_a_debt_of_a_balance() {
         let money = |amount| SignedMoney { amount, currency: Currency::EUR };
+        assert_eq!(
+            (balance(money(1250)), balance(money(0)), balance(money(-5))),
+            ("12.50 EUR".into(), "0.00 EUR".into(), "-0.05 EUR".into())
+        );
         assert_eq!(signed(money(1250)), "+12.50 EUR");
         assert_eq!(signed(money(-5)), "-0.05 EUR");
         assert_eq!(signed(money(0)), "+0.00 EUR");

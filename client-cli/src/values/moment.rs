@@ -56,8 +56,11 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
         total = count.checked_mul(unit_seconds).and_then(|seconds| total.checked_add(seconds)).ok_or_else(malformed)?;
         (rest, last_unit) = (tail, unit_seconds);
     }
-    if text.is_empty() || total > SPAN_SECONDS_MAX {
+    if text.is_empty() {
         return Err(malformed());
+    }
+    if total > SPAN_SECONDS_MAX {
+        return Err(format!("that is more than {} days", SPAN_SECONDS_MAX / 86_400));
     }
     i64::try_from(total).map(Duration::seconds).map_err(|_| malformed())
 }
@@ -119,6 +122,7 @@ mod tests {
     fn a_limit_is_at_least_a_second() {
         assert_eq!(seconds("10m"), Ok(600));
         assert!(seconds("0s").unwrap_err().contains("at least"));
-        assert!(seconds("10").is_err());
+        assert!(seconds("10").unwrap_err().contains("1h30m"));
+        assert_eq!(seconds("400d"), Err("that is more than 366 days".into()));
     }
 }

@@ -29,12 +29,28 @@ pub(crate) enum Event {
     Wake { node: usize },
 }
 
+impl Event {
+    /// Who does something when it happens.
+    fn node(&self) -> usize {
+        match self {
+            Self::Frame { to: node, .. }
+            | Self::Origin { node, .. }
+            | Self::Stored { node, .. }
+            | Self::Credits { node, .. }
+            | Self::Missing { node, .. }
+            | Self::Wake { node } => *node,
+        }
+    }
+}
+
 pub(crate) struct Node {
     pub(crate) id: TerminalId,
     pub(crate) key: TerminalKey,
     pub(crate) delivery_id: DeliveryId,
     pub(crate) swarm: Option<Swarm>,
     pub(crate) disk: BTreeMap<u32, TerminalId>,
+    /// Signed for, and lost from the disk.
+    pub(crate) lost: BTreeMap<u32, TerminalId>,
     pub(crate) up: u64,
     uplink_free_at: Now,
     woken_for: Now,
@@ -66,6 +82,26 @@ pub(crate) struct World {
     /// Flips a byte of every chunk frame on this (from, to).
     pub(crate) corrupt: Option<(usize, usize)>,
     pub(crate) corrupted: usize,
+    /// Chunk payload sent between terminals.
+    pub(crate) copied: u64,
+    /// How often the origin will send a chunk wrong, and how often somebody complained of it.
+    pub(crate) spoilt: BTreeMap<u32, u32>,
+    pub(crate) complaints: usize,
+    /// How long the origin takes per chunk and terminal, one after the other.
+    pub(crate) origin_takes: Now,
+    origin_free_at: BTreeMap<usize, Now>,
+    /// Chunks asked of the server as missing, and those of them that had never been given out.
+    pub(crate) asked: Vec<u32>,
+    pub(crate) premature: Vec<u32>,
+    leases: BTreeMap<u32, usize>,
+    /// When a repair was first refused because somebody has the chunk: who goes on asking for five seconds is given it.
+    refused: BTreeMap<u32, Now>,
+    /// A terminal that does nothing until then: no processor time, or a cable pulled.
+    pub(crate) frozen: Option<(usize, Now)>,
+    /// Chunks asked of other terminals, by the terminal that asks.
+    pub(crate) requested: BTreeMap<usize, Vec<u32>>,
+    /// What each receiver has signed for whom: (receiver, chunk) and the sources.
+    pub(crate) signed: BTreeMap<(TerminalId, u32), BTreeSet<TerminalId>>,
     last_arrival: RefCell<BTreeMap<(usize, usize), Now>>,
 }
 
@@ -90,6 +126,7 @@ impl World {
                 delivery_id: DeliveryId::from_bytes([byte; 16]),
                 swarm: None,
                 disk: BTreeMap::new(),
+                lost: BTreeMap::new(),
                 up,
                 uplink_free_at: Now::ZERO,
                 woken_for: Now::MAX,
@@ -115,6 +152,18 @@ impl World {
             epoch: 1,
             corrupt: None,
             corrupted: 0,
+            copied: 0,
+            spoilt: BTreeMap::new(),
+            complaints: 0,
+            origin_takes: LATENCY * 2,
+            origin_free_at: BTreeMap::new(),
+            asked: vec![],
+            premature: vec![],
+            leases: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            frozen: None,
+            requested: BTreeMap::new(),
+            signed: BTreeMap::new(),
             last_arrival: RefCell::default(),
         };
         let planned: Vec<usize> = world.groups.iter().flat_map(|group| group.members.clone()).collect();
@@ -166,8 +215,9 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         let config = Config { me: self.nodes[node].id, key: self.nodes[node].key.clone(), up: BitsPerSecond(self.nodes[node].up) };
         let held: Vec<Held> = self.nodes[node].disk.iter().map(|(&chunk, &source)| Held { chunk, source }).collect();
+        let lost: Vec<Held> = std::mem::take(&mut self.nodes[node].lost).iter().map(|(&chunk, &source)| Held { chunk, source }).collect();
         let plan = self.plan(node);
-        self.nodes[node].swarm = Some(Swarm::new(config, plan, self.manifest.clone(), &held, TimestampMs(START), self.now).unwrap());
+        self.nodes[node].swarm = Some(Swarm::new(config, plan, self.manifest.clone(), &held, &lost, TimestampMs(START), self.now).unwrap());
         self.drive(node);
     }
 
@@ -204,6 +254,7 @@ impl World {
         self.nodes[node].swarm = None;
         let (id, now) = (self.nodes[node].id, self.now);
         self.links.retain(|&(a, b)| a != node && b != node);
+        self.leases.retain(|_, holder| *holder != node);
         for other in 0..self.nodes.len() {
             if let Some(swarm) = self.nodes[other].swarm.as_mut() {
                 swarm.handle_link_down(id, now);
@@ -235,6 +286,7 @@ impl World {
                 payload[0] ^= 1;
                 self.corrupted += 1;
             }
+            self.copied += u64::from(transmit.len);
             let sending = Duration::from_nanos(u64::from(transmit.len) * 8 * 1_000_000_000 / self.nodes[node].up);
             self.nodes[node].uplink_free_at = now + sending;
             let frame = Frame::Chunk(ChunkFrame {
@@ -268,16 +320,28 @@ impl World {
         match action {
             Action::Send { peer, frame } => {
                 let to = self.nodes.iter().position(|other| other.id == peer).unwrap();
+                if let Frame::Request { chunks, .. } = &frame {
+                    self.requested.entry(node).or_default().extend(chunks);
+                }
                 self.send(node, to, &frame, Now::ZERO);
             }
-            Action::FetchOrigin { chunk } => self.post(self.now + LATENCY * 2, Event::Origin { node, chunk }),
+            Action::FetchOrigin { chunk } => {
+                let free_at = self.origin_free_at.get(&node).copied().unwrap_or(Now::ZERO).max(self.now);
+                let at = if self.origin_takes > LATENCY * 2 { free_at + self.origin_takes } else { self.now + LATENCY * 2 };
+                self.origin_free_at.insert(node, at);
+                self.post(at, Event::Origin { node, chunk });
+            }
             Action::Store { chunk, source, bytes } => {
                 assert_eq!(bytes, self.payload[chunk as usize], "a bad byte was stored");
                 assert!(self.nodes[node].disk.insert(chunk, source).is_none(), "stored twice");
                 self.post(self.now + Duration::from_micros(200), Event::Stored { node, chunk });
             }
             Action::Credits { open } => self.post(self.now + LATENCY, Event::Credits { node, open }),
-            Action::Missing(chunks) => self.post(self.now + LATENCY, Event::Missing { node, chunks }),
+            Action::Missing(chunks) => {
+                self.asked.extend(&chunks);
+                self.premature.extend(chunks.iter().filter(|chunk| **chunk >= self.next));
+                self.post(self.now + LATENCY, Event::Missing { node, chunks });
+            }
             Action::Suspect { peer, reason } => self.nodes[node].suspects.push((peer, reason)),
             Action::CloseLink { peer, .. } => {
                 let to = self.nodes.iter().position(|other| other.id == peer).unwrap();
@@ -296,8 +360,12 @@ impl World {
                 for receipt in receipts {
                     let receiver = self.nodes.iter().find(|other| other.id == receipt.body.receiver).unwrap();
                     assert!(receipt.is_signed_by(&receiver.key.public()));
+                    for chunk in receipt.body.chunks() {
+                        self.signed.entry((receipt.body.receiver, chunk)).or_default().insert(receipt.body.source);
+                    }
                 }
             }
+            Action::OriginSpoilt { .. } => self.complaints += 1,
             Action::ReportHoldings { .. } | Action::Complete { .. } => {}
         }
     }
@@ -306,6 +374,35 @@ impl World {
         let now = self.now;
         if let Some(swarm) = self.nodes[node].swarm.as_mut() {
             swarm.handle_grant(kind, chunks, now);
+        }
+    }
+
+    /// The bytes of a chunk as the origin sends them this time.
+    fn sent_by_origin(&mut self, chunk: u32) -> Bytes {
+        let mut bytes = self.payload[chunk as usize].clone();
+        if let Some(times) = self.spoilt.get_mut(&chunk).filter(|times| **times > 0) {
+            *times -= 1;
+            bytes[0] ^= 1;
+        }
+        bytes.into()
+    }
+
+    /// Repairs what nobody has, and what somebody has who does not send it to one that goes on asking.
+    fn repair(&mut self, node: usize, chunks: Vec<u32>) {
+        let held = |chunk: &u32| self.nodes.iter().any(|node| node.swarm.is_some() && node.disk.contains_key(chunk));
+        let leased = |chunk: &u32| self.leases.get(chunk).is_some_and(|holder| *holder != node);
+        let patient = |chunk: &u32| self.refused.get(chunk).is_some_and(|at| self.now >= *at + Duration::from_secs(5));
+        let (lost, others): (Vec<u32>, Vec<u32>) =
+            chunks.into_iter().partition(|chunk| *chunk < self.next && (!held(chunk) || patient(chunk)) && !leased(chunk));
+        for chunk in &others {
+            self.refused.entry(*chunk).or_insert(self.now);
+        }
+        self.leases.extend(lost.iter().map(|chunk| (*chunk, node)));
+        if !lost.is_empty() {
+            self.grant(node, GrantKind::Repair, &lost);
+        }
+        if let Some(swarm) = self.nodes[node].swarm.as_mut().filter(|_| !others.is_empty()) {
+            swarm.handle_repair_refused(&others, ErrorCode::Conflict);
         }
     }
 
@@ -328,9 +425,10 @@ impl World {
                 Some(to)
             }
             Event::Origin { node, chunk } => {
-                let bytes = Bytes::from(self.payload[chunk as usize].clone());
+                let bytes = self.sent_by_origin(chunk);
                 self.nodes[node].swarm.as_mut()?.handle_origin_chunk(chunk, bytes, now);
                 *self.origin_sent.entry(chunk).or_default() += 1;
+                self.leases.remove(&chunk);
                 Some(node)
             }
             Event::Stored { node, chunk } => {
@@ -351,13 +449,12 @@ impl World {
                     };
                     chunks.push(chunk);
                 }
+                self.leases.extend(chunks.iter().map(|chunk| (*chunk, node)));
                 self.grant(node, GrantKind::FirstCopy, &chunks);
                 Some(node)
             }
             Event::Missing { node, chunks } => {
-                let held = |chunk: &u32| self.nodes.iter().any(|node| node.swarm.is_some() && node.disk.contains_key(chunk));
-                let lost: Vec<u32> = chunks.into_iter().filter(|chunk| *chunk < self.next && !held(chunk)).collect();
-                self.grant(node, GrantKind::Repair, &lost);
+                self.repair(node, chunks);
                 Some(node)
             }
             Event::Wake { node } => {
@@ -377,6 +474,10 @@ impl World {
             }
             self.now = self.now.max(at);
             let event = self.events.remove(&key).unwrap();
+            if let Some((_, until)) = self.frozen.filter(|(node, until)| self.now < *until && event.node() == *node) {
+                self.post(until, event);
+                continue;
+            }
             if let Some(node) = self.take(event) {
                 self.drive(node);
             }

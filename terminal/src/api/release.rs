@@ -20,9 +20,14 @@ impl Api {
         self.call(Call::get(format!("v1/releases/{id}"))).await
     }
 
-    /// Ends a release before its start (every hold is released) or while it is live (verified bytes are settled).
+    /// Ends a release before its start: every hold is released.
     pub async fn cancel_release(&self, id: ReleaseId) -> Result<Release, ApiError> {
         self.call(Call::post(format!("v1/releases/{id}/cancel")).keyed()).await
+    }
+
+    /// Ends a release that is live: verified bytes are settled, the rest of every hold is released.
+    pub async fn abort_release(&self, id: ReleaseId) -> Result<Release, ApiError> {
+        self.call(Call::post(format!("v1/releases/{id}/abort")).keyed()).await
     }
 
     /// All deliveries for the release's publisher and the operator, the own ones for others.

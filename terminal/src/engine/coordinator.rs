@@ -1,5 +1,7 @@
 //! Hands what the server says to the swarm it is about, starts swarms and notes their ends.
 
+mod stopping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -14,15 +16,13 @@ use tokio::time::Instant;
 use super::releases::{self, ASK_AFTER_CONNECT, ASK_AFTER_LEAVE, ASK_EVERY};
 use super::running::{Input, chain, planned_peers};
 use super::task::{self, Outcome};
-use super::{Context, EngineError, EngineEvent, Summary, SwarmSummary};
+use super::{Context, EngineError, EngineEvent, SwarmSummary};
 use crate::socket::{ServerClock, SocketEvent};
 
 /// Inputs that wait for a swarm's task, which takes them between two frames. When it is full the socket is not read.
 const MAILBOX: usize = 256;
 /// What comes after the deadline may take this long to be pushed.
 const AFTER_DEADLINE_MS: u64 = 30_000;
-/// Farewells on links may take this much of the time that a stop may take.
-const FAREWELLS: Duration = Duration::from_secs(1);
 
 struct Active {
     release: ReleaseId,
@@ -38,13 +38,15 @@ type Ended = Vec<(ReleaseId, LeaveReason)>;
 
 pub(super) struct Coordinator {
     context: Arc<Context>,
-    only_release: Option<ReleaseId>,
+    only_releases: BTreeSet<ReleaseId>,
     exit_when_done: bool,
     clock: watch::Sender<Option<ServerClock>>,
     report_interval: watch::Sender<Duration>,
     active: BTreeMap<SwarmId, Active>,
     tasks: JoinSet<(SwarmId, Outcome)>,
     done: Vec<SwarmSummary>,
+    /// Of `only_releases` those that nothing more is expected of.
+    over: BTreeSet<ReleaseId>,
     error: Option<EngineError>,
     asking: JoinSet<Ended>,
     ask_at: Instant,
@@ -60,20 +62,21 @@ enum Step {
 impl Coordinator {
     pub(super) fn new(
         context: Arc<Context>,
-        only_release: Option<ReleaseId>,
+        only_releases: BTreeSet<ReleaseId>,
         exit_when_done: bool,
         clock: watch::Sender<Option<ServerClock>>,
         report_interval: watch::Sender<Duration>,
     ) -> Self {
         Self {
             context,
-            only_release,
+            only_releases,
             exit_when_done,
             clock,
             report_interval,
             active: BTreeMap::new(),
             tasks: JoinSet::new(),
             done: Vec::new(),
+            over: BTreeSet::new(),
             error: None,
             asking: JoinSet::new(),
             ask_at: Instant::now() + ASK_AFTER_CONNECT,
@@ -84,7 +87,7 @@ impl Coordinator {
     /// Runs until the shutdown, the end of all there is to do, or an error.
     pub(super) async fn run(
         &mut self,
-        mut events: mpsc::Receiver<SocketEvent>,
+        events: &mut mpsc::Receiver<SocketEvent>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EngineError> {
         let mut shutdown = std::pin::pin!(shutdown);
@@ -191,7 +194,7 @@ impl Coordinator {
     }
 
     async fn plan(&mut self, plan: Box<SwarmPlan>) {
-        if self.only_release.is_some_and(|only| only != plan.release_id) {
+        if !self.only_releases.is_empty() && !self.only_releases.contains(&plan.release_id) {
             return;
         }
         self.context.tell(EngineEvent::Plan {
@@ -226,24 +229,28 @@ impl Coordinator {
     fn swarm_ended(&mut self, ended: Result<(SwarmId, Outcome), tokio::task::JoinError>) -> Result<Step, EngineError> {
         let Ok((swarm, Outcome { summary, error })) = ended else { return Err(EngineError::Broken) };
         let again = self.active.remove(&swarm).and_then(|active| active.again);
+        let release_id = summary.release_id;
         self.done.push(summary);
-        if let (Some(plan), None) = (again, &error) {
-            self.begin(plan);
+        match (error, again) {
+            (Some(error), _) if self.ends_with(&error) => return Err(error),
+            (Some(error), _) => self.context.tell(EngineEvent::Failed { swarm_id: swarm, release_id, error: chain(&error) }),
+            (None, Some(plan)) => self.begin(plan),
+            (None, None) => {}
         }
-        match error {
-            Some(error) if self.ends_with(&error) => Err(error),
-            Some(error) => {
-                self.context.warn(format!("a release cannot be received: {}", chain(&error)));
-                Ok(Step::GoOn)
-            }
-            None if self.exit_when_done && self.active.is_empty() => Ok(Step::Done),
-            None => Ok(Step::GoOn),
+        if !self.active.values().any(|active| active.release == release_id) {
+            self.over.insert(release_id);
         }
+        Ok(self.next_step())
     }
 
-    /// Whether an error of one swarm ends the engine: always if nothing else is wanted, and if the disk is the reason, which all swarms share.
+    /// Whether an error of one swarm ends the engine: if nothing else is wanted, and if the disk is the reason, which all swarms share.
     fn ends_with(&self, error: &EngineError) -> bool {
-        self.exit_when_done || self.only_release.is_some() || matches!(error, EngineError::Store(_) | EngineError::Broken)
+        self.only_releases.len() == 1 || matches!(error, EngineError::Store(_) | EngineError::Broken)
+    }
+
+    /// Whether there is something left to do, once a swarm or a release is over.
+    fn next_step(&self) -> Step {
+        if self.exit_when_done && self.active.is_empty() && self.only_releases.is_subset(&self.over) { Step::Done } else { Step::GoOn }
     }
 
     /// Asks about the releases whose end may have been missed.
@@ -255,7 +262,7 @@ impl Coordinator {
             |active: &&Active| all || server_time.is_some_and(|now| now.0 > active.deadline_at.0.saturating_add(AFTER_DEADLINE_MS));
         let mut releases: BTreeSet<ReleaseId> = self.active.values().filter(overdue).map(|active| active.release).collect();
         if self.exit_when_done && self.active.is_empty() {
-            releases.extend(self.only_release);
+            releases.extend(self.only_releases.difference(&self.over));
         }
         if !releases.is_empty() && self.asking.is_empty() {
             self.asking.spawn(releases::ask(Arc::clone(&self.context), releases));
@@ -269,29 +276,9 @@ impl Coordinator {
                 let _ = active.mailbox.send(Input::Leave(*reason)).await;
             }
         }
-        let over = self.only_release.is_some_and(|only| ended.iter().any(|(release, _)| *release == only));
-        if over && self.exit_when_done && self.active.is_empty() { Step::Done } else { Step::GoOn }
-    }
-
-    /// Ends all swarms in good order and says what they did.
-    pub(super) async fn stop(mut self, deadline: Instant) -> Result<Summary, EngineError> {
-        for active in self.active.values() {
-            let _ = tokio::time::timeout_at(deadline, active.mailbox.send(Input::Stop)).await;
-        }
-        let ending = async {
-            // The swarms first: each says farewell on the links that are its own alone, behind its last receipts.
-            while let Some(ended) = self.tasks.join_next().await {
-                if let Ok((_, Outcome { summary, error })) = ended {
-                    self.done.push(summary);
-                    self.error = self.error.take().or(error);
-                }
-            }
-            self.context.links.shut_down((Instant::now() + FAREWELLS).min(deadline)).await;
-        };
-        let _ = tokio::time::timeout_at(deadline, ending).await;
-        match self.error.take() {
-            Some(error) => Err(error),
-            None => Ok(Summary { swarms: self.done }),
-        }
+        let wanted = ended.iter().map(|(release, _)| *release).filter(|release| self.only_releases.contains(release));
+        let before = self.over.len();
+        self.over.extend(wanted);
+        if self.over.len() > before { self.next_step() } else { Step::GoOn }
     }
 }

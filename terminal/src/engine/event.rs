@@ -46,6 +46,8 @@ pub enum EngineEvent {
     Settled { swarm_id: SwarmId, delivery_id: DeliveryId, charged: Amount, earned: Amount },
     /// What this terminal was paid as a relay has grown.
     Earned { swarm_id: SwarmId, earned: Amount },
+    /// A swarm cannot be taken part in; the engine goes on with the others. What ends the engine as a whole is its error instead.
+    Failed { swarm_id: SwarmId, release_id: ReleaseId, error: String },
     /// The swarm is over for this terminal.
     Left { swarm_id: SwarmId, reason: LeaveReason },
     /// Something went wrong that the engine deals with by itself.

@@ -128,8 +128,8 @@ impl<'a> Running<'a> {
         let config = swarm::Config { me: context.me, key: context.key.clone(), up: context.up_rate };
         let (swarm_id, total) = (plan.swarm_id, manifest.length);
         summary.total = Some(total);
-        let swarm =
-            Swarm::new(config, plan, manifest, &opened.held, clock.server_time_at_zero, context.now()).map_err(EngineError::Plan)?;
+        let swarm = Swarm::new(config, plan, manifest, &opened.held, &opened.lost, clock.server_time_at_zero, context.now())
+            .map_err(EngineError::Plan)?;
         context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, total });
         let mut running = Self {
             context: Arc::clone(context),
@@ -310,6 +310,9 @@ impl<'a> Running<'a> {
                 Action::FetchOrigin { chunk } => {
                     let length = self.swarm.manifest().chunks.get(chunk as usize).map_or(0, |entry| entry.length);
                     self.origin.push(chunk, length);
+                }
+                Action::OriginSpoilt { chunk } => {
+                    self.context.warn(format!("the origin sent chunk {chunk} with wrong bytes; it is fetched again until it is right"));
                 }
                 Action::Store { chunk, source, bytes } => {
                     let (store, len) = (self.store.clone(), bytes.len());

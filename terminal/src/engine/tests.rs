@@ -27,7 +27,7 @@ fn config(release: &Release, number: u8, dir: &Path) -> EngineConfig {
     config.link.bind = BindPolicy::Only(vec!["127.0.0.1".parse().unwrap()]);
     config.link.include_loopback = true;
     config.links.retry_first = Duration::from_millis(100);
-    config.only_release = Some(RELEASE);
+    config.only_releases = vec![RELEASE];
     config.exit_when_done = true;
     config
 }
@@ -323,7 +323,7 @@ async fn another_release_than_the_one_wanted_is_left_alone() {
     let release = Release::start(content(CHUNK, 12), &[1], Duration::ZERO).await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(&release, 1, dir.path());
-    config.only_release = Some(ReleaseId::from_bytes([99; 16]));
+    config.only_releases = vec![ReleaseId::from_bytes([99; 16])];
     let running = run(config);
     running.sees(|event| matches!(event, EngineEvent::Connected { .. })).await;
     let summary = running.stop().await.unwrap();
@@ -344,4 +344,36 @@ async fn a_terminal_that_is_removed_and_planned_again_at_once_takes_part_again()
     let summary = running.done().await;
     assert_eq!(summary.swarms.iter().map(|swarm| swarm.left).collect::<Vec<_>>(), [Some(LeaveReason::Removed), Some(LeaveReason::Settled)]);
     assert!(std::fs::read(dir.path().join("film.bin")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_cannot_be_received_is_told_and_leaves_the_others_alone() {
+    let bytes = content(CHUNK * 8, 14);
+    let release = Release::start(bytes.clone(), &[1], Duration::from_millis(700)).await;
+    let (dir, other) = (tempfile::tempdir().unwrap(), ReleaseId::from_bytes([99; 16]));
+    let mut config = config(&release, 1, dir.path());
+    config.only_releases = vec![RELEASE, other];
+    let running = run(config);
+    running.sees(|event| matches!(event, EngineEvent::Opened { .. })).await;
+    release.plan_without_edition(1, other);
+    running.sees(|event| matches!(event, EngineEvent::Failed { release_id, .. } if *release_id == other)).await;
+    // It ends by itself when the second release is received too, and says that not all came.
+    let summary = running.done().await;
+    assert!(!summary.is_complete());
+    let received: Vec<(ReleaseId, bool)> = summary.swarms.iter().map(|swarm| (swarm.release_id, swarm.path.is_some())).collect();
+    assert_eq!(received, [(other, false), (RELEASE, true)]);
+    assert!(std::fs::read(dir.path().join("film.bin")).unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_wanted_release_that_cannot_be_received_ends_the_engine_with_the_reason() {
+    let release = Release::start(content(CHUNK, 15), &[1], Duration::from_secs(60)).await;
+    let (dir, other) = (tempfile::tempdir().unwrap(), ReleaseId::from_bytes([99; 16]));
+    let mut config = config(&release, 1, dir.path());
+    config.only_releases = vec![other];
+    let running = run(config);
+    running.sees(|event| matches!(event, EngineEvent::Connected { .. })).await;
+    release.plan_without_edition(1, other);
+    let outcome = tokio::time::timeout(PATIENCE, running.task).await.expect("the engine went on").unwrap();
+    assert!(matches!(outcome, Err(EngineError::Manifest(_))), "{outcome:?}");
 }

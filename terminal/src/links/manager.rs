@@ -1,15 +1,18 @@
 //! Decides which links to open, keep and close. It never waits for a peer or a swarm: whatever takes time runs in tasks of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use protocol::ws::{IceServer, Signal, SuspectReason};
 use protocol::{SwarmId, TerminalId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::early::{EarlyOffer, EarlyOffers};
 use super::opening::{OpenError, Opener};
 use super::routes::{LinkMap, Route, Routes, SwarmEnd};
 use super::running::{End, LinkHandle, Prepared, Surroundings};
@@ -64,6 +67,7 @@ pub(super) struct Manager {
     outbox: Outbox,
     swarms: BTreeMap<SwarmId, PlannedSwarm>,
     peers: BTreeMap<TerminalId, Peer>,
+    early: EarlyOffers,
     routes: watch::Sender<Arc<Routes>>,
     around: Surroundings,
     opening: JoinSet<Opened>,
@@ -90,6 +94,7 @@ impl Manager {
             outbox,
             swarms: BTreeMap::new(),
             peers: BTreeMap::new(),
+            early: EarlyOffers::default(),
             routes,
             around,
             opening: JoinSet::new(),
@@ -110,12 +115,17 @@ impl Manager {
                 },
                 Some(opened) = self.opening.join_next() => self.opened(opened),
                 Some(ended) = self.running.join_next() => {
-                    // A task that panicked has dropped its link; the peer is forgotten with it and comes back with the next plan.
+                    // An error is a panic outside of the link, of which nothing is left to be noted.
                     if let Ok((peer, generation, end)) = ended {
                         self.ended(peer, generation, end);
                     }
                 }
-                () = sleep_until(wake_at) => self.offer_due(),
+                () = sleep_until(wake_at) => {
+                    for (from, session) in self.early.expire(Instant::now()) {
+                        self.decline(from, session);
+                    }
+                    self.offer_due();
+                }
             }
             if self.closing.as_ref().is_some_and(|(deadline, _)| self.running.is_empty() || Instant::now() >= *deadline) {
                 if let Some((_, done)) = self.closing.take() {
@@ -130,7 +140,7 @@ impl Manager {
         if let Some((deadline, _)) = &self.closing {
             return Some(*deadline);
         }
-        self.peers.values().filter_map(|peer| peer.offer_at).min()
+        self.peers.values().filter_map(|peer| peer.offer_at).chain(self.early.next_expiry()).min()
     }
 
     fn obey(&mut self, command: Command) {
@@ -235,7 +245,9 @@ impl Manager {
             }
             keep
         });
+        let mut early = Vec::new();
         for (id, planned) in wanted {
+            early.extend(self.early.take(id).map(|offer| (id, offer)));
             self.peers.entry(id).or_insert_with(|| Peer {
                 planned,
                 state: State::Down,
@@ -244,7 +256,14 @@ impl Manager {
             });
         }
         self.publish();
+        for (id, offer) in early {
+            self.accept(id, offer);
+        }
         self.offer_due();
+    }
+
+    fn is_planned(&self, id: TerminalId) -> bool {
+        self.swarms.values().any(|planned| planned.peers.contains_key(&id))
     }
 
     fn is_wanted(&self, id: TerminalId) -> bool {
@@ -289,7 +308,7 @@ impl Manager {
             let session = getrandom::u64().unwrap_or_default() >> (u64::BITS - SESSION_BITS);
             let (answer, answered) = oneshot::channel();
             let (opener, planned) = (self.opener.clone(), peer.planned);
-            let task = self.opening.spawn(async move { (id, session, opener.offer(planned, session, answered).await) });
+            let task = self.opening.spawn(async move { (id, session, caught(opener.offer(planned, session, answered)).await) });
             peer.state = State::Opening { session, task, answer: Some(answer) };
         }
     }
@@ -318,11 +337,26 @@ impl Manager {
 
     /// The other end offers: only a planned peer with the smaller id may.
     fn offered(&mut self, from: TerminalId, session: u64, sdp: String) {
-        let refused = self.closing.is_some() || from >= self.config.me || !self.is_wanted(from);
-        let Some(peer) = self.peers.get_mut(&from).filter(|_| !refused) else {
-            self.outbox.signal(from, Signal::Decline { session });
-            return;
-        };
+        let offer = EarlyOffer { session, sdp, at: Instant::now() };
+        if self.closing.is_some() || from >= self.config.me {
+            self.decline(from, session);
+        } else if self.is_wanted(from) {
+            self.accept(from, offer);
+        } else if self.is_planned(from) {
+            // It is blocked.
+            self.decline(from, session);
+        } else if let Some((from, session)) = self.early.keep(from, offer) {
+            self.decline(from, session);
+        }
+    }
+
+    fn decline(&self, from: TerminalId, session: u64) {
+        self.outbox.signal(from, Signal::Decline { session });
+    }
+
+    fn accept(&mut self, from: TerminalId, offer: EarlyOffer) {
+        let EarlyOffer { session, sdp, at } = offer;
+        let Some(peer) = self.peers.get_mut(&from) else { return };
         match &peer.state {
             State::Down => {}
             // It has given up its earlier attempt.
@@ -330,8 +364,8 @@ impl Manager {
             // It has lost the link that is still up here. The present one's end will find another state and change nothing.
             State::Up { handle, .. } => handle.end(End::Lost),
         }
-        let (opener, planned, offered_at) = (self.opener.clone(), peer.planned, Instant::now());
-        let task = self.opening.spawn(async move { (from, session, opener.answer(planned, session, sdp, offered_at).await) });
+        let (opener, planned) = (self.opener.clone(), peer.planned);
+        let task = self.opening.spawn(async move { (from, session, caught(opener.answer(planned, session, sdp, at)).await) });
         peer.state = State::Opening { session, task, answer: None };
         self.publish();
     }
@@ -362,7 +396,10 @@ impl Manager {
         }
         self.publish();
         let (generation, around) = (self.generation, self.around.clone());
-        self.running.spawn(async move { (id, generation, prepared.run(around).await) });
+        self.running.spawn(async move {
+            let run = AssertUnwindSafe(prepared.run(around)).catch_unwind();
+            (id, generation, run.await.unwrap_or(End::Panicked))
+        });
     }
 
     /// The attempt or the link is over; the end that offers tries again later.
@@ -390,8 +427,10 @@ impl Manager {
                 peer.backoff.reset();
             }
             self.retry_later(id);
-            if matches!(end, End::Lost | End::Stuck) && self.closing.is_none() {
-                self.report(id, SuspectReason::Closed);
+            match end {
+                End::Lost | End::Stuck if self.closing.is_none() => self.report(id, SuspectReason::Closed),
+                End::Panicked => tracing::error!(peer = %id, "the task of a link has panicked; the link is made anew"),
+                End::Lost | End::Stuck | End::Local | End::Farewell | End::Malformed => {}
             }
         }
         if !self.is_wanted(id) {
@@ -405,6 +444,11 @@ impl Manager {
             self.outbox.suspect(*swarm, id, reason);
         }
     }
+}
+
+/// An attempt that panics has failed like any other: its peer is tried again.
+async fn caught(attempt: impl Future<Output = Result<Link, OpenError>>) -> Result<Link, OpenError> {
+    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or(Err(OpenError::Panicked))
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -33,6 +33,9 @@ pub(super) enum OpenError {
     WrongHello,
     #[error("the attempt took too long to begin")]
     Stale,
+    /// A fault in the program or in the library.
+    #[error("the attempt has panicked")]
+    Panicked,
 }
 
 /// What an attempt to open a link needs.

@@ -52,6 +52,8 @@ pub(super) enum End {
     Malformed,
     /// The peer does not read.
     Stuck,
+    /// The link's task panicked: a fault in the program or in the library.
+    Panicked,
 }
 
 /// The sending side of a link, as swarms see it. Clones are the same link.

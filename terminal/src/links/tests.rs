@@ -221,16 +221,68 @@ async fn a_peer_with_another_key_than_planned_never_gets_a_link() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_offer_of_a_terminal_that_is_not_planned_is_declined() {
+async fn an_offer_that_comes_before_the_plan_is_answered_when_the_plan_is_there() {
     let (a, b) = (terminal(1), terminal(2));
+    a.plan(1, &[2]).await;
+    let offer = async {
+        loop {
+            if let Some(ClientMessage::Signal { signal: signal @ Signal::Offer { .. }, .. }) = a.outbox.take() {
+                return signal;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let offer = tokio::time::timeout(PATIENCE, offer).await.expect("no offer");
+    b.links.signal(id(1), offer).await;
+    // Whatever the second says now is in its outbox: it has taken the offer, the plan comes behind it.
+    b.plan(1, &[1]).await;
+    let switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
+    let (mut a, mut b) = (a, b);
+    a.up(2).await;
+    b.up(1).await;
+    drop(switchboard);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_of_a_terminal_that_never_comes_into_a_plan_is_declined_in_the_end() {
+    let b = terminal(2);
+    b.links.signal(id(1), Signal::Offer { session: 7, sdp: "v=0".into() }).await;
+    let declined = async {
+        loop {
+            match b.outbox.take() {
+                Some(message) => return message,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let said = tokio::time::timeout(PATIENCE, declined).await.expect("it was never declined");
+    assert_eq!(said, ClientMessage::Signal { to: id(1), signal: Signal::Decline { session: 7 } });
+    // A terminal with a greater id never offers.
+    b.links.signal(id(3), Signal::Offer { session: 8, sdp: "v=0".into() }).await;
+    b.plan(1, &[3]).await;
+    let at_once = async {
+        loop {
+            if let Some(ClientMessage::Signal { to, signal: Signal::Decline { session } }) = b.outbox.take() {
+                return (to, session);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, at_once).await.unwrap(), (id(3), 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_whose_task_panics_is_made_anew() {
+    let (mut a, mut b) = (terminal(1), terminal(2));
     let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
     a.plan(1, &[2]).await;
-    let mut up = a.swarm.up.clone();
-    assert!(tokio::time::timeout(Duration::from_secs(2), up.wait_for(|up| !up.is_empty())).await.is_err());
-    // Once the plan has come, the next attempt succeeds.
     b.plan(1, &[1]).await;
-    let mut a = a;
-    a.up(2).await;
+    let first = a.up(2).await;
+    b.up(1).await;
+    first.reserve().unwrap().send(Box::pin(async { panic!("a fault, on purpose") }));
+    let mut up = a.swarm.up.clone();
+    let anew = up.wait_for(|up| up.get(&id(2)).is_some_and(|link| link.generation() != first.generation()));
+    tokio::time::timeout(PATIENCE, anew).await.expect("the link never came back").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,6 +19,7 @@ use super::clock::ClockFilter;
 use super::outbox::Outbox;
 use super::position::{Tracker, Verdict};
 use super::{SocketConfig, SocketError, SocketEvent};
+use crate::backoff::Backoff;
 
 /// The library's 128 KiB each way would be most of a small terminal's memory; messages are a few hundred bytes.
 const BUFFER_BYTES: usize = 8 << 10;
@@ -28,6 +29,9 @@ const WRITE_BUFFER_MAX: usize = 2 * MESSAGE_MAX + BUFFER_BYTES;
 const CLOCK_BURST: u32 = 5;
 /// How the server's reason begins when it closes because a newer connection of the same terminal has come.
 const REPLACED: &str = "replaced";
+/// What the server could not take for the moment is sent again after this long, and ever later if it still cannot.
+const AGAIN_FIRST: Duration = Duration::from_millis(500);
+const AGAIN_CAP: Duration = Duration::from_secs(8);
 /// How often the connection looks at what is due.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -68,6 +72,9 @@ struct Connection<'a> {
     sent_at: Instant,
     clock_due: Instant,
     clock_burst_left: u32,
+    /// When what the server could not take for the moment is sent again.
+    again_at: Option<Instant>,
+    again_after: Backoff,
 }
 
 /// Connects and serves the connection until it ends.
@@ -83,8 +90,19 @@ pub(super) async fn run(
         Err(ending) => return ending,
     };
     let now = Instant::now();
-    let mut connection =
-        Connection { stream, config, memory, outbox, events, heard_at: now, sent_at: now, clock_due: now, clock_burst_left: CLOCK_BURST };
+    let mut connection = Connection {
+        stream,
+        config,
+        memory,
+        outbox,
+        events,
+        heard_at: now,
+        sent_at: now,
+        clock_due: now,
+        clock_burst_left: CLOCK_BURST,
+        again_at: None,
+        again_after: Backoff::new(AGAIN_FIRST, AGAIN_CAP),
+    };
     match connection.introduce().await {
         Ok(()) => connection.serve(closing).await,
         Err(ending) => ending,
@@ -242,11 +260,18 @@ impl Connection<'_> {
         match message {
             ServerMessage::Push { position, message } => self.take_push(position, message).await,
             ServerMessage::Clock { sent_at, server_time } => {
-                self.outbox.clock_answered(sent_at);
+                if self.outbox.clock_answered(sent_at) {
+                    self.again_after.reset();
+                }
                 self.exchanged(Duration::from_micros(sent_at), server_time).await?;
                 self.send_barrier().await
             }
-            ServerMessage::Error { code, detail, pointer } => self.tell(SocketEvent::Refused { code, detail, pointer }).await,
+            ServerMessage::Error { code, detail, pointer } => {
+                if code.is_retryable() && self.outbox.keep_back() && self.again_at.is_none() {
+                    self.again_at = Some(Instant::now() + self.again_after.wait());
+                }
+                self.tell(SocketEvent::Refused { code, detail, pointer }).await
+            }
             ServerMessage::Challenge { .. } | ServerMessage::Welcome { .. } => Err(Ending::lost("the server introduced itself twice")),
         }
     }
@@ -279,6 +304,10 @@ impl Connection<'_> {
         let now = Instant::now();
         if now >= self.heard_at + self.config.timing.silence {
             return Err(Ending::lost("the server was not heard any more"));
+        }
+        if self.again_at.is_some_and(|at| now >= at) {
+            self.again_at = None;
+            self.outbox.send_again();
         }
         if now >= self.clock_due {
             self.clock_burst_left = self.clock_burst_left.saturating_sub(1);

@@ -3,13 +3,13 @@
 //! | message | while it waits | when the connection is lost |
 //! |---|---|---|
 //! | credits, progress, missing, holdings | the latest per swarm replaces the one before | stays, and is sent next time |
-//! | receipts | the latest per (delivery, source, segment): they are cumulative | sent again unless the server has surely read them |
-//! | notices | the latest per chunk, [`NOTICES_MAX`] in all, the oldest give way | sent again unless the server has surely read them |
+//! | receipts | the latest per (delivery, source, segment): they are cumulative | sent again unless the server has surely taken them |
+//! | notices | the latest per chunk, [`NOTICES_MAX`] in all, the oldest give way | sent again unless the server has surely taken them |
 //! | signals | [`SIGNALS_MAX`], the oldest give way | stays; an attempt that is over is ignored by its session |
 //! | suspicions | [`SUSPECTS_MAX`], the oldest give way | dropped: a terminal that was cut off itself has nothing to say about others |
 //!
 //! The server reads in order. A clock request that is sent behind receipts and notices and is answered therefore proves that they were read: only then
-//! are they forgotten.
+//! are they forgotten. If the server says before that answer that it could not do something at the moment, it may be about them: they are sent again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +88,8 @@ struct State {
     sent: Kept,
     /// Sent before the barrier that the server has not answered, and its `sent_at`.
     behind_barrier: Option<(u64, Kept)>,
+    /// The server could not take it for the moment.
+    kept_back: Kept,
 }
 
 /// The queue to the server. Clones share it; adding never waits.
@@ -158,7 +160,7 @@ impl Outbox {
     #[must_use]
     pub fn holds_what_must_arrive(&self) -> bool {
         let state = self.state();
-        !state.waiting.is_empty() || !state.sent.is_empty() || state.behind_barrier.is_some()
+        !state.waiting.is_empty() || !state.sent.is_empty() || state.behind_barrier.is_some() || !state.kept_back.is_empty()
     }
 
     /// Waits until something was added since the last call.
@@ -182,18 +184,42 @@ impl Outbox {
         true
     }
 
-    /// The server answered the clock request `sent_at`: it has read everything before it.
-    pub(super) fn clock_answered(&self, sent_at: u64) {
+    /// The server answered the clock request `sent_at`: it has read everything before it. Returns whether that was about anything.
+    pub(super) fn clock_answered(&self, sent_at: u64) -> bool {
         let mut state = self.state();
-        if state.behind_barrier.as_ref().is_some_and(|(barrier, _)| *barrier <= sent_at) {
+        let answered = state.behind_barrier.as_ref().is_some_and(|(barrier, _)| *barrier <= sent_at);
+        if answered {
             state.behind_barrier = None;
         }
+        answered
+    }
+
+    /// The server could not do for the moment what it was told, perhaps what was sent since the last barrier that it answered. That is kept for
+    /// [`Outbox::send_again`]. Returns whether there is anything.
+    pub(super) fn keep_back(&self) -> bool {
+        let mut state = self.state();
+        let (sent, behind) = (std::mem::take(&mut state.sent), state.behind_barrier.take());
+        state.kept_back.merge(sent);
+        if let Some((_, behind)) = behind {
+            state.kept_back.merge(behind);
+        }
+        !state.kept_back.is_empty()
+    }
+
+    /// What was kept back goes out again.
+    pub(super) fn send_again(&self) {
+        let mut state = self.state();
+        let kept_back = std::mem::take(&mut state.kept_back);
+        state.waiting.merge(kept_back);
+        self.added.notify_one();
     }
 
     /// What the server may not have read is to be sent again.
     pub(super) fn connection_lost(&self) {
         let mut state = self.state();
         state.suspects.clear();
+        let kept_back = std::mem::take(&mut state.kept_back);
+        state.waiting.merge(kept_back);
         let (sent, behind) = (std::mem::take(&mut state.sent), state.behind_barrier.take());
         state.waiting.merge(sent);
         if let Some((_, behind)) = behind {
@@ -335,6 +361,32 @@ mod tests {
         outbox.clock_answered(100);
         outbox.connection_lost();
         assert_eq!(drain(&outbox), [ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(1, 1).encode())] }]);
+    }
+
+    #[test]
+    fn what_the_server_could_not_take_is_owed_until_it_is_sent_again_and_read() {
+        let outbox = Outbox::default();
+        assert!(!outbox.keep_back(), "nothing was sent");
+        outbox.receipts(vec![receipt(0, 1)]);
+        outbox.notices(SWARM, &[notice(7, false)]);
+        drain(&outbox);
+        assert!(outbox.begin_barrier(100));
+        assert!(outbox.keep_back());
+        outbox.clock_answered(100);
+        assert!(outbox.holds_what_must_arrive(), "it was read, and not taken");
+        outbox.receipts(vec![receipt(0, 2)]);
+        outbox.send_again();
+        assert_eq!(
+            drain(&outbox),
+            [
+                ClientMessage::Notices { swarm_id: SWARM, notices: vec![notice(7, false)] },
+                ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(0, 2).encode())] }
+            ],
+            "the newer receipt says all that the older one said"
+        );
+        assert!(outbox.begin_barrier(200));
+        outbox.clock_answered(200);
+        assert!(!outbox.holds_what_must_arrive());
     }
 
     #[test]

@@ -257,6 +257,42 @@ async fn a_refused_message_is_reported_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn what_the_server_could_not_take_for_the_moment_is_sent_again_on_the_same_connection() {
+    let server = Server::start().await;
+    let (socket, mut events) = start(&server);
+    let mut peer = welcomed(&server, &mut events).await;
+    let notice = ChunkNotice { chunk: 4, received_at: TimestampMs(9), copies_done_at: None };
+    let sent = ClientMessage::Notices { swarm_id: SWARM, notices: vec![notice] };
+    peer.answers_clock = false;
+    socket.outbox().notices(SWARM, &[notice]);
+    for code in [ErrorCode::Unavailable, ErrorCode::Internal] {
+        // The clock request behind it is answered after the error, as the server does in its order.
+        let mut asked = Vec::new();
+        loop {
+            match peer.receive().await {
+                Some(ClientMessage::Clock { sent_at }) => asked.push(sent_at),
+                other => break assert_eq!(other.as_ref(), Some(&sent)),
+            }
+        }
+        peer.send(&ServerMessage::Error { code, detail: String::new(), pointer: String::new() }).await;
+        let Some(ClientMessage::Clock { sent_at }) = peer.receive().await else { panic!("nothing was asked behind the notices") };
+        asked.push(sent_at);
+        for sent_at in asked {
+            peer.send(&ServerMessage::Clock { sent_at, server_time: SERVER_TIME }).await;
+        }
+        assert!(matches!(event(&mut events).await, SocketEvent::Refused { .. }));
+        assert!(socket.outbox().holds_what_must_arrive(), "{code}");
+    }
+    peer.answers_clock = true;
+    assert_eq!(peer.receive().await, Some(sent));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while socket.outbox().holds_what_must_arrive() {
+        assert!(tokio::time::Instant::now() < deadline);
+        let _ = tokio::time::timeout(Duration::from_millis(20), peer.receive()).await;
+    }
+}
+
+#[tokio::test]
 async fn closing_waits_until_what_is_owed_has_been_read() {
     let server = Server::start().await;
     let (socket, mut events) = start(&server);

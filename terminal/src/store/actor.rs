@@ -65,7 +65,7 @@ struct Actor {
 /// Starts the thread. It ends when the last handle is gone.
 pub(super) fn start(parts: Parts) -> Result<Handle, StoreError> {
     let (requests, queue) = mpsc::channel(QUEUE);
-    let Parts { home, source, journal, held: _, finished } = parts;
+    let Parts { home, source, journal, held: _, lost: _, finished } = parts;
     let actor = Actor { home: Arc::clone(&home), source, journal, synced_at: Instant::now(), syncing: None };
     let state = home.state.path().to_owned();
     std::thread::Builder::new().name("spillway-store".into()).spawn(move || actor.run(queue)).doing("start a thread for", &state)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use protocol::bitmap::ChunkSet;
 use protocol::manifest::{Manifest, STATE_FOLDER, is_safe_path};
 use protocol::{Bytes, EditionId, ReleaseId};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) source: Source,
     pub(super) journal: Journal,
     pub(super) held: Vec<Held>,
+    pub(super) lost: Vec<Held>,
     pub(super) finished: Option<Finished>,
 }
 
@@ -74,8 +76,8 @@ pub(super) async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
     let cancel = CancelOnDrop::default();
     let cancelled = Arc::clone(&cancel.0);
     let parts = tokio::task::spawn_blocking(move || open_blocking(&config, &cancelled)).await.map_err(|_| StoreError::Stopped)??;
-    let (held, finished) = (parts.held.clone(), parts.finished.clone());
-    Ok(Opened { store: Store { actor: actor::start(parts)? }, held, finished })
+    let (held, lost, finished) = (parts.held.clone(), parts.lost.clone(), parts.finished.clone());
+    Ok(Opened { store: Store { actor: actor::start(parts)? }, held, lost, finished })
 }
 
 pub(super) fn stored_manifest(dir: &Path, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
@@ -95,12 +97,15 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
     let journal_file = home.state.open(JOURNAL, Open::Write).doing("open", &journal_path)?;
     let replay = Journal::replay(&journal_file, home.edition, config.manifest.chunk_count()).doing("read", &journal_path)?;
     let (source, held, finished) = find_content(&home, &replay, cancelled)?;
-    let journal = if replay.damaged || held.len() < replay.held.len() {
-        rewrite_journal(&home, &held)?
+    // What was lost stays in the journal: whose copies they were must be known for as long as the delivery is.
+    let journal = if replay.damaged {
+        rewrite_journal(&home, &replay.held)?
     } else {
         Journal::resume(journal_file, home.edition).doing("open", &journal_path)?
     };
-    Ok(Parts { home, source, journal, held, finished })
+    let on_disk: ChunkSet = held.iter().map(|held| held.chunk).collect();
+    let lost = replay.held.into_iter().filter(|promise| !on_disk.contains(promise.chunk)).collect();
+    Ok(Parts { home, source, journal, held, lost, finished })
 }
 
 fn home(config: &StoreConfig) -> Result<Home, StoreError> {

@@ -130,9 +130,38 @@ async fn a_chunk_that_rotted_on_disk_is_dropped_at_the_start() {
     part.write_all_at(&[255], 2500).unwrap();
     let opened = reopen(dir.path(), &manifest).await;
     assert_eq!(opened.held.iter().map(|held| held.chunk).collect::<Vec<_>>(), [0, 1, 3, 4]);
+    assert_eq!(opened.lost.iter().map(|lost| lost.chunk).collect::<Vec<_>>(), [2]);
     drop(opened);
     part.set_len(1000).unwrap();
-    assert_eq!(reopen(dir.path(), &manifest).await.held.len(), 1, "a file that was cut short holds what is left of it");
+    let opened = reopen(dir.path(), &manifest).await;
+    assert_eq!(opened.held.len(), 1, "a file that was cut short holds what is left of it");
+    assert_eq!(opened.lost.len(), 4);
+}
+
+#[tokio::test]
+async fn whose_copy_a_lost_chunk_was_is_known_over_restarts_and_when_it_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, content) = single();
+    let opened = Store::open(config(dir.path(), &manifest)).await.unwrap();
+    put_all(&opened.store, &content).await;
+    let promised = reopened_promises(dir.path(), &manifest, opened).await;
+    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    part.write_all_at(&[255], 2500).unwrap();
+    for _ in 0..2 {
+        let opened = reopen(dir.path(), &manifest).await;
+        assert_eq!(opened.lost, [promised[2]]);
+        drop(opened);
+    }
+    let opened = reopen(dir.path(), &manifest).await;
+    opened.store.put(2, promised[2].source, Bytes::copy_from_slice(&content[2 * CHUNK..3 * CHUNK])).await.unwrap();
+    drop(opened);
+    let opened = reopen(dir.path(), &manifest).await;
+    assert_eq!((opened.held, opened.lost), (promised, vec![]));
+}
+
+async fn reopened_promises(dir: &Path, manifest: &Arc<Manifest>, opened: Opened) -> Vec<Held> {
+    drop(opened);
+    reopen(dir, manifest).await.held
 }
 
 #[tokio::test]

@@ -153,6 +153,14 @@ impl Release {
         state.push(id(terminal), PushMessage::Plan(Box::new(state.plan(id(terminal), self.manifest.edition_id()))));
     }
 
+    /// Tells a terminal a plan for another release, whose edition nobody has.
+    pub(crate) fn plan_without_edition(&self, terminal: u8, release_id: ReleaseId) {
+        let state = self.state();
+        let plan = state.plan(id(terminal), EditionId([77; 32]));
+        let plan = SwarmPlan { release_id, swarm_id: SwarmId::from_bytes([88; 16]), ..plan };
+        state.push(id(terminal), PushMessage::Plan(Box::new(plan)));
+    }
+
     /// Ends the release for everybody.
     pub(crate) fn leave(&self, reason: LeaveReason) {
         let state = self.state();
@@ -192,6 +200,15 @@ impl State {
         if let Some(session) = self.sessions.get(&to) {
             let _ = session.send(message);
         }
+    }
+
+    /// As the real server: an offer to somebody who is not connected is declined.
+    fn signal(&self, from: TerminalId, to: TerminalId, signal: Signal) {
+        if let (Signal::Offer { session, .. }, false) = (&signal, self.sessions.contains_key(&to)) {
+            let signal = Signal::Decline { session: *session };
+            return self.push(from, PushMessage::Signal { from: to, signal });
+        }
+        self.push(to, PushMessage::Signal { from, signal });
     }
 
     fn credits(&mut self, from: TerminalId, open: u32, chunks: u32) {
@@ -300,7 +317,7 @@ impl Server {
 
     fn answer(&self, head: &str) -> (u16, Vec<u8>) {
         let path = head.split_whitespace().nth(1).unwrap_or_default();
-        if path.ends_with("/manifest") {
+        if path.ends_with(&format!("{}/manifest", self.manifest.edition_id())) {
             return (200, self.manifest.encode());
         }
         let Some(chunk) = path.strip_prefix(&format!("/v1/swarms/{SWARM}/chunks/")).and_then(|index| index.parse::<u32>().ok()) else {
@@ -380,7 +397,7 @@ impl Server {
             ClientMessage::Credits { open, .. } => state.credits(from, open, self.manifest.chunk_count()),
             ClientMessage::Receipts { receipts } => receipts.iter().for_each(|receipt| state.receipt(receipt, &self.manifest)),
             ClientMessage::Missing { chunks, .. } => state.missing(from, &chunks),
-            ClientMessage::Signal { to, signal } => state.push(to, PushMessage::Signal { from, signal }),
+            ClientMessage::Signal { to, signal } => state.signal(from, to, signal),
             ClientMessage::Suspect { terminal_id, reason, .. } => state.suspects.push((from, terminal_id, reason)),
             ClientMessage::Sync => state.push(from, PushMessage::Plan(Box::new(state.plan(from, self.manifest.edition_id())))),
             ClientMessage::Notices { .. }

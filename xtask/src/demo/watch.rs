@@ -47,11 +47,13 @@ pub(super) struct Received {
 pub(super) struct Terminals {
     terminals: Vec<Terminal>,
     total: u64,
+    starts_at: Instant,
     interrupt: Interrupt,
 }
 
 impl Terminals {
-    pub(super) fn start(clients: &[Client<'_>], scenario: &Scenario, release_id: &str) -> Result<Self, Failure> {
+    /// `starts_at`: when rank 1 of the release does.
+    pub(super) fn start(clients: &[Client<'_>], scenario: &Scenario, release_id: &str, starts_at: Instant) -> Result<Self, Failure> {
         let mut terminals = Vec::new();
         let (up, down) = (scenario.rates.up_mbit.to_string(), scenario.rates.down_mbit.to_string());
         for client in clients {
@@ -73,13 +75,22 @@ impl Terminals {
         }
         let total = scenario.terminals.iter().map(|terminal| scenario.editions[terminal.edition].length.0).sum();
         let interrupt = clients.first().map(|client| client.deployment.interrupt.clone()).unwrap_or_default();
-        Ok(Self { terminals, total, interrupt })
+        Ok(Self { terminals, total, starts_at, interrupt })
     }
 
     /// Shows the progress until every terminal has ended by itself, each with success.
-    pub(super) fn follow(&mut self, within: Duration, mut check: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-        let begun = Instant::now();
+    pub(super) fn follow(&mut self, within: Duration, check: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
         let redraw = std::io::stdout().is_terminal();
+        let outcome = self.follow_to_the_end(within, redraw, check);
+        if redraw {
+            // What is said next, a failure too, does not belong behind the progress.
+            println!();
+        }
+        outcome
+    }
+
+    fn follow_to_the_end(&mut self, within: Duration, redraw: bool, mut check: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        let begun = Instant::now();
         let mut shown_at = begun;
         loop {
             for terminal in &mut self.terminals {
@@ -91,15 +102,12 @@ impl Terminals {
                 print!("\r{}", self.line(begun.elapsed()));
                 let _ = std::io::stdout().flush();
             } else if shown_at.elapsed() >= PLAIN_EVERY || ended == self.terminals.len() {
-                println!("{}", self.line(begun.elapsed()));
+                println!("{}", self.line(begun.elapsed()).trim_end());
                 shown_at = Instant::now();
             }
             self.check_ends()?;
             check()?;
             if ended == self.terminals.len() {
-                if redraw {
-                    println!();
-                }
                 return Ok(());
             }
             if begun.elapsed() > within {
@@ -124,9 +132,8 @@ impl Terminals {
     fn line(&self, elapsed: Duration) -> String {
         let verified: u64 = self.terminals.iter().map(|terminal| terminal.verified).sum();
         let complete = self.terminals.iter().filter(|terminal| terminal.completed.is_some()).count();
-        let percent = verified * 100 / self.total.max(1);
-        let count = self.terminals.len();
-        format!("{:5.1} s  {complete}/{count} complete  {percent:3} % of {}   ", elapsed.as_secs_f64(), Bytes(self.total))
+        let to_start = self.starts_at.saturating_duration_since(Instant::now());
+        line(elapsed, to_start, (complete, self.terminals.len()), (verified, self.total))
     }
 
     /// Reads what every terminal has on its disk, in the scenario's order.
@@ -144,6 +151,17 @@ impl Terminals {
         });
         read.collect()
     }
+}
+
+/// How far the release is, always of the same width, so that a line covers the one that it is drawn over. Both pairs are a part and its whole.
+fn line(elapsed: Duration, to_start: Duration, terminals: (usize, usize), bytes: (u64, u64)) -> String {
+    let (complete, count) = terminals;
+    let (verified, total) = bytes;
+    let progress = match to_start.as_millis() {
+        0 => format!("{:3} % of {}", verified * 100 / total.max(1), Bytes(total)),
+        left => format!("starts in {} s", left.div_ceil(1000)),
+    };
+    format!("{:5.1} s  {complete}/{count} complete  {progress:<32}", elapsed.as_secs_f64())
 }
 
 /// `VmHWM` of a process; 0 once it has ended.
@@ -174,5 +192,21 @@ impl Terminal {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_start_the_line_counts_down_and_then_it_shows_the_progress() {
+        let at = |to_start_ms, bytes| line(Duration::from_millis(3_210), Duration::from_millis(to_start_ms), (0, 8), bytes);
+        assert_eq!(at(11_001, (0, 100)).trim_end(), "  3.2 s  0/8 complete  starts in 12 s");
+        assert_eq!(at(1, (0, 100)).trim_end(), "  3.2 s  0/8 complete  starts in 1 s");
+        assert_eq!(at(0, (50, 100)).trim_end(), "  3.2 s  0/8 complete   50 % of 100 B");
+        assert_eq!(at(0, (0, 0)).trim_end(), "  3.2 s  0/8 complete    0 % of 0 B");
+        assert_eq!(at(11_001, (0, 100)).len(), at(0, (50, 1 << 40)).len(), "a shorter line must cover a longer one");
+        assert!(at(0, (0, u64::MAX)).len() < 80);
     }
 }

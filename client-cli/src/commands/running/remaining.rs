@@ -11,23 +11,31 @@ use terminal::api::Api;
 use terminal::engine::EngineEvent;
 use tokio::sync::watch;
 
-use super::super::{all_pages, chosen_releases, has_ended};
+use super::standing::own_applications;
 use crate::failure::Outcome;
 
 /// Often enough that nobody waits long for the end, seldom enough to cost the server nothing.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// The swarms that the engine takes part in.
-pub(super) type Swarms = BTreeSet<SwarmId>;
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Swarms {
+    active: BTreeSet<SwarmId>,
+    /// Releases that this run cannot receive: nothing more is expected of them.
+    failed: BTreeSet<ReleaseId>,
+}
 
 /// Notes what an event says of them. Called by the engine itself, so that no event is missed.
 pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
     match event {
         EngineEvent::Plan { swarm_id, .. } => {
-            swarms.send_if_modified(|swarms| swarms.insert(*swarm_id));
+            swarms.send_if_modified(|swarms| swarms.active.insert(*swarm_id));
         }
         EngineEvent::Left { swarm_id, .. } => {
-            swarms.send_if_modified(|swarms| swarms.remove(swarm_id));
+            swarms.send_if_modified(|swarms| swarms.active.remove(swarm_id));
+        }
+        EngineEvent::Failed { swarm_id, release_id, .. } => {
+            swarms.send_if_modified(|swarms| swarms.failed.insert(*release_id) | swarms.active.remove(swarm_id));
         }
         EngineEvent::Connected { .. }
         | EngineEvent::Disconnected { .. }
@@ -42,7 +50,7 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
 
 /// Completes when this terminal takes part in no swarm and has no application left that may still bring one. Asks the server whenever a swarm has
 /// ended, and now and then.
-pub(super) async fn nothing_left(api: &Api, terminal: TerminalId, only: Option<ReleaseId>, mut swarms: watch::Receiver<Swarms>) {
+pub(super) async fn nothing_left(api: &Api, terminal: TerminalId, named: &[ReleaseId], mut swarms: watch::Receiver<Swarms>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(ASK_EVERY) => {}
@@ -51,27 +59,23 @@ pub(super) async fn nothing_left(api: &Api, terminal: TerminalId, only: Option<R
                 return std::future::pending().await;
             }
         }
-        if !swarms.borrow_and_update().is_empty() {
-            continue;
-        }
+        let failed = {
+            let swarms = swarms.borrow_and_update();
+            if !swarms.active.is_empty() {
+                continue;
+            }
+            swarms.failed.clone()
+        };
         // A server that cannot be asked has not said that nothing is left; and a plan may have come while it was asked.
-        if matches!(is_something_left(api, terminal, only).await, Ok(false)) && swarms.borrow().is_empty() {
+        if matches!(is_something_left(api, terminal, named, &failed).await, Ok(false)) && swarms.borrow().active.is_empty() {
             return;
         }
     }
 }
 
-async fn is_something_left(api: &Api, terminal: TerminalId, only: Option<ReleaseId>) -> Outcome<bool> {
-    for release in chosen_releases(api, only, false).await? {
-        if has_ended(&release) {
-            continue;
-        }
-        let applications = all_pages(async |page| api.applications(release.id, page).await).await?;
-        if applications.iter().any(|application| application.terminal_id == terminal && may_bring_something(application)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+async fn is_something_left(api: &Api, terminal: TerminalId, named: &[ReleaseId], failed: &BTreeSet<ReleaseId>) -> Outcome<bool> {
+    let own = own_applications(api, terminal, named).await?;
+    Ok(own.iter().any(|(release, application)| !failed.contains(&release.id) && may_bring_something(application)))
 }
 
 fn may_bring_something(application: &Application) -> bool {
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_swarm_counts_from_its_first_plan_until_it_is_left() {
-        let (sender, receiver) = watch::channel(Swarms::new());
+        let (sender, receiver) = watch::channel(Swarms::default());
         let swarm_id = SwarmId::from_bytes([1; 16]);
         let plan = EngineEvent::Plan {
             swarm_id,
@@ -104,8 +108,17 @@ mod tests {
         note(&sender, &plan);
         note(&sender, &plan);
         note(&sender, &EngineEvent::Warning { text: "x".into() });
-        assert_eq!(*receiver.borrow(), Swarms::from([swarm_id]));
+        assert_eq!(receiver.borrow().active, BTreeSet::from([swarm_id]));
         note(&sender, &EngineEvent::Left { swarm_id, reason: LeaveReason::Settled });
-        assert!(receiver.borrow().is_empty());
+        assert_eq!(*receiver.borrow(), Swarms::default());
+    }
+
+    #[test]
+    fn nothing_is_expected_of_a_release_whose_swarm_failed() {
+        let (sender, receiver) = watch::channel(Swarms::default());
+        let (swarm_id, release_id) = (SwarmId::from_bytes([1; 16]), ReleaseId::from_bytes([2; 16]));
+        sender.send_modify(|swarms| _ = swarms.active.insert(swarm_id));
+        note(&sender, &EngineEvent::Failed { swarm_id, release_id, error: "why".into() });
+        assert_eq!(*receiver.borrow(), Swarms { active: BTreeSet::new(), failed: BTreeSet::from([release_id]) });
     }
 }

@@ -30,6 +30,9 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
             json!({ "event": "settled", "swarm_id": swarm_id, "delivery_id": delivery_id, "charged": charged, "earned": earned })
         }
         EngineEvent::Earned { swarm_id, earned } => json!({ "event": "earned", "swarm_id": swarm_id, "earned": earned }),
+        EngineEvent::Failed { swarm_id, release_id, error } => {
+            json!({ "event": "failed", "swarm_id": swarm_id, "release_id": release_id, "error": error })
+        }
         EngineEvent::Left { swarm_id, reason } => json!({ "event": "left", "swarm_id": swarm_id, "reason": reason }),
         EngineEvent::Warning { text } => json!({ "event": "warning", "text": text }),
     };
@@ -66,7 +69,7 @@ fn add_progress(object: &mut Value, progress: &Progress) {
     object["down_bps"] = json!(progress.down);
 }
 
-fn moment(now: OffsetDateTime) -> Value {
+pub(super) fn moment(now: OffsetDateTime) -> Value {
     // Only years beyond 9999 cannot be written.
     now.format(&Rfc3339).map_or(Value::Null, Value::from)
 }

@@ -47,6 +47,7 @@ fn every_event() -> Vec<EngineEvent> {
         settled(),
         EngineEvent::Earned { swarm_id: SWARM, earned: Amount(3) },
         EngineEvent::Left { swarm_id: SWARM, reason: LeaveReason::Settled },
+        EngineEvent::Failed { swarm_id: SWARM, release_id: ReleaseId::from_bytes([2; 16]), error: "why".into() },
         EngineEvent::Warning { text: "two\nlines".into() },
     ]
 }
@@ -65,7 +66,10 @@ fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
             json["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(words, ["connected", "disconnected", "plan", "opened", "progress", "completed", "settled", "earned", "left", "warning"]);
+    assert_eq!(
+        words,
+        ["connected", "disconnected", "plan", "opened", "progress", "completed", "settled", "earned", "left", "failed", "warning"]
+    );
 }
 
 #[test]
@@ -109,22 +113,23 @@ fn the_last_line_says_whether_everything_came() {
 
 #[test]
 fn events_become_lines_a_person_understands_and_a_changed_plan_none() {
-    let screen = RunScreen::new(false, Currency::EUR);
+    let screen = RunScreen::new(false, Currency::EUR, String::new());
     let line = |event: &EngineEvent, is_new| screen.line(event, is_new, datetime!(2026-11-21 12:00 UTC));
-    assert_eq!(line(&plan(1), true).unwrap(), "rank 2, starts in 10s, 5 links planned");
+    assert_eq!(line(&plan(1), true).unwrap(), "rank 2 opens in 10s, 5 links planned");
     assert_eq!(line(&plan(2), false), None);
     assert_eq!(line(&completed(), false).unwrap(), "complete in 1.2s, in out/film.bin");
     assert_eq!(line(&settled(), false).unwrap(), "paid 2.20 EUR");
-    assert_eq!(screen.summary_line(&summary(Some("a"))), "received, in a; 512 B relayed; paid 2.20 EUR, earned 0.12 EUR");
+    assert_eq!(screen.summary_lines(&summary(Some("a"))), ["received, in a", "  512 B relayed; paid 2.20 EUR, earned 0.12 EUR"]);
     assert_eq!(
-        screen.summary_line(&summary(None)),
-        "not complete: 1.0 KiB of 2.0 KiB received; 512 B relayed; not settled yet, earned 0.12 EUR"
+        screen.summary_lines(&summary(None)),
+        ["not complete: 1.0 KiB of 2.0 KiB received", "  512 B relayed; not settled yet, earned 0.12 EUR"]
     );
+    assert_eq!((links(0), links(1)), ("0 links".into(), "1 link".into()));
 }
 
 #[test]
 fn lines_of_a_swarm_wait_for_its_name() {
-    let mut screen = RunScreen::new(false, Currency::EUR);
+    let mut screen = RunScreen::new(false, Currency::EUR, String::new());
     screen.show(&plan(1)).unwrap();
     screen.show(&completed()).unwrap();
     assert_eq!(screen.swarms[&SWARM].waiting.len(), 2);

@@ -1,0 +1,138 @@
+//! What is lost on the way: terminals that stop for a moment or for ever, and disks that forget.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use protocol::TerminalId;
+
+use super::world::{GroupSpec, World};
+use super::{MBIT, one_group};
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn no_one_is_suspected_of(world: &World, reason: protocol::ws::SuspectReason) -> bool {
+    world.nodes.iter().all(|node| node.suspects.iter().all(|(_, why)| *why != reason))
+}
+
+#[test]
+fn copies_for_a_member_that_stops_for_a_moment_wait_for_it() {
+    let mut world = World::new(64, &[10 * MBIT; 3], one_group(3));
+    assert!(world.run_until(LONG, |world| world.nodes[2].disk.len() > 20));
+    let thaws_at = world.now + Duration::from_millis(1_800);
+    world.frozen = Some((2, thaws_at));
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    let asked = world.requested.get(&2).map_or(0, Vec::len);
+    // The others hear nothing of it for more than a second, and go on meanwhile. It doubts them for a moment too, when it goes on.
+    assert!(asked <= 12, "{asked} chunks had to be asked for again");
+    assert_eq!(world.origin_sent.values().sum::<u32>(), 64);
+}
+
+#[test]
+fn a_chunk_that_a_relay_took_along_is_fetched_again_while_others_still_come() {
+    let mut world = World::new(500, &[2 * MBIT, 10 * MBIT, 10 * MBIT, 10 * MBIT], one_group(4));
+    let only_with_the_first = |world: &World| -> BTreeSet<u32> {
+        let elsewhere = |chunk: &u32| world.nodes[1..].iter().any(|node| node.disk.contains_key(chunk));
+        world.nodes[0].disk.keys().copied().filter(|chunk| !elsewhere(chunk)).collect()
+    };
+    assert!(world.run_until(LONG, |world| world.nodes[1].disk.len() > 60 && only_with_the_first(world).len() > 1));
+    let taken_along = only_with_the_first(&world);
+    world.kill(0);
+    let killed_at = world.now;
+    let back = |world: &World| taken_along.iter().all(|chunk| world.nodes[1..].iter().all(|node| node.disk.contains_key(chunk)));
+    assert!(world.run_until(LONG, back), "{taken_along:?} never came back");
+    assert!(!world.all_complete(), "the others must not have run out of chunks");
+    assert!(world.now - killed_at < Duration::from_secs(5), "{taken_along:?} came back after {:?}", world.now - killed_at);
+    assert!(world.run_until(LONG, World::all_complete));
+    assert!(world.premature.is_empty(), "{:?}", world.premature);
+}
+
+#[test]
+fn a_slow_origin_is_not_asked_for_what_it_has_not_given_out() {
+    let mut world = World::new(40, &[10 * MBIT; 3], one_group(3));
+    world.origin_takes = Duration::from_millis(2_500);
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    assert!(world.now > Duration::from_secs(30), "the origin was not slow: {:?}", world.now);
+    assert!(world.premature.is_empty(), "asked too early for {:?}", world.premature);
+    assert!(world.origin_sent.values().all(|&times| times == 1), "{:?}", world.origin_sent);
+}
+
+/// Ends the last terminal, and takes `chunks` of what it has from its disk before it begins again.
+fn restart_without(world: &mut World, node: usize, chunks: impl Fn(u32, TerminalId) -> bool) -> Vec<(u32, TerminalId)> {
+    world.kill(node);
+    // What was under way on the old links is gone with them.
+    world.run_until(world.now + Duration::from_millis(500), |_| false);
+    let lost: Vec<(u32, TerminalId)> = world.nodes[node].disk.iter().map(|(&chunk, &source)| (chunk, source)).collect();
+    let lost: Vec<(u32, TerminalId)> = lost.into_iter().filter(|(chunk, source)| chunks(*chunk, *source)).collect();
+    for (chunk, source) in &lost {
+        world.nodes[node].disk.remove(chunk);
+        world.nodes[node].lost.insert(*chunk, *source);
+    }
+    world.start(node);
+    world.link_all();
+    lost
+}
+
+#[test]
+fn a_chunk_lost_from_disk_is_fetched_again_and_stays_signed_for_its_first_source() {
+    // With two terminals the one that is asked is the one that has a receipt for it already.
+    for members in [2, 4] {
+        let mut world = World::new(64, &vec![10 * MBIT; members], one_group(members));
+        let last = members - 1;
+        assert!(world.run_until(LONG, |world| world.nodes[last].disk.len() > 40));
+        let lost = restart_without(&mut world, last, |chunk, source| chunk % 2 == 0 && !source.is_origin());
+        assert!(lost.len() > 3, "{lost:?}");
+        let began = world.now;
+        assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+        assert!(world.now - began < Duration::from_secs(8), "took {:?}", world.now - began);
+        world.run_until(world.now + Duration::from_secs(15), |_| false);
+        let me = world.nodes[last].id;
+        for (chunk, source) in lost {
+            assert_eq!(world.nodes[last].disk[&chunk], source, "chunk {chunk} is noted for its first source");
+            assert_eq!(world.signed[&(me, chunk)], BTreeSet::from([source]), "chunk {chunk} is signed for its first source alone");
+        }
+        for node in &world.nodes {
+            assert!(node.suspects.is_empty(), "{:?}", node.suspects);
+        }
+    }
+}
+
+#[test]
+fn a_terminal_that_lost_its_whole_disk_is_served_again_by_those_that_served_it() {
+    let mut world = World::new(200, &[40 * MBIT; 2], vec![GroupSpec { members: vec![0, 1], parent: None }]);
+    assert!(world.run_until(LONG, World::all_complete));
+    let lost = restart_without(&mut world, 1, |_, _| true);
+    assert_eq!(lost.len(), 200, "more than a sender accepts as duplicates");
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    assert!(no_one_is_suspected_of(&world, protocol::ws::SuspectReason::Unacknowledged));
+    let again = world.origin_sent.values().sum::<u32>() - 200;
+    assert!(again < 80, "the origin had to send {again} chunks again");
+    let me = world.nodes[1].id;
+    assert!(lost.iter().all(|(chunk, source)| world.signed[&(me, *chunk)].contains(source)), "the first source keeps what was signed");
+}
+
+#[test]
+fn a_chunk_that_the_origin_keeps_sending_wrong_is_fetched_ever_more_seldom_and_complained_of_once() {
+    let mut world = World::new(4, &[10 * MBIT], one_group(1));
+    world.spoilt.insert(1, 6);
+    world.spoilt.insert(2, 1);
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    assert_eq!((world.origin_sent[&1], world.origin_sent[&2], world.complaints), (7, 2, 1));
+    // Half a second, then one, two, four, eight and eight.
+    let waited = Duration::from_millis(23_500);
+    assert!(world.now > waited && world.now < waited + Duration::from_secs(2), "{:?}", world.now);
+}
+
+#[test]
+fn what_is_asked_of_a_second_member_because_the_first_is_slow_is_not_sent_by_both() {
+    // The first one takes 2.7 s for a chunk: longer than a pull is waited for.
+    let mut world = World::new(40, &[3 * MBIT / 10, 2 * MBIT, 10 * MBIT], vec![GroupSpec { members: vec![0, 1, 2], parent: None }]);
+    world.kill(2);
+    assert!(world.run_until(LONG, World::all_complete));
+    let before = world.copied;
+    world.start(2);
+    world.link_all();
+    assert!(world.run_until(world.now + LONG, World::all_complete), "stuck at {:?}", world.now);
+    world.run_until(world.now + Duration::from_secs(30), |_| false);
+    let sent = (world.copied - before) / 100_000;
+    assert!(sent <= 43, "{sent} chunks were sent for the 40 that were wanted");
+}
