@@ -31,6 +31,11 @@ pub(crate) fn build_programs(project: &Project, interrupt: &Interrupt) -> Result
     succeed(launch(project, "cargo build", &["build", "--package", "client-cli", "--package", "server"]), interrupt)
 }
 
+/// Builds the same programs with every optimisation, for measurements: see [`Project::released`].
+pub(crate) fn build_released_programs(project: &Project, interrupt: &Interrupt) -> Result<(), Failure> {
+    succeed(launch(project, "cargo build", &["build", "--release", "--package", "client-cli", "--package", "server"]), interrupt)
+}
+
 /// What `cargo metadata` says about the workspace and everything it depends on.
 pub(crate) fn metadata(project: &Project, interrupt: &Interrupt) -> Result<serde_json::Value, Failure> {
     fs::create_dir_all(&project.state).map_err(|error| Failure::file("create", &project.state, &error))?;

@@ -11,6 +11,7 @@
 //! Each child leads a process group of its own: a Ctrl-C in the terminal reaches the runner only, which stops things in its order.
 //! Spawn from a thread that lives as long as the child: the kernel takes the end of the *spawning thread* for the parent's death.
 
+pub(crate) mod events;
 pub(crate) mod orphans;
 mod tail;
 

@@ -3,8 +3,8 @@
 //! checked against what was meant to happen, with prices recomputed by an independent oracle.
 
 mod checks;
-mod client;
-mod contents;
+pub(crate) mod client;
+pub(crate) mod contents;
 mod outcome;
 mod scenario;
 mod watch;
@@ -30,9 +30,9 @@ use scenario::Scenario;
 const PURPOSE: Purpose = Purpose { name: "demo", data: Data::Scratch, contention: Contention::OwnInstance };
 
 /// RFC 2606 keeps the domain from ever belonging to somebody.
-const OPERATOR: &str = "operator@example.org";
-const PUBLISHER: &str = "publisher@example.org";
-const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const OPERATOR: &str = "operator@example.org";
+pub(crate) const PUBLISHER: &str = "publisher@example.org";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -9,6 +9,7 @@ mod children;
 mod demo;
 mod failure;
 mod interrupt;
+mod lab;
 mod project;
 mod server;
 mod services;
@@ -36,6 +37,11 @@ struct Arguments {
 enum Task {
     /// Send a release out, once, for real, and check everything about it
     Demo(demo::Options),
+    /// Measure one release over shaped links against libtorrent and plain HTTP (needs root)
+    Lab(lab::Options),
+    /// One run of the lab, inside of the origin's network namespace
+    #[command(hide = true)]
+    LabInside(lab::inside::Options),
     /// Run every check and every test against a private Postgres and Redis
     Test(suite::Options),
     /// Run the local stack until Ctrl-C
@@ -63,6 +69,8 @@ fn run(task: Task) -> Result<(), Failure> {
     let project = Project::locate()?;
     match task {
         Task::Demo(options) => demo::run(&project, &options, &interrupt),
+        Task::Lab(options) => lab::run(&project, &options, &interrupt),
+        Task::LabInside(options) => lab::inside::run(&project, &options, &interrupt),
         Task::Test(options) => suite::run(&project, &options, &interrupt),
         Task::Up(options) => up::run(&project, &options, &interrupt),
     }

@@ -38,9 +38,27 @@ impl Project {
         self.programs.join("spillway-server")
     }
 
+    /// The same project with the programs of `cargo build --release` instead of the runner's own profile.
+    pub(crate) fn released(&self) -> Self {
+        Self { programs: self.programs.with_file_name("release"), ..self.clone() }
+    }
+
     /// A project made of given folders, for tests of what is kept there.
     #[cfg(test)]
     pub(crate) fn in_folders(root: PathBuf, state: PathBuf) -> Self {
         Self { programs: root.clone(), root, state }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_programs_are_beside_those_of_the_runners_profile() {
+        let project = Project::in_folders("/project/target/debug".into(), "/project/target/spillway".into());
+        assert_eq!(project.client_program(), Path::new("/project/target/debug/spillway"));
+        assert_eq!(project.released().client_program(), Path::new("/project/target/release/spillway"));
+        assert_eq!(project.released().state, project.state);
     }
 }

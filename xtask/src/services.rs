@@ -9,7 +9,7 @@ pub(crate) mod account;
 mod instance;
 mod ports;
 mod postgres;
-mod programs;
+pub(crate) mod programs;
 mod redis;
 pub(crate) mod secret;
 

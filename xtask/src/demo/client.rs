@@ -17,31 +17,32 @@ const CALL_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Where the demo runs.
 #[derive(Debug)]
-pub(super) struct Deployment<'a> {
-    pub(super) project: &'a Project,
+pub(crate) struct Deployment<'a> {
+    pub(crate) project: &'a Project,
     /// The server's address.
-    pub(super) server: String,
-    pub(super) folder: PathBuf,
-    pub(super) interrupt: Interrupt,
+    pub(crate) server: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) interrupt: Interrupt,
 }
 
 /// One person's configuration folder.
 #[derive(Debug)]
-pub(super) struct Client<'a> {
-    pub(super) deployment: &'a Deployment<'a>,
-    pub(super) name: String,
+pub(crate) struct Client<'a> {
+    pub(crate) deployment: &'a Deployment<'a>,
+    pub(crate) name: String,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn register(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
+    pub(crate) fn register(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
         Self::enter(deployment, name, &["register", "--email", email])
     }
 
-    pub(super) fn login(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
+    pub(crate) fn login(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
         Self::enter(deployment, name, &["login", "--email", email])
     }
 
-    fn enter(deployment: &'a Deployment<'a>, name: &str, arguments: &[&str]) -> Result<Self, Failure> {
+    /// Registers or logs in: `arguments` say which, and what else is to be known of this machine.
+    pub(crate) fn enter(deployment: &'a Deployment<'a>, name: &str, arguments: &[&str]) -> Result<Self, Failure> {
         let client = Self { deployment, name: name.to_owned() };
         let folder = client.folder();
         fs::create_dir_all(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
@@ -50,12 +51,12 @@ impl<'a> Client<'a> {
         Ok(client)
     }
 
-    pub(super) fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.deployment.folder.join(&self.name)
     }
 
     /// Runs one command to its end and reads its answer.
-    pub(super) fn call(&self, arguments: &[&str]) -> Result<Value, Failure> {
+    pub(crate) fn call(&self, arguments: &[&str]) -> Result<Value, Failure> {
         self.answer(arguments, "")
     }
 
@@ -70,7 +71,7 @@ impl<'a> Client<'a> {
     }
 
     /// The program with this person's configuration.
-    pub(super) fn launch(&self, name: &str, arguments: &[&str], output: Output) -> Launch {
+    pub(crate) fn launch(&self, name: &str, arguments: &[&str], output: Output) -> Launch {
         let ending = Ending::terminate(Duration::from_secs(5));
         let mut launch = Launch::new(name, self.deployment.project.client_program(), None, ending, output);
         launch.command.args(arguments).arg("--json").arg("--config").arg(self.folder());
@@ -80,13 +81,13 @@ impl<'a> Client<'a> {
 }
 
 /// A text at a JSON pointer of an answer.
-pub(super) fn text(answer: &Value, pointer: &str) -> Result<String, Failure> {
+pub(crate) fn text(answer: &Value, pointer: &str) -> Result<String, Failure> {
     let found = answer.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     found.ok_or_else(|| Failure::told(format!("an answer of the client has no text at {pointer}: {answer}")))
 }
 
 /// A whole number at a JSON pointer of an answer.
-pub(super) fn number(answer: &Value, pointer: &str) -> Result<u64, Failure> {
+pub(crate) fn number(answer: &Value, pointer: &str) -> Result<u64, Failure> {
     let found = answer.pointer(pointer).and_then(Value::as_u64);
     found.ok_or_else(|| Failure::told(format!("an answer of the client has no whole number at {pointer}: {answer}")))
 }

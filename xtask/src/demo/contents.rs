@@ -40,7 +40,8 @@ pub(super) fn facts(path: &Path) -> Result<Vec<FileFact>, Failure> {
     facts.collect()
 }
 
-fn hash(file: &Path) -> Result<Blake3, Failure> {
+/// The hash of one file as it lies on the disk.
+pub(crate) fn hash(file: &Path) -> Result<Blake3, Failure> {
     let mut source = fs::File::open(file).map_err(|error| Failure::file("open", file, &error))?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];

@@ -1,7 +1,6 @@
 //! The terminals while they run: one process each, whose events are read from its output as they come.
 
-use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::contents::{self, FileFact};
 use super::scenario::Scenario;
+use crate::children::events::Events;
 use crate::children::{Child, Output};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -23,8 +23,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(2);
 struct Terminal {
     name: String,
     process: Child,
-    events: PathBuf,
-    read_to: u64,
+    events: Events,
     received_in: PathBuf,
     verified: u64,
     peak_resident: Bytes,
@@ -65,8 +64,7 @@ impl Terminals {
             terminals.push(Terminal {
                 name: client.name.clone(),
                 process,
-                events,
-                read_to: 0,
+                events: Events::of(events),
                 received_in,
                 verified: 0,
                 peak_resident: Bytes(0),
@@ -175,14 +173,7 @@ fn peak_resident(id: u32) -> Bytes {
 impl Terminal {
     /// Takes the whole lines that were added since the last look.
     fn read_events(&mut self) {
-        let Ok(mut file) = File::open(&self.events) else { return };
-        let mut text = String::new();
-        if file.seek(SeekFrom::Start(self.read_to)).is_err() || file.read_to_string(&mut text).is_err() {
-            return;
-        }
-        let Some(end) = text.rfind('\n') else { return };
-        self.read_to += end as u64 + 1;
-        for event in text[..end].lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        for event in self.events.read() {
             match event.pointer("/event").and_then(Value::as_str) {
                 Some("progress") => self.verified = event.pointer("/verified").and_then(Value::as_u64).unwrap_or(self.verified),
                 Some("completed") => {

@@ -1,6 +1,6 @@
 //! Finds the programs of the services, and installs them where the runner may.
 
-mod install;
+pub(crate) mod install;
 
 use std::env;
 use std::fs;
@@ -107,9 +107,9 @@ fn find(needs: Needs, places: &Places) -> Programs {
 
 /// A Debian package and the program that it is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Package {
-    name: &'static str,
-    program: &'static str,
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'static str,
 }
 
 const POSTGRES: Package = Package { name: "postgresql", program: "the Postgres server" };
@@ -120,7 +120,8 @@ fn missing(needs: Needs, found: &Programs) -> Vec<Package> {
     wanted.into_iter().filter_map(|(package, is_missing)| is_missing.then_some(package)).collect()
 }
 
-fn is_program(file: &Path) -> bool {
+/// Whether this is a file that may be run.
+pub(crate) fn is_program(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 

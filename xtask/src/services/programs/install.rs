@@ -10,10 +10,10 @@ use crate::children::{Ending, Launch, Output};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::project::Project;
-use crate::services::programs::Package;
+use crate::services::programs::{POSTGRES, Package, REDIS};
 
 /// Installs the packages with apt-get if the runner is root on a Debian system; otherwise fails with the line to run.
-pub(super) fn packages(missing: &[Package], project: &Project, interrupt: &Interrupt) -> Result<(), Failure> {
+pub(crate) fn packages(missing: &[Package], project: &Project, interrupt: &Interrupt) -> Result<(), Failure> {
     let is_debian = Path::new("/etc/debian_version").exists();
     let is_root = rustix::process::geteuid().is_root();
     if !(is_debian && is_root) {
@@ -40,6 +40,9 @@ fn apt_get(action: &[&str], names: &[&str], project: &Project, interrupt: &Inter
     if status.success() { Ok(()) } else { Err(child.blame(&format!("{} failed ({status})", action.join(" ")))) }
 }
 
+/// What may run elsewhere instead.
+const SERVICES: [Package; 2] = [POSTGRES, REDIS];
+
 fn advice(missing: &[Package], is_debian: bool) -> String {
     let programs: Vec<&str> = missing.iter().map(|package| package.program).collect();
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
@@ -47,7 +50,12 @@ fn advice(missing: &[Package], is_debian: bool) -> String {
     if is_debian {
         format!("{programs} not found, and only root can install packages. Run:\n\n    sudo apt-get install --yes {}\n", names.join(" "))
     } else {
-        format!("{programs} not found. Install it with your system's packages, or set DATABASE_URL and REDIS_URL to running ones")
+        let or_else = if missing.iter().all(|package| SERVICES.contains(package)) {
+            ", or set DATABASE_URL and REDIS_URL to running ones"
+        } else {
+            ""
+        };
+        format!("{programs} not found. Install it with your system's packages{or_else}")
     }
 }
 
@@ -83,7 +91,6 @@ impl Drop for NoDaemons {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::programs::{POSTGRES, REDIS};
 
     #[test]
     fn the_advice_on_debian_is_one_line_with_exactly_what_is_missing() {
@@ -95,5 +102,10 @@ mod tests {
     fn the_advice_elsewhere_names_the_variables_instead_of_a_package_tool() {
         let advice = advice(&[POSTGRES], false);
         assert!(advice.contains("DATABASE_URL") && !advice.contains("apt-get"), "{advice}");
+    }
+    #[test]
+    fn a_program_that_is_no_service_cannot_be_replaced_by_a_variable() {
+        let advice = advice(&[Package { name: "ethtool", program: "ethtool" }], false);
+        assert!(advice.contains("ethtool not found") && !advice.contains("DATABASE_URL"), "{advice}");
     }
 }

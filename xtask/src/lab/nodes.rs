@@ -1,0 +1,145 @@
+//! The terminals while they run: one process each in a namespace of its own, whose events are read from its output as they come.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use super::network::terminal_namespace;
+use super::plan::terminal_name;
+use crate::children::events::Events;
+use crate::children::{Child, Ending, Launch, Output};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+
+/// How often the terminals are looked at: the error of a time, and a hundredth of the shortest run's length.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How often somebody who waits reads that something happens.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// One terminal's process.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: String,
+    process: Child,
+    events: Events,
+    is_ready: bool,
+    completed: Option<Completed>,
+}
+
+/// What a terminal said when it had everything.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Completed {
+    /// When the lab saw it, from t0.
+    pub(super) after: Duration,
+    pub(super) path: PathBuf,
+}
+
+impl Node {
+    /// Starts `program` as terminal `index` (from 0), with its output in `folder`.
+    pub(super) fn start(
+        index: usize,
+        folder: &Path,
+        program: &Path,
+        arguments: &[String],
+        ending: Ending,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Failure> {
+        let name = terminal_name(index);
+        let events = folder.join("events.jsonl");
+        let output = Output::Split { announcements: events.clone(), log: folder.join("run.log") };
+        let mut launch = Launch::new(&name, "ip", None, ending, output);
+        launch.command.args(["netns", "exec", &terminal_namespace(index)]).arg(program).args(arguments);
+        Ok(Self { name, process: launch.start(interrupt)?, events: Events::of(events), is_ready: false, completed: None })
+    }
+
+    /// The process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Stops it and says what it had received.
+    pub(super) fn finish(mut self) -> (String, Option<Completed>) {
+        self.process.stop();
+        (self.name, self.completed)
+    }
+
+    fn look(&mut self, elapsed: Duration) -> Result<(), Failure> {
+        for event in self.events.read() {
+            self.take(&event, elapsed);
+        }
+        if self.process.has_ended() {
+            return Err(self.process.blame("ended before the run was over"));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Value, elapsed: Duration) {
+        match event.pointer("/event").and_then(Value::as_str) {
+            // A terminal of Spillway has a plan when it knows whom to link with; the others say when their connections are made.
+            Some("plan" | "ready") => self.is_ready = true,
+            Some("completed") if self.completed.is_none() => {
+                let path = event.pointer("/path").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
+                self.completed = Some(Completed { after: elapsed, path });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits until every terminal is ready, at most for `within`.
+pub(super) fn all_ready(nodes: &mut [Node], within: Duration, interrupt: &Interrupt) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        for node in nodes.iter_mut() {
+            node.look(Duration::ZERO)?;
+        }
+        let Some(late) = nodes.iter().find(|node| !node.is_ready) else { return Ok(()) };
+        if begun.elapsed() > within {
+            return Err(late.process.blame(&format!("was not ready within {} s", within.as_secs())));
+        }
+        interrupt.pause(LOOK)?;
+    }
+}
+
+/// Waits for t0. A terminal that has everything by then was not measured, which is a failure.
+pub(super) fn until(t0: SystemTime, nodes: &mut [Node], interrupt: &Interrupt) -> Result<(), Failure> {
+    while let Ok(left) = t0.duration_since(SystemTime::now()) {
+        for node in nodes.iter_mut() {
+            node.look(Duration::ZERO)?;
+            if node.completed.is_some() {
+                return Err(node.process.blame("was complete before t0"));
+            }
+        }
+        interrupt.pause(left.min(LOOK))?;
+    }
+    Ok(())
+}
+
+/// Follows the terminals from t0 until all are complete or `patience` has passed.
+pub(super) fn follow(
+    nodes: &mut [Node],
+    t0: SystemTime,
+    patience: Duration,
+    interrupt: &Interrupt,
+    mut check: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut told = Instant::now();
+    loop {
+        let elapsed = SystemTime::now().duration_since(t0).unwrap_or_default();
+        for node in nodes.iter_mut() {
+            node.look(elapsed)?;
+        }
+        check()?;
+        let complete = nodes.iter().filter(|node| node.completed.is_some()).count();
+        if complete == nodes.len() || elapsed > patience {
+            return Ok(());
+        }
+        if told.elapsed() > TELL_EVERY {
+            eprintln!("xtask: {complete} of {} complete after {:.0} s", nodes.len(), elapsed.as_secs_f64());
+            told = Instant::now();
+        }
+        interrupt.pause(LOOK)?;
+    }
+}
