@@ -16,6 +16,8 @@ pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
 pub(crate) const UNACKNOWLEDGED_AFTER: Duration = Duration::from_secs(10);
 /// A receiver that leaves its window shut for this long is not waited for: new chunks are asked for while its copies wait.
 pub(crate) const STALLED_PEER_AFTER: Duration = Duration::from_secs(1);
+/// Copies that wait for a member that is silent or leaves its window shut: what is beyond it pulls when it is back.
+pub(crate) const KEPT_WHILE_SILENT: u64 = 16 * WINDOW_BYTES;
 /// What a receiver may declare to have had already, beyond as much as it signs for: duplicates free the window and pay nothing. Honest ones come in
 /// bursts, when leases were given anew after a lost connection.
 pub(crate) const DUPLICATE_BYTES: u64 = 8 << 20;
@@ -35,6 +37,9 @@ pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
 /// How often notices and receipts go to the server.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// Chunks from the origin that are reported at once: it sends 128 at most to who has not signed for them, and more come in a quarter of a second on a
+/// fast line.
+pub(crate) const REPORT_ORIGIN_CHUNKS: u32 = 32;
 /// How long an acknowledgement may wait for company: one signature then covers several chunks.
 pub(crate) const RECEIPT_DELAY: Duration = Duration::from_millis(5);
 /// Verified but unacknowledged bytes of one source that end the wait: below half a window the sender never stops.

@@ -2,7 +2,7 @@
 
 use crate::Now;
 use crate::action::Action;
-use crate::config::{CREDITS_MAX, REPEAT_EVERY};
+use crate::config::{CREDITS_MAX, REPEAT_EVERY, WINDOW_BYTES};
 use crate::machine::Swarm;
 use crate::peer::Role;
 
@@ -37,8 +37,10 @@ impl Swarm {
         let members = self.peers.values().filter(|state| state.role == Role::Member && state.is_live()).count();
         let copies = u64::try_from(members + self.plan.children.len()).unwrap_or(u64::MAX);
         // A peer that takes nothing does not hold the others back.
-        let moving = self.peers.values().filter(|state| state.is_moving(now));
-        let unsent = moving.map(|state| state.out.unsent_bytes()).sum();
+        let moving: Vec<u64> = self.peers.values().filter(|state| state.is_moving(now)).map(|state| state.out.unsent_bytes()).collect();
+        // And one that takes little counts for its part of the backlog, not for all that has come together for it.
+        let share = WINDOW_BYTES.max(self.config.backlog_bytes() / u64::try_from(moving.len().max(1)).unwrap_or(1));
+        let unsent = moving.iter().map(|unsent| share.min(*unsent)).sum();
         let leases = u64::try_from(self.fetching.len() + self.pending.len()).unwrap_or(u64::MAX);
         let mean = self.manifest.length.0.div_ceil(u64::from(self.manifest.chunk_count()).max(1));
         let open = u32::try_from(open_credits(self.config.backlog_bytes(), unsent, leases, copies, mean)).unwrap_or(u32::MAX);

@@ -71,6 +71,7 @@ impl Swarm {
 
     fn report(&mut self, now: Now) {
         self.report_due = now + REPORT_EVERY;
+        self.origin_unreported = 0;
         let at = self.server_time(now);
         let signer = Signer { key: &self.config.key, receiver: self.config.me, delivery_id: self.plan.delivery_id, at };
         let receipts = self.signing.take_for_server(&signer);

@@ -147,8 +147,16 @@ impl Swarm {
         if let Some(before) = last.filter(|last| !is_subset(&last.body.bitmap, &body.bitmap)) {
             self.actions.push_back(Action::SubmitReceipts(vec![before.clone()]));
         }
+        // What an earlier receipt said acknowledges nothing sent since: for that there are duplicates, which are bounded.
+        let is_new = |chunk: &u32| body.acknowledges(*chunk) && !last.is_some_and(|last| last.body.acknowledges(*chunk));
+        let signed: u64 = body
+            .chunks()
+            .filter(is_new)
+            .filter_map(|chunk| self.manifest.chunks.get(chunk as usize))
+            .map(|entry| u64::from(entry.length))
+            .sum();
+        let unacked: Vec<u32> = state.out.unacked_chunks().filter(is_new).collect();
         let chunks: Vec<u32> = body.chunks().filter(|&chunk| !state.have.contains(chunk)).collect();
-        let unacked: Vec<u32> = state.out.unacked_chunks().filter(|chunk| body.acknowledges(*chunk)).collect();
         for chunk in chunks {
             state.have.insert(chunk);
             state.out.cancel(chunk);
@@ -157,7 +165,7 @@ impl Swarm {
         for &chunk in &unacked {
             relayed += state.out.acknowledge(chunk, now).unwrap_or(0);
         }
-        state.receipted += relayed;
+        state.receipted += signed;
         state.receipts.insert(body.segment, receipt);
         self.progress.relayed = ByteCount(self.progress.relayed.0 + relayed);
         for chunk in unacked {

@@ -17,7 +17,7 @@ use crate::machine::Swarm;
 /// Of what a sender accepts as duplicates without a receipt, half is for these; the other half is left for those that come by the usual ways.
 const AGAIN_BYTES: u64 = DUPLICATE_BYTES / 2;
 
-/// The lost chunks with their first sources; and the bytes declared to whom as duplicates, and signed for whom, in this run.
+/// The lost chunks with their first sources; and the bytes declared to whom as duplicates in this run, and signed for whom at any time.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     sources: BTreeMap<u32, TerminalId>,
@@ -28,6 +28,11 @@ pub(crate) struct Lost {
 impl Lost {
     pub(crate) fn insert(&mut self, chunk: u32, source: TerminalId) {
         self.sources.insert(chunk, source);
+    }
+
+    /// An earlier run signed for these bytes.
+    pub(crate) fn was_signed(&mut self, source: TerminalId, bytes: u64) {
+        *self.signed.entry(source).or_default() += bytes;
     }
 
     /// Whom a chunk is signed for that comes from `sender`.

@@ -12,7 +12,7 @@ use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs
 
 use crate::Now;
 use crate::action::{Action, Transmit};
-use crate::config::{Config, RECEIPT_DELAY};
+use crate::config::{Config, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
 use crate::credits::Credits;
 use crate::due::DELTA_DELAY;
 use crate::lost::Lost;
@@ -76,6 +76,8 @@ pub struct Swarm {
     pub(crate) receipts_due: Option<Now>,
     pub(crate) delta_due: Option<Now>,
     pub(crate) report_due: Now,
+    /// Chunks from the origin that the server has no receipt for yet.
+    pub(crate) origin_unreported: u32,
     pub(crate) completed: bool,
 }
 
@@ -123,15 +125,18 @@ impl Swarm {
             receipts_due: None,
             delta_due: None,
             report_due: now,
+            origin_unreported: 0,
             completed: false,
         };
         for held in held.iter().filter(|held| held.chunk < chunks) {
             if swarm.have.insert(held.chunk) {
                 swarm.count_verified(held.chunk, held.source);
+                swarm.lost.was_signed(held.source, u64::from(swarm.chunk_length(held.chunk)));
             }
         }
         for lost in lost.iter().filter(|lost| lost.chunk < chunks && !swarm.have.contains(lost.chunk)) {
             swarm.signing.add(lost.source, lost.chunk, 0);
+            swarm.lost.was_signed(lost.source, u64::from(swarm.chunk_length(lost.chunk)));
             swarm.lost.insert(lost.chunk, lost.source);
         }
         swarm.adopt(plan);
@@ -271,7 +276,8 @@ impl Swarm {
             self.notices.push(ChunkNotice { chunk, received_at: self.server_time(now), copies_done_at: None });
         }
         self.complete_if_whole();
-        if self.completed {
+        self.origin_unreported += u32::from(pending.source.is_origin());
+        if self.completed || self.origin_unreported >= REPORT_ORIGIN_CHUNKS {
             self.report_due = now;
         }
         self.update_credits(now);

@@ -6,6 +6,7 @@ use protocol::ws::{ChunkNotice, Peer};
 use protocol::{TerminalId, TimestampMs};
 
 use crate::Now;
+use crate::config::KEPT_WHILE_SILENT;
 use crate::machine::Swarm;
 use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
@@ -29,6 +30,9 @@ impl Swarm {
         for state in self.peers.values_mut().filter(wants) {
             // A member that is silent for the moment gets its copy when it is heard again; only the others are waited for.
             let moving = state.is_moving(now);
+            if !moving && state.out.load() >= KEPT_WHILE_SILENT {
+                continue;
+            }
             if state.out.push(owed) && moving {
                 remaining.insert(state.id());
             }

@@ -312,6 +312,14 @@ impl Live {
         self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}")), now).await.map(|_| ())
     }
 
+    /// The chunk was not sent because the budget does not have it: its lease ends, so that it holds up no other chunk.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn unaffordable(&self, from: Sender, chunk: u32, marks: &str, now: OffsetDateTime) -> Result<(), LiveError> {
+        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}d")), now).await.map(|_| ())
+    }
+
     /// The chunk is still on its way to the terminal: its lease lasts longer.
     ///
     /// # Errors

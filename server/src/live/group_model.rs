@@ -264,7 +264,8 @@ impl Model {
             let others = lease.as_ref().is_some_and(|lease| lease.terminal != terminal);
             let elsewhere = receipted || self.live_holder(chunk, Some(terminal)) || others;
             let waited = self.now - self.asked.get(&chunk).copied().unwrap_or(0);
-            let patient = (PATIENCE_MS..PATIENCE_FORGOTTEN_MS).contains(&waited) && self.length(chunk) <= doubled_budget;
+            let affordable = !self.sent.contains(&chunk) || self.length(chunk) <= doubled_budget;
+            let patient = (PATIENCE_MS..PATIENCE_FORGOTTEN_MS).contains(&waited) && affordable;
             let running = lease.as_ref().filter(|lease| !lease.received);
             if let Some(lease) = running.filter(|_| !others) {
                 self.grants.push(Grant { terminal, chunk, kind: lease.kind });
@@ -283,9 +284,7 @@ impl Model {
                 first_budget = first_budget.saturating_sub(self.length(chunk));
                 if self.sent.contains(&chunk) {
                     again_budget -= self.length(chunk);
-                }
-                if elsewhere {
-                    doubled_budget -= self.length(chunk);
+                    doubled_budget -= if elsewhere { self.length(chunk) } else { 0 };
                 }
                 if lease.is_some() {
                     self.drop_lease(chunk);
@@ -311,12 +310,12 @@ impl Model {
             return FetchRight::Unsigned(owed);
         }
         let owes = self.unsigned.entry(terminal).or_default().insert(chunk);
-        if self.root {
-            self.fed = now;
-        }
         lease.until = now + LEASE_MS;
         lease.fetches += 1;
         let first = self.sent.insert(chunk);
+        if self.root && first {
+            self.fed = now;
+        }
         if first {
             lease.sent = now;
         }
@@ -341,6 +340,14 @@ impl Model {
         }
         if let Some(lease) = self.leases.get_mut(&chunk).filter(|lease| lease.terminal == terminal && !lease.received) {
             lease.fetches -= 1;
+        }
+    }
+
+    /// The same because the budget does not have it.
+    pub(super) fn unaffordable(&mut self, terminal: TerminalId, chunk: u32, marks: &str) {
+        self.unfetch(terminal, chunk, marks);
+        if self.leases.get(&chunk).is_some_and(|lease| lease.terminal == terminal && !lease.received) {
+            self.drop_lease(chunk);
         }
     }
 

@@ -206,7 +206,8 @@ impl Budgets {
     pub async fn write(&self) -> Result<(), StoreError> {
         // A chunk that was taken long ago may be sent yet, and must be written down then: its account stays.
         let quiet = |account: &Arc<Account>, reserved: &Reserved| {
-            reserved.used_at.elapsed() >= QUIET_FOR && Arc::strong_count(account) <= HELD_BY_TABLE_AND_WRITER
+            let written = account.sent.load(Ordering::Relaxed) == 0 && account.cut.load(Ordering::Relaxed) == 0;
+            reserved.used_at.elapsed() >= QUIET_FOR && Arc::strong_count(account) <= HELD_BY_TABLE_AND_WRITER && written
         };
         self.write_if(quiet).await
     }

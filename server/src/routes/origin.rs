@@ -115,9 +115,15 @@ impl Fetch {
             Budget::Repair => Purpose::Repair,
         };
         let taken = self.state.budgets.take(member.swarm.facts.release_id, purpose, protocol::Bytes(length.into())).await;
-        let mark = Mark { fetch: self, marks, kept: false };
-        let taken = taken?.ok_or_else(|| ApiError::new(ErrorCode::BudgetSpent).detail("The bytes can come from terminals only."))?;
-        Ok(Paid { mark, taken })
+        let mut mark = Mark { fetch: self, marks, kept: false };
+        match taken? {
+            Some(taken) => Ok(Paid { mark, taken }),
+            None => {
+                mark.kept = true;
+                mark.fetch.state.live.unaffordable(mark.fetch.sender, mark.fetch.chunk, &mark.marks, clock::now()).await?;
+                Err(ApiError::new(ErrorCode::BudgetSpent).detail("The bytes can come from terminals only."))
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::running::{Input, chain, planned_peers};
 use super::task::{self, Outcome};
 use super::{Context, EngineError, EngineEvent, SwarmSummary};
 use crate::socket::{ServerClock, SocketEvent};
+use crate::store::StoreError;
 
 /// Inputs that wait for a swarm's task, which takes them between two frames. When it is full the socket is not read.
 const MAILBOX: usize = 256;
@@ -245,7 +246,7 @@ impl Coordinator {
 
     /// Whether an error of one swarm ends the engine: if nothing else is wanted, and if the disk is the reason, which all swarms share.
     fn ends_with(&self, error: &EngineError) -> bool {
-        self.only_releases.len() == 1 || matches!(error, EngineError::Store(_) | EngineError::Broken)
+        self.only_releases.len() == 1 || matches!(error, EngineError::Store(StoreError::Io { .. }) | EngineError::Broken)
     }
 
     /// Whether there is something left to do, once a swarm or a release is over.

@@ -21,7 +21,7 @@ use crate::state::AppState;
 /// long before it expires and that the choice among members is made late.
 const LEASED_AHEAD: Duration = Duration::from_millis(500);
 /// The most chunks that a terminal may fetch from the origin without having signed for them: at most 16 MiB, which is what somebody who never signs has
-/// for nothing. An honest terminal signs within a quarter of a second, so that it is never held up below 256 Mbit/s.
+/// for nothing. An honest terminal signs for every 32 of them, so that it is not held up below some 1 Gbit/s.
 const UNSIGNED_MAX: u32 = 128;
 /// How long a member that others found silent is given nothing, unless nobody is left: its WebSocket may be well while its links are not.
 const BENCH: Duration = Duration::from_secs(5);

@@ -14,11 +14,12 @@ use crate::state::AppState;
 /// # Errors
 /// A store fails, or a delivery could not be settled; it is to be called again. One delivery that cannot be settled does not keep the others from it.
 pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
+    // An aborted release is stopped first: what is sent after its delivery was settled is paid by nobody. And whoever finished a release may have died
+    // before it told everybody.
+    after_the_end(state, release_id).await?;
     settling::settle_all(state, release_id).await?;
     state.budgets.write_release(release_id).await?;
-    settling::finish(state, release_id).await?;
-    // Whoever finished the release before may have died before it told everybody.
-    after_the_end(state, release_id).await
+    settling::finish(state, release_id).await
 }
 
 /// The release was cancelled: links that were opened early are closed.

@@ -12,7 +12,7 @@ use rules::relay_plan::{SwarmTree, groups_needed, plan_wave};
 use uuid::Uuid;
 
 use super::known::KnownSwarm;
-use super::{allocation, push_all, settling};
+use super::{allocation, ending, push_all, settling};
 use crate::clock;
 use crate::error::ApiError;
 use crate::live::Table;
@@ -76,6 +76,10 @@ async fn plan(state: &AppState, swarm_id: SwarmId, wave: u32) -> Result<Arc<Know
     let changed = swarm.terminals().filter(|&terminal| swarm.tree.view(terminal) != tree_before.view(terminal));
     let plans = changed.filter_map(|terminal| Some((terminal, PushMessage::Plan(Box::new(swarm.plan(terminal)?)))));
     push_all(state, plans.collect()).await?;
+    // Whoever ended the release meanwhile did not know of this wave.
+    if !matches!(state.store.swarm_facts(swarm_id).await?.state, ReleaseState::Closed | ReleaseState::Live) {
+        ending::after_the_end(state, swarm.facts.release_id).await?;
+    }
     Ok(swarm)
 }
 

@@ -2,7 +2,7 @@
 -- if no terminal of the swarm was sent the chunk before, or 'again', and the marks that were set now: of 'g' the group's and 's' the swarm's of sending,
 -- 'u' that the terminal owes a signature. Or 'unsigned' and all chunks that it owes one for: it must sign first.
 -- ARGV[8] is 'fetch'; 'renew' while the chunk is on its way, which is no fetch of its own; or 'undo' and the marks to take back, because the chunk was not
--- sent after all.
+-- sent after all, with 'd' if the lease is to go because the budget does not have the bytes: the chunk can still be asked for as missing.
 local word = open_table()
 if word ~= 'ready' then return answer(word) end
 local chunk, wish = tonumber(ARGV[7]), ARGV[8]
@@ -14,7 +14,9 @@ if string.sub(wish, 1, 4) == 'undo' then
   if string.find(marks, 'g') then redis.call('SETBIT', K.sent, bit_of(chunk), 0) end
   if string.find(marks, 's') then redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 0) end
   if string.find(marks, 'u') then redis.call('SREM', unsigned_key(caller), chunk) end
-  if own then
+  if own and string.find(marks, 'd') then
+    drop_lease(chunk, lease)
+  elseif own then
     lease.fetches = math.max(0, lease.fetches - 1)
     record_lease(chunk, lease)
   end
@@ -30,7 +32,7 @@ if redis.call('SISMEMBER', unsigned_key(caller), chunk) == 0 and owes_signatures
 end
 local again, marks = was_sent(chunk), ''
 if redis.call('SADD', unsigned_key(caller), chunk) == 1 then marks = 'u' end
-if state.root then redis.call('SET', swarm_key('fed'), now) end
+if state.root and not again then redis.call('SET', swarm_key('fed'), now) end
 local group_had = redis.call('SETBIT', K.sent, bit_of(chunk), 1) == 1
 -- The overhead counts from the moment of sending, not from the grant before it.
 if not group_had then lease.sent = now end

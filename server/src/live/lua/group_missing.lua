@@ -22,7 +22,7 @@ for index = 11, #ARGV, 2 do
   local asked = tonumber(redis.call('HGET', K.asked, chunk) or '0')
   local again = was_sent(chunk)
   -- What somebody has is sent again only out of a part of the budget: the rest is for what nobody has.
-  local patient = now - asked >= PATIENCE_MS and now - asked < PATIENCE_FORGOTTEN_MS and length_of(chunk) <= doubled_budget
+  local patient = now - asked >= PATIENCE_MS and now - asked < PATIENCE_FORGOTTEN_MS and (not again or length_of(chunk) <= doubled_budget)
   if lease and lease.terminal == caller and lease.phase == 'l' then
     -- The grant did not reach it: say it again.
     grants[#grants + 1] = {terminal = caller, chunk = chunk, kind = lease.kind}
@@ -38,7 +38,7 @@ for index = 11, #ARGV, 2 do
   else
     first_budget = first_budget - length_of(chunk)
     if again then again_budget = again_budget - length_of(chunk) end
-    if elsewhere then doubled_budget = doubled_budget - length_of(chunk) end
+    if elsewhere and again then doubled_budget = doubled_budget - length_of(chunk) end
     if lease then drop_lease(chunk, lease) end
     redis.call('HDEL', K.asked, chunk)
     local first = redis.call('ZREM', K.returned, chunk) == 1

@@ -20,6 +20,7 @@ enum Then {
     Sent,
     Renewed,
     NotSent,
+    Unaffordable,
 }
 
 #[derive(Debug, Clone)]
@@ -91,7 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Missing { member, pick, receipted, feeders_connected, again, first: again + more, doubled: doubled.min(again) }
             }),
         2 => member.clone().prop_map(|member| Step::Sign { member }),
-        5 => (member, 0u8..8, prop::bool::weighted(0.1), prop_oneof![6 => Just(Then::Sent), 1 => Just(Then::Renewed), 1 => Just(Then::NotSent)])
+        5 => (member, 0u8..8, prop::bool::weighted(0.1), prop_oneof![6 => Just(Then::Sent), 1 => Just(Then::Renewed), 1 => Just(Then::NotSent), 1 => Just(Then::Unaffordable)])
             .prop_map(|(member, pick, stray, then)| Step::Fetch { member, pick, stray, then }),
         5 => prop_oneof![3 => 1u16..700, 1 => 700u16..20_000].prop_map(|ms| Step::Wait { ms }),
     ]
@@ -255,7 +256,11 @@ impl Pair<'_> {
                 live.unfetch(from, chunk, &marks, now).await.unwrap();
                 self.model.unfetch(terminal(member), chunk, &marks);
             }
-            (Then::Sent, _) | (Then::NotSent, FetchRight::None | FetchRight::Unsigned(_)) => {}
+            (Then::Unaffordable, FetchRight::Granted { marks, .. }) => {
+                live.unaffordable(from, chunk, &marks, now).await.unwrap();
+                self.model.unaffordable(terminal(member), chunk, &marks);
+            }
+            (Then::Sent, _) | (Then::NotSent | Then::Unaffordable, FetchRight::None | FetchRight::Unsigned(_)) => {}
         }
     }
 
@@ -539,5 +544,13 @@ async fn what_a_live_terminal_has_is_sent_again_only_out_of_its_part_of_the_budg
     assert_eq!(missing(3_000, 4_000).await, (vec![], elsewhere(&[0, 1])), "the other one has them");
     assert_eq!(missing(9_000, 999).await, (vec![], elsewhere(&[0, 1])), "they are to come from there for good");
     assert_eq!(missing(9_500, 1_999).await, (vec![0], elsewhere(&[1])));
+    // What somebody says that it holds and was never sent is a first copy, which that part is not there for.
+    let lie = ChunkNotice { chunk: 3, received_at: TimestampMs(9_600), copies_done_at: None };
+    ready(live.notices(pair.from(0), &[lie], at(9_600)).await);
+    let affordable = Affordable { again: Bytes(0), first: Bytes(4_000), doubled: Bytes(0) };
+    let chunks = BTreeMap::from([(3, false)]);
+    let wanted = Wanted { chunks: &chunks, feeders_connected: true };
+    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(9_700)).await).outcome, elsewhere(&[3]));
+    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(15_000)).await).granted.len(), 1);
     fixture.lose_everything().await;
 }

@@ -1,7 +1,7 @@
 //! The origin's chunk endpoint: who may fetch what, and the hard cap on what it sends.
 
 use protocol::ErrorCode::{BudgetSpent, InvalidRequest, NoLease, NotFound, NotInSwarm, TooManyRequests};
-use protocol::ws::{ClientMessage, GrantKind, PushMessage};
+use protocol::ws::{ClientMessage, PushMessage};
 use protocol::{Bytes, ErrorCode};
 use reqwest::StatusCode;
 
@@ -63,17 +63,21 @@ async fn the_budget_is_a_hard_cap_and_repairs_leave_room_for_first_copies() {
     for chunk in 1..8 {
         stage.fetch(0, chunk).await;
     }
-    for chunk in 0..8 {
+    for chunk in 1..8 {
         refused(&stage, 0, chunk, BudgetSpent).await;
     }
+    refused(&stage, 0, 0, NoLease).await;
     stage.service.state.budgets.close().await.unwrap();
     let origin = stage.release().await.origin;
     assert_eq!((origin.sent, origin.reserved), (Bytes(9 * CHUNK as u64), Bytes(9 * CHUNK as u64)));
     // Asking for a repair says the same.
     let swarm_id = stage.swarm_id;
     stage.machines[0].send(&ClientMessage::Missing { swarm_id, chunks: vec![0] }).await;
-    let (kind, chunks) = stage.granted(0).await;
-    assert_eq!((kind, chunks), (GrantKind::FirstCopy, vec![0]), "its own lease is told again");
+    let code = stage.machines[0].push(|message| match message {
+        PushMessage::RepairRefused { code, .. } => Some(code),
+        _ => None,
+    });
+    assert_eq!(code.await, BudgetSpent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,14 +99,11 @@ async fn a_cancelled_release_is_left_by_everybody() {
     assert_eq!(stage.release().await.state, ReleaseState::Cancelled);
     // One that was away learns it when it comes.
     stage.machines[2].connect(&stage.service, None).await;
-    let told = stage.machines[2].settle_down().await;
-    assert!(
-        told.iter().any(|message| matches!(
-            message,
-            ServerMessage::Push { message: PushMessage::Leave { reason: LeaveReason::Cancelled, .. }, .. }
-        )),
-        "{told:?}"
-    );
+    let reason = stage.machines[2].push(|message| match message {
+        PushMessage::Leave { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(reason.await, LeaveReason::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,11 +150,6 @@ async fn an_aborted_release_pays_for_what_has_arrived_and_is_left_by_everybody()
     crate::routes::tests::problem(abort(&stage, &other, "not-mine").await.unwrap(), protocol::ErrorCode::NotFound).await;
     let answer = abort(&stage, &stage.publisher, "abort").await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    let charged = stage.machines[0].push(|message| match message {
-        PushMessage::Settled { charged, .. } => Some(charged),
-        _ => None,
-    });
-    assert!(charged.await.0 > 0, "half of the edition has arrived");
     for machine in &mut stage.machines[..2] {
         let reason = machine.push(|message| match message {
             PushMessage::Leave { reason, .. } => Some(reason),
@@ -165,6 +157,11 @@ async fn an_aborted_release_pays_for_what_has_arrived_and_is_left_by_everybody()
         });
         assert_eq!(reason.await, LeaveReason::Aborted);
     }
+    let charged = stage.machines[0].push(|message| match message {
+        PushMessage::Settled { charged, .. } => Some(charged),
+        _ => None,
+    });
+    assert!(charged.await.0 > 0, "half of the edition has arrived");
     assert_eq!(stage.release().await.state, ReleaseState::Aborted);
     let store = &stage.service.state.store;
     assert!(store.pending_deliveries(stage.release_id, None, 10).await.unwrap().is_empty(), "nothing is held any more");
