@@ -1,7 +1,11 @@
-//! Sessions: families of refresh tokens, of which each is good for one use.
+//! Sessions: families of refresh tokens, of which each is good for one use (RFC 9700, 4.14.2).
 //!
-//! **Locks:** the user's row (`FOR SHARE`) before any token row. A password change takes the user's row for itself first, so that it waits for a
-//! renewal that is under way and then also ends the session that this renewal made.
+//! An answer can be lost on its way to a terminal that runs for weeks, and its login must not be lost with it. So a used token is good once more until
+//! its successor is used. The successor that is passed over counts as used: if it was not lost but stolen, or the used token was, then whoever comes
+//! second ends the family.
+//!
+//! **Locks:** the user's row (`FOR SHARE`), then the family (an advisory lock), then token rows. A password change takes the user's row for itself
+//! first, so that it waits for a renewal that is under way and then also ends the session that this renewal made.
 
 use protocol::rest::User;
 use protocol::{Blake3, ErrorCode, UserId};
@@ -59,20 +63,17 @@ impl Store {
     pub async fn renew_session(&self, used: Blake3, next: NewRefreshToken) -> Result<Renewal, StoreError> {
         let now = stored_time(next.created_at);
         let mut tx = self.begin().await?;
-        let owner: Option<Uuid> = sqlx::query_scalar("SELECT user_id FROM refresh_tokens WHERE token_hash = $1")
-            .bind(used.0.as_slice())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(owner) = owner else { return Ok(Renewal::Refused) };
-        let user = sqlx::query("SELECT id, email, role, created_at FROM users WHERE id = $1 FOR SHARE").bind(owner);
-        let Some(user) = user.fetch_optional(&mut *tx).await? else { return Ok(Renewal::Refused) };
-        let token = sqlx::query("SELECT family_id, expires_at, used_at, revoked_at FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE")
-            .bind(used.0.as_slice())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(token) = token else { return Ok(Renewal::Refused) };
-        let family: Uuid = token.try_get("family_id")?;
-        if token.try_get::<Option<OffsetDateTime>, _>("used_at")?.is_some() {
+        let Some((owner, family)) = lock_family(&mut tx, used).await? else { return Ok(Renewal::Refused) };
+        let user = sqlx::query("SELECT id, email, role, created_at FROM users WHERE id = $1").bind(owner).fetch_one(&mut *tx).await?;
+        let token = sqlx::query(
+            "SELECT token.expires_at, token.used_at, token.revoked_at, token.successor, next.used_at IS NULL AS successor_unused
+             FROM refresh_tokens token LEFT JOIN refresh_tokens next ON next.token_hash = token.successor WHERE token.token_hash = $1",
+        );
+        let token = token.bind(used.0.as_slice()).fetch_one(&mut *tx).await?;
+        let was_used = token.try_get::<Option<OffsetDateTime>, _>("used_at")?.is_some();
+        let successor: Option<Vec<u8>> = token.try_get("successor")?;
+        let once_more = successor.is_some() && token.try_get("successor_unused")?;
+        if was_used && !once_more {
             revoke(&mut tx, family, now).await?;
             tx.commit().await?;
             return Ok(Renewal::Reused);
@@ -81,12 +82,14 @@ impl Store {
         if ended || token.try_get::<OffsetDateTime, _>("expires_at")? <= now {
             return Ok(Renewal::Refused);
         }
-        sqlx::query("UPDATE refresh_tokens SET used_at = $2 WHERE token_hash = $1")
+        sqlx::query("UPDATE refresh_tokens SET used_at = $2 WHERE token_hash = $1").bind(successor).bind(now).execute(&mut *tx).await?;
+        insert(&mut tx, UserId(owner), family, next).await?;
+        sqlx::query("UPDATE refresh_tokens SET used_at = $2, successor = $3 WHERE token_hash = $1")
             .bind(used.0.as_slice())
             .bind(now)
+            .bind(next.hash.0.as_slice())
             .execute(&mut *tx)
             .await?;
-        insert(&mut tx, UserId(owner), family, next).await?;
         tx.commit().await?;
         Ok(Renewal::Renewed(user_of(&user)?))
     }
@@ -94,20 +97,26 @@ impl Store {
     /// Ends the session that a refresh token belongs to, used or not. An unknown token is no error: there is nothing to end.
     pub async fn end_session(&self, token: Blake3, now: OffsetDateTime) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let family: Option<Uuid> = sqlx::query_scalar(
-            "SELECT family_id FROM refresh_tokens JOIN users ON users.id = user_id WHERE token_hash = $1 FOR SHARE OF users",
-        )
-        .bind(token.0.as_slice())
-        .fetch_optional(&mut *tx)
-        .await?;
-        if let Some(family) = family {
-            // The token's own row before the rest: a renewal that holds it inserts its successor first, and then this ends both.
-            sqlx::query("SELECT 1 FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE").bind(token.0.as_slice()).execute(&mut *tx).await?;
+        if let Some((_, family)) = lock_family(&mut tx, token).await? {
             revoke(&mut tx, family, stored_time(now)).await?;
         }
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// The user and the family of a token, both locked: one at a time changes a family. `None` for a token that is not ours.
+async fn lock_family(tx: &mut Tx, token: Blake3) -> Result<Option<(Uuid, Uuid)>, StoreError> {
+    let found: Option<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT user_id, family_id FROM refresh_tokens JOIN users ON users.id = user_id WHERE token_hash = $1 FOR SHARE OF users",
+    )
+    .bind(token.0.as_slice())
+    .fetch_optional(&mut **tx)
+    .await?;
+    if let Some((_, family)) = found {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))").bind(family).execute(&mut **tx).await?;
+    }
+    Ok(found)
 }
 
 async fn insert(tx: &mut Tx, user: UserId, family: Uuid, token: NewRefreshToken) -> Result<(), StoreError> {

@@ -231,12 +231,17 @@ impl Coordinator {
         let Ok((swarm, Outcome { summary, error })) = ended else { return Err(EngineError::Broken) };
         let again = self.active.remove(&swarm).and_then(|active| active.again);
         let release_id = summary.release_id;
+        // A swarm that failed and was begun again counts once: as what it came to.
+        self.done.retain(|earlier| earlier.swarm_id != swarm || earlier.path.is_some() || earlier.left.is_some());
         self.done.push(summary);
-        match (error, again) {
-            (Some(error), _) if self.ends_with(&error) => return Err(error),
-            (Some(error), _) => self.context.tell(EngineEvent::Failed { swarm_id: swarm, release_id, error: chain(&error) }),
-            (None, Some(plan)) => self.begin(plan),
-            (None, None) => {}
+        if let Some(error) = error {
+            if self.ends_with(&error) {
+                return Err(error);
+            }
+            self.context.tell(EngineEvent::Failed { swarm_id: swarm, release_id, error: chain(&error) });
+        }
+        if let Some(plan) = again {
+            self.begin(plan);
         }
         if !self.active.values().any(|active| active.release == release_id) {
             self.over.insert(release_id);

@@ -125,8 +125,10 @@ fn in_a_process_of_its_own(test: &str, note: &Path) -> (process::Child, u32) {
 #[ignore = "run by the next test, in a process of its own"]
 fn a_runner_with_one_child() {
     let note = std::env::var_os("NOTE").unwrap();
-    let child = shell("exec sleep 600", Ending::terminate(GRACE)).start(&Interrupt::default()).unwrap();
-    fs::write(note, format!("{}\n", child.id())).unwrap();
+    // The child itself says that it is there: by then the kernel knows what to send it.
+    let mut launch = shell("echo $$ > \"$NOTE\"; exec sleep 600", Ending::terminate(GRACE));
+    launch.command.env("NOTE", note);
+    let _child = launch.start(&Interrupt::default()).unwrap();
     thread::sleep(Duration::from_secs(600));
 }
 

@@ -1,9 +1,11 @@
 //! Logging in, staying logged in, logging out.
 
 use protocol::ErrorCode::{InvalidCredentials, InvalidRequest, RefreshTokenReused, Unauthenticated};
-use protocol::rest::{Role, Tokens};
+use protocol::rest::{Refresh, Role, Tokens};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
+
+use crate::auth::refresh::RefreshToken;
 
 use super::{PASSWORD, Service, answer, pointers, problem, refused};
 
@@ -50,31 +52,58 @@ async fn an_unknown_address_takes_as_long_as_a_wrong_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_is_good_for_one_use_and_its_second_use_ends_the_family() {
+async fn a_refresh_token_is_good_for_one_use_and_one_that_is_used_after_its_successor_ends_the_family() {
     let service = Service::start().await;
     let account = service.account("anna", Role::User).await;
     let first = account.tokens.refresh_token;
     let second: Tokens = answer(refresh(&service, &first), StatusCode::OK).await;
     assert_ne!(second.refresh_token, first);
+    let third: Tokens = answer(refresh(&service, &second.refresh_token), StatusCode::OK).await;
     let other: Tokens = service.log_in("anna@example.org", PASSWORD).await.json().await.unwrap();
 
     refused(refresh(&service, &first), RefreshTokenReused).await;
-    refused(refresh(&service, &second.refresh_token), Unauthenticated).await;
+    for ended in [&third, &second] {
+        refused(refresh(&service, &ended.refresh_token), Unauthenticated).await;
+    }
     let _: Tokens = answer(refresh(&service, &other.refresh_token), StatusCode::OK).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_refreshes_at_once_one_wins_and_then_the_family_ends() {
+async fn an_answer_that_is_lost_on_its_way_costs_no_login() {
+    let service = Service::start().await;
+    let first = service.account("anna", Role::User).await.tokens.refresh_token;
+    let mut newest = first.clone();
+    for _ in 0..3 {
+        let tokens: Tokens = answer(refresh(&service, &first), StatusCode::OK).await;
+        newest = tokens.refresh_token;
+    }
+    let _: Tokens = answer(refresh(&service, &newest), StatusCode::OK).await;
+    refused(refresh(&service, &first), RefreshTokenReused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_was_passed_over_ends_the_family() {
+    let service = Service::start().await;
+    let first = service.account("anna", Role::User).await.tokens.refresh_token;
+    let stolen: Tokens = answer(refresh(&service, &first), StatusCode::OK).await;
+    let own: Tokens = answer(refresh(&service, &first), StatusCode::OK).await;
+    refused(refresh(&service, &stolen.refresh_token), RefreshTokenReused).await;
+    refused(refresh(&service, &own.refresh_token), Unauthenticated).await;
+    refused(refresh(&service, &first), Unauthenticated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_refreshes_at_once_one_answer_is_good() {
     let service = Service::start().await;
     let token = service.account("anna", Role::User).await.tokens.refresh_token;
-    let (left, right) = tokio::join!(refresh(&service, &token).send(), refresh(&service, &token).send());
-    let (won, lost) = match (left.unwrap(), right.unwrap()) {
-        (left, right) if left.status().is_success() => (left, right),
-        (left, right) => (right, left),
+    let at_once = futures_util::future::join_all((0..8).map(|_| answer::<Tokens>(refresh(&service, &token), StatusCode::OK))).await;
+    let unused = service.state.store.peek("SELECT token_hash FROM refresh_tokens WHERE used_at IS NULL").await;
+    assert_eq!(unused.len(), 1);
+    let is_good = |tokens: &&Tokens| {
+        let sent = Refresh { refresh_token: tokens.refresh_token.clone() };
+        RefreshToken::parse(&sent).unwrap().hash().0.as_slice() == unused[0]
     };
-    problem(lost, RefreshTokenReused).await;
-    let won: Tokens = won.json().await.unwrap();
-    refused(refresh(&service, &won.refresh_token), Unauthenticated).await;
+    assert_eq!(at_once.iter().filter(is_good).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +160,6 @@ async fn changing_the_password_ends_every_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_cannot_begin_with_a_password_that_was_changed_meanwhile() {
-    use crate::auth::refresh::RefreshToken;
     use crate::store::sessions::NewRefreshToken;
     let service = Service::start().await;
     let user = service.account("anna", Role::User).await.user;
