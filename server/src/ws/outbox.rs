@@ -1,7 +1,7 @@
 //! What is on its way to the terminal: a bounded queue and the task that empties it into the socket.
 //!
-//! actix's own queue holds 32 messages and makes whoever sends wait; here nobody waits. A terminal that does not read fast enough is closed when the
-//! queue is full. It comes back and resumes: pushes are kept in Redis, and everything else is an answer that it can ask for again.
+//! actix's own queue holds 32 messages and makes whoever sends wait; here only pushes wait, which are kept in Redis meanwhile. A terminal that does not
+//! read is closed when the queue has no room for an answer or a ping. It comes back and resumes: everything else is an answer that it can ask for again.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::error::ApiError;
 
-/// Messages in the queue: more than a reconnecting terminal is sent at once (its plans, and the pushes of a few seconds), at most 8 MiB.
+/// Messages in the queue, at most 8 MiB.
 const QUEUE_MAX: usize = 128;
 /// How long the last messages and the close frame may take to be handed to the socket.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -86,9 +86,16 @@ impl Outbox {
     }
 
     pub(super) fn send(&self, message: &ServerMessage) {
-        match serde_json::to_string(message) {
-            Ok(text) => self.put(Outgoing::Text(text)),
-            Err(error) => tracing::error!(%error, "a message cannot be written"),
+        if let Some(text) = text_of(message) {
+            self.put(Outgoing::Text(text));
+        }
+    }
+
+    /// Sends when there is room: somebody who comes back may have missed more than the queue holds.
+    pub(super) async fn send_in_turn(&self, message: &ServerMessage) {
+        if let Some(text) = text_of(message) {
+            // An error means that the session has ended.
+            let _ = self.queue.send(Outgoing::Text(text)).await;
         }
     }
 
@@ -132,6 +139,10 @@ impl Outbox {
         let found = closing.wait_for(Option::is_some).await;
         found.ok().and_then(|closing| *closing).unwrap_or(Closing::Gone)
     }
+}
+
+fn text_of(message: &ServerMessage) -> Option<String> {
+    serde_json::to_string(message).inspect_err(|error| tracing::error!(%error, "a message cannot be written")).ok()
 }
 
 async fn put_into(sink: &mut actix_ws::Session, outgoing: Outgoing) -> Result<(), actix_ws::Closed> {

@@ -105,7 +105,7 @@ impl Forwarder<'_> {
                     for (position, message) in pushes {
                         self.links.follow(&message);
                         self.catch_up(&message).await;
-                        self.outbox.send(&ServerMessage::Push { position, message });
+                        self.outbox.send_in_turn(&ServerMessage::Push { position, message }).await;
                         self.position = position;
                     }
                 }

@@ -47,16 +47,16 @@ async fn a_terminal_that_comes_back_is_sent_what_it_missed_and_nothing_twice() {
     assert_eq!(numbers(&mut machine, 3).await, [1, 2, 3]);
     let position = machine.position;
     machine.vanish();
-    for number in 4..=200 {
+    for number in 4..=500 {
         push(&service, machine.id(), number).await;
     }
     assert!(machine.connect(&service, Some(position)).await);
-    assert_eq!(numbers(&mut machine, 197).await, (4..=200).collect::<Vec<_>>());
+    assert_eq!(numbers(&mut machine, 497).await, (4..=500).collect::<Vec<_>>());
     // From somewhere that never was, it starts anew.
     machine.vanish();
     assert!(!machine.connect(&service, Some(PushPosition { epoch: position.epoch, offset: 1_000 })).await);
-    push(&service, machine.id(), 201).await;
-    assert_eq!(numbers(&mut machine, 1).await, [201]);
+    push(&service, machine.id(), 501).await;
+    assert_eq!(numbers(&mut machine, 1).await, [501]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
