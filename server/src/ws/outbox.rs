@@ -1,7 +1,7 @@
 //! What is on its way to the terminal: a bounded queue and the task that empties it into the socket.
 //!
 //! actix's own queue holds 32 messages and makes whoever sends wait; here only pushes wait, which are kept in Redis meanwhile. A terminal that does not
-//! read is closed when the queue has no room for an answer or a ping. It comes back and resumes: everything else is an answer that it can ask for again.
+//! read is closed when the queue has no room for an answer, or when its pongs do not come. It comes back and resumes: everything else is an answer that it can ask for again.
 
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::error::ApiError;
 
 /// Messages in the queue, at most 8 MiB.
 const QUEUE_MAX: usize = 128;
+/// Room in the queue that pushes leave to what cannot wait.
+const FOR_ANSWERS: usize = 32;
 /// How long the last messages and the close frame may take to be handed to the socket.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -91,11 +93,12 @@ impl Outbox {
         }
     }
 
-    /// Sends when there is room: somebody who comes back may have missed more than the queue holds.
+    /// Sends when there is room, and leaves room for answers: somebody who comes back may have missed more than the queue holds.
     pub(super) async fn send_in_turn(&self, message: &ServerMessage) {
-        if let Some(text) = text_of(message) {
-            // An error means that the session has ended.
-            let _ = self.queue.send(Outgoing::Text(text)).await;
+        // An error means that the session has ended.
+        let (Some(text), Ok(mut room)) = (text_of(message), self.queue.reserve_many(1 + FOR_ANSWERS).await) else { return };
+        if let Some(place) = room.next() {
+            place.send(Outgoing::Text(text));
         }
     }
 
@@ -116,8 +119,9 @@ impl Outbox {
         self.refuse(&ApiError::new(code).detail(detail));
     }
 
+    /// A ping that finds no room is left out: whoever does not read is heard of no more, and that ends the session.
     pub(super) fn ping(&self) {
-        self.put(Outgoing::Ping);
+        let _ = self.queue.try_send(Outgoing::Ping);
     }
 
     pub(super) fn pong(&self, payload: bytes::Bytes) {
