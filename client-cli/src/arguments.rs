@@ -153,7 +153,7 @@ mod tests {
             "register --server https://s.example",
             "register --server ftp://s.example --email a@b.example",
             "register --server s.example --email a@b.example",
-            "register --server https://s.example --email a@b.example --up-mbit 2.5",
+            "register --server https://s.example --email a@b.example --up-mbit 2,5",
             "publish",
             "publish one.bin",
             &format!("publish one.bin --title Film --content {RELEASE}"),

@@ -17,13 +17,13 @@ pub(crate) use share::share;
 
 use protocol::BitsPerSecond;
 
-/// A rate in whole megabit per second; 0 is "not limited".
+/// A rate in megabit per second; 0 is "not limited".
 pub(crate) fn mbit(text: &str) -> Result<BitsPerSecond, String> {
-    match decimal::scaled(text, 0) {
-        // A petabit per second is beyond any line and keeps the product within JSON's integers.
-        Some(mbit) if mbit <= 1_000_000_000 => Ok(BitsPerSecond::from_mbit(mbit)),
+    match decimal::scaled(text, 6) {
+        // A petabit per second is beyond any line and keeps the figure within JSON's integers.
+        Some(bits) if bits <= 1_000_000_000_000_000 => Ok(BitsPerSecond(bits)),
         Some(_) => Err("that is more than 1000000000 Mbit/s".into()),
-        None => Err("expected a whole number of megabit per second, such as 20".into()),
+        None => Err("expected a number of megabit per second, such as 20 or 2.5".into()),
     }
 }
 
@@ -32,10 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_whole_number_of_megabit() {
+    fn a_rate_is_a_decimal_number_of_megabit() {
         assert_eq!(mbit("20"), Ok(BitsPerSecond(20_000_000)));
+        assert_eq!(mbit("2.5"), Ok(BitsPerSecond(2_500_000)));
         assert_eq!(mbit("0"), Ok(BitsPerSecond(0)));
-        for bad in ["", "2.5", "-1", "+1", "20M", "1000000001", "99999999999999999999999"] {
+        for bad in ["", "2.", "2,5", "0.0000001", "-1", "+1", "20M", "1000000001", "99999999999999999999999"] {
             assert!(mbit(bad).is_err(), "{bad:?} was accepted");
         }
     }

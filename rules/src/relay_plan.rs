@@ -1,14 +1,22 @@
 //! The relay plan of one swarm: which terminals form a group, which group copies to which, and who may talk to whom.
 //!
-//! Flow: at closing the server plans wave 0 with [`plan_wave`], stores the groups, and pushes each member its [`TerminalView`]; at each later wave's
-//! opening it does the same for that wave on top of the [`SwarmTree`] of all waves before. The plan of a wave never names a terminal of a later one.
+//! Flow: at closing the server chooses the [`Shape`] of wave 0 with [`choose_shape`], plans it with [`plan_wave`], stores the groups, and pushes each
+//! member its [`TerminalView`]; at each later wave's opening it does the same for that wave on top of the [`SwarmTree`] of all waves before. The plan
+//! of a wave never names a terminal of a later one.
 //!
-//! The groups of a swarm form a chain in the order (wave, position): each copies every chunk to one child group, the next in the chain. Besides its
-//! parent in the chain a group may pull from groups of earlier waves, whose members hold the edition already.
+//! Within [`plan_wave`] the terminals are put in blocks that are alike and not slower than the rest (`balance`), those of a block are dealt to
+//! its groups by their uplinks (`dealing`), and the groups take their places in a tree with as few levels as `k` children allow (`wave`).
+//!
+//! Besides its parent in the tree a group may pull from groups of earlier waves, whose members hold the edition already (`links`).
 //!
 //! Two groups that are linked do not talk all to all. With P members above and C below, the pairs are
 //! `{(i, i mod C)} ∪ {(j mod P, j)}`: every member above has somebody to copy to and every member below somebody to ask, with as few links as that takes.
 
+mod balance;
+mod candidate;
+mod dealing;
+mod links;
+mod shape;
 mod tree;
 mod wave;
 
@@ -18,16 +26,22 @@ mod properties;
 use protocol::ws::Peer;
 use protocol::{GroupId, TerminalId};
 
+pub use candidate::{Candidate, CommunicationState, NatKind, Region};
+pub use shape::{Shape, choose_shape};
 pub use tree::{SwarmTree, TerminalView};
-pub use wave::{groups_needed, plan_wave};
+pub use wave::plan_wave;
 
 /// Most members of a group: each keeps fifteen links to its own group, and a relay sends each chunk sixteen times at most.
 pub const GROUP_MEMBERS_MAX: usize = 16;
 
-/// Most groups that a group may pull from, its parent in the chain included, and most groups that it serves. In a release of up to eight earlier
+/// Most groups that a group may pull from, its parent included, and most groups that it serves. In a release of up to eight earlier
 /// groups everybody earlier is a source; beyond that, more links would cost sockets and make the plan longer than a WebSocket message may be (in the
-/// worst case, one-member groups between full ones, it names 272 terminals in 56 KiB), and the chain feeds every group anyway.
+/// worst case, one-member groups between full ones, it names 272 terminals in 56 KiB), and the tree feeds every group anyway.
 pub const LINKED_GROUPS_MAX: usize = 8;
+
+/// Most groups of its own wave that a group copies to. At most one group of a later wave comes below it besides, and only if it has none of its own:
+/// the first one of a wave hangs below the last one before.
+pub const CHILD_GROUPS_MAX: usize = LINKED_GROUPS_MAX;
 
 /// One group of a swarm as it was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +55,8 @@ pub struct PlannedGroup {
     pub parent: Option<GroupId>,
     /// Whether the origin feeds this group.
     pub root: bool,
-    /// 1 to [`GROUP_MEMBERS_MAX`]. The order is part of the plan: pairs between groups go by it.
+    /// 1 to [`GROUP_MEMBERS_MAX`]. The order is part of the plan: pairs between groups go by it, and as the fastest stand first, fast ones are paired
+    /// with fast ones.
     pub members: Vec<Peer>,
 }
 
@@ -58,6 +73,8 @@ pub enum PlanError {
     GroupTwice(GroupId),
     #[error("group {0} has no member, or more than {GROUP_MEMBERS_MAX}")]
     GroupSize(GroupId),
-    #[error("group {0} is neither a root nor below the group before it")]
+    #[error("group {0} is neither a root nor below a group before it that has room")]
     Parent(GroupId),
+    #[error("{candidates} terminals cannot be cut into groups of {} with {} child groups each below {} roots", shape.m, shape.k, shape.roots)]
+    Shape { shape: Shape, candidates: usize },
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use protocol::BitsPerSecond;
 use protocol::units::Currency;
 use protocol::ws::IceServer;
 
@@ -54,8 +55,8 @@ pub struct Config {
     pub key_rotation_days: u16,
 
     /// The uplink of this instance for chunks in Mbit/s; 0 is unlimited. Instances that share one uplink are each given a part of it.
-    #[arg(long, env = "SPILLWAY_ORIGIN_UP_MBIT", default_value_t = 0)]
-    pub origin_up_mbit: u32,
+    #[arg(long = "origin-up-mbit", value_name = "MBIT", env = "SPILLWAY_ORIGIN_UP_MBIT", default_value = "0", value_parser = mbit)]
+    pub origin_up: BitsPerSecond,
 
     /// Origins that browsers may open the WebSocket from; the public address is always one.
     #[arg(long = "allowed-origin", env = "SPILLWAY_ALLOWED_ORIGINS", value_delimiter = ',')]
@@ -103,6 +104,15 @@ impl std::fmt::Debug for Config {
     }
 }
 
+/// A rate in Mbit/s, up to a petabit.
+fn mbit(text: &str) -> Result<BitsPerSecond, String> {
+    match text.parse::<f64>() {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and 10^15")]
+        Ok(mbit) if (0.0..=1e9).contains(&mbit) => Ok(BitsPerSecond((mbit * 1e6).round() as u64)),
+        Ok(_) | Err(_) => Err("expected a number of megabit per second, such as 100 or 2.5".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -122,7 +132,16 @@ mod tests {
     fn what_is_not_said_has_a_default() {
         let config = Arguments::try_parse_from(NEEDED).unwrap().config;
         assert_eq!(config.public_url(), "http://127.0.0.1:8080");
-        assert_eq!((config.currency, config.origin_up_mbit), (Currency::EUR, 0));
+        assert_eq!((config.currency, config.origin_up), (Currency::EUR, BitsPerSecond(0)));
+    }
+
+    #[test]
+    fn the_origins_uplink_is_a_decimal_number_of_megabit() {
+        let rate = |text| Arguments::try_parse_from(NEEDED.into_iter().chain(["--origin-up-mbit", text])).map(|line| line.config.origin_up);
+        assert_eq!(rate("19.4").unwrap(), BitsPerSecond(19_400_000));
+        for bad in ["", "-1", "fast", "NaN", "inf", "1e10"] {
+            assert!(rate(bad).is_err(), "{bad:?} was accepted");
+        }
     }
 
     #[test]

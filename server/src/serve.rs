@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
-use protocol::BitsPerSecond;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_actix_web::TracingLogger;
@@ -76,7 +75,7 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
     let state = AppState {
         swarms: Swarms::new(store.clone(), chunks.clone()),
         budgets: Budgets::new(store.clone(), runtime.clone()),
-        pace: Pace::new(BitsPerSecond::from_mbit(config.origin_up_mbit.into())),
+        pace: Pace::new(config.origin_up),
         store,
         live,
         chunks,

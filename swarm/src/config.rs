@@ -35,8 +35,10 @@ pub(crate) const PULL_RETRY_MAX: Duration = Duration::from_secs(4);
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// How often unsatisfied credits and missing chunks are told again: a lost server state is met by repetition.
 pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
-/// How often notices and receipts go to the server.
+/// How often notices go to the server.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// How often receipts go there: each is a row of its database, and the sources hold them too.
+pub(crate) const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 /// Chunks from the origin that are reported at once: it sends 128 at most to who has not signed for them, and more come in a quarter of a second on a
 /// fast line.
 pub(crate) const REPORT_ORIGIN_CHUNKS: u32 = 32;
@@ -74,11 +76,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Payload bytes per frame: at most 100 ms of the uplink, so that a ping never waits long behind data.
+    /// Payload bytes per frame: at most 25 ms of the uplink, so that a ping never waits long behind data and no line's queue overflows.
     pub(crate) fn frame_bytes(&self) -> u32 {
         let max = u64::try_from(PAYLOAD_MAX).unwrap_or(u64::MAX);
         let min = u64::try_from(PAYLOAD_MIN).unwrap_or(0);
-        let bytes = if self.up.0 == 0 { max } else { (self.up.0 / 80).clamp(min, max) };
+        let bytes = if self.up.0 == 0 { max } else { (self.up.0 / 320).clamp(min, max) };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 

@@ -5,7 +5,7 @@ use protocol::ws::{LIST_MAX, SuspectReason};
 
 use crate::Now;
 use crate::action::Action;
-use crate::config::{PING_EVERY, REPORT_EVERY, SUSPECT_AFTER, UNACKNOWLEDGED_AFTER};
+use crate::config::{PING_EVERY, RECEIPTS_EVERY, REPORT_EVERY, REPORT_ORIGIN_CHUNKS, SUSPECT_AFTER, UNACKNOWLEDGED_AFTER};
 use crate::machine::Swarm;
 use crate::signing::Signer;
 
@@ -41,6 +41,7 @@ impl Swarm {
     pub fn flush(&mut self, now: Now) {
         self.send_receipts(now);
         self.announce();
+        self.submit_receipts(now);
         self.report(now);
     }
 
@@ -71,16 +72,23 @@ impl Swarm {
 
     fn report(&mut self, now: Now) {
         self.report_due = now + REPORT_EVERY;
+        if self.completed || self.origin_unreported >= REPORT_ORIGIN_CHUNKS || now >= self.receipts_to_server_due {
+            self.submit_receipts(now);
+        }
+        let notices = std::mem::take(&mut self.notices);
+        for part in notices.chunks(LIST_MAX) {
+            self.actions.push_back(Action::Notices(part.to_vec()));
+        }
+    }
+
+    fn submit_receipts(&mut self, now: Now) {
+        self.receipts_to_server_due = now + RECEIPTS_EVERY;
         self.origin_unreported = 0;
         let at = self.server_time(now);
         let signer = Signer { key: &self.config.key, receiver: self.config.me, delivery_id: self.plan.delivery_id, at };
         let receipts = self.signing.take_for_server(&signer);
         if !receipts.is_empty() {
             self.actions.push_back(Action::SubmitReceipts(receipts));
-        }
-        let notices = std::mem::take(&mut self.notices);
-        for part in notices.chunks(LIST_MAX) {
-            self.actions.push_back(Action::Notices(part.to_vec()));
         }
     }
 

@@ -76,6 +76,7 @@ pub struct Swarm {
     pub(crate) receipts_due: Option<Now>,
     pub(crate) delta_due: Option<Now>,
     pub(crate) report_due: Now,
+    pub(crate) receipts_to_server_due: Now,
     /// Chunks from the origin that the server has no receipt for yet.
     pub(crate) origin_unreported: u32,
     pub(crate) completed: bool,
@@ -125,6 +126,7 @@ impl Swarm {
             receipts_due: None,
             delta_due: None,
             report_due: now,
+            receipts_to_server_due: now,
             origin_unreported: 0,
             completed: false,
         };
@@ -188,6 +190,7 @@ impl Swarm {
     pub fn handle_connected(&mut self, now: Now) {
         self.signing.owe_server_everything();
         self.credits = Credits::default();
+        self.receipts_to_server_due = now;
         self.report_due = now;
         self.tick_due = now;
     }

@@ -183,12 +183,12 @@ impl Engine {
             start,
             timing: config.socket.clone(),
         });
-        let (up, down) = (RateLimiter::new(config.up), RateLimiter::new(config.down));
+        let up = RateLimiter::of_the_wire(config.up, config.link.sent.clone());
+        let down = RateLimiter::new(config.down);
         let links = LinksConfig {
             me: config.terminal_id,
             key: config.key.clone(),
             link: config.link.clone(),
-            up: up.clone(),
             down: down.clone(),
             start,
             timing: config.links.clone(),

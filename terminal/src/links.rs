@@ -41,16 +41,12 @@ pub use running::{ChunkJob, ChunkSlot, LinkHandle};
 pub const CHUNKS_QUEUED: usize = 2;
 /// Plans, signals and blocks that wait for the manager, which never waits for anything itself; callers wait when it is full.
 const COMMANDS: usize = 256;
-/// Control bytes that are paid to the uplink's limit at once.
-const OWED_STEP_MAX: usize = protocol::frame::MESSAGE_MAX;
 
 #[derive(Debug, Clone)]
 pub struct LinksConfig {
     pub me: TerminalId,
     pub key: TerminalKey,
     pub link: LinkConfig,
-    /// Shared with whoever sends chunks; what control frames use is paid here afterwards.
-    pub up: RateLimiter,
     /// Every link waits here after each message before it reads the next.
     pub down: RateLimiter,
     /// The zero of the times that are told.
@@ -107,9 +103,7 @@ impl Links {
         let endpoint = Endpoint::new(config.link.clone())?;
         let (commands, queue) = mpsc::channel(COMMANDS);
         let (room_sender, room) = watch::channel(0);
-        let (owed, owing) = watch::channel(0);
-        tokio::spawn(pay_for_control(config.up.clone(), owing));
-        let manager = Manager::new(config, endpoint, outbox, Arc::new(room_sender), Arc::new(owed));
+        let manager = Manager::new(config, endpoint, outbox, Arc::new(room_sender));
         tokio::spawn(manager.run(queue));
         Ok(Self { commands, room })
     }
@@ -160,18 +154,5 @@ impl Links {
     async fn tell(&self, command: Command) {
         // An error means that the manager has been shut down; nothing is to be done for links any more.
         let _ = self.commands.send(command).await;
-    }
-}
-
-/// Pays for control frames after they were sent: they must not wait, but they use the uplink like everything else.
-async fn pay_for_control(up: RateLimiter, mut owed: watch::Receiver<u64>) {
-    let mut paid = 0;
-    while owed.changed().await.is_ok() {
-        let total = *owed.borrow_and_update();
-        while paid < total {
-            let step = usize::try_from(total - paid).unwrap_or(usize::MAX).min(OWED_STEP_MAX);
-            up.acquire(step).await;
-            paid += step as u64;
-        }
     }
 }

@@ -94,6 +94,7 @@ fn play(project: &Project, scenario: &Scenario, services: &Services, folder: &Pa
     let database_url = services.database("spillway_demo", interrupt)?;
     let data = folder.join("server");
     fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
+    let origin_up_mbit = scenario.rates.origin_up_mbit.to_string();
     let settings = Settings {
         name: "server",
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -101,7 +102,7 @@ fn play(project: &Project, scenario: &Scenario, services: &Services, folder: &Pa
         redis_url: services.redis_url(),
         data: &data,
         logs: services.logs(),
-        origin_up_mbit: scenario.rates.origin_up_mbit,
+        origin_up_mbit: &origin_up_mbit,
     };
     let mut server = Server::start(project, settings, interrupt)?;
     server::create_operator(project, &database_url, services.logs(), OPERATOR, PASSWORD, interrupt)?;

@@ -72,8 +72,8 @@ pub(crate) struct Options {
     /// What the origin of a Spillway release may send: `open`, or a multiple of the payload
     #[arg(long, default_value = "1.05")]
     budget: Budget,
-    /// What Spillway's own limits leave of each line for headers and retransmissions, in percent
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=90))]
+    /// What Spillway's own limits leave of each line for what they do not count, in percent
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=90))]
     headroom: u64,
     /// How often each system runs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -3,6 +3,7 @@
 //!
 //! It stays light to compile (no async runtime, no HTTP client): it is the first thing that a newcomer waits for.
 
+mod bench;
 mod borders;
 mod cargo;
 mod children;
@@ -13,6 +14,7 @@ mod lab;
 mod project;
 mod server;
 mod services;
+mod sim;
 mod suite;
 mod up;
 
@@ -35,6 +37,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measure one part by itself, optimised
+    #[command(subcommand)]
+    Bench(bench::Part),
     /// Send a release out, once, for real, and check everything about it
     Demo(demo::Options),
     /// Measure one release over shaped links against libtorrent and plain HTTP (needs root)
@@ -42,6 +47,8 @@ enum Task {
     /// One run of the lab, inside of the origin's network namespace
     #[command(hide = true)]
     LabInside(lab::inside::Options),
+    /// Run releases under virtual time with seeded faults, and check what must always hold
+    Sim(sim::Options),
     /// Run every check and every test against a private Postgres and Redis
     Test(suite::Options),
     /// Run the local stack until Ctrl-C
@@ -68,9 +75,11 @@ fn run(task: Task) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let project = Project::locate()?;
     match task {
+        Task::Bench(part) => bench::run(&project, &part, &interrupt),
         Task::Demo(options) => demo::run(&project, &options, &interrupt),
         Task::Lab(options) => lab::run(&project, &options, &interrupt),
         Task::LabInside(options) => lab::inside::run(&project, &options, &interrupt),
+        Task::Sim(options) => sim::run(&project, &options, &interrupt),
         Task::Test(options) => suite::run(&project, &options, &interrupt),
         Task::Up(options) => up::run(&project, &options, &interrupt),
     }

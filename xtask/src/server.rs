@@ -32,15 +32,15 @@ pub(crate) struct Settings<'a> {
     pub(crate) data: &'a Path,
     /// Where its log goes.
     pub(crate) logs: &'a Path,
-    /// The origin's uplink for chunks; 0 is unlimited.
-    pub(crate) origin_up_mbit: u64,
+    /// The origin's uplink for chunks in Mbit/s, a decimal number; 0 is unlimited.
+    pub(crate) origin_up_mbit: &'a str,
 }
 
 impl<'a> Settings<'a> {
     /// A server on a free loopback port, with an unlimited uplink.
     pub(crate) fn new(name: &'a str, database_url: &'a str, redis_url: &'a str, data: &'a Path, logs: &'a Path) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { name, listen, database_url, redis_url, data, logs, origin_up_mbit: 0 }
+        Self { name, listen, database_url, redis_url, data, logs, origin_up_mbit: "0" }
     }
 }
 
@@ -59,7 +59,7 @@ impl Server {
         let output = Output::Split { announcements: announcements.clone(), log };
         let mut launch = Launch::new(settings.name, project.server_program(), None, ENDING, output);
         launch.command.arg("serve").arg("--listen").arg(settings.listen.to_string()).arg("--data-dir").arg(settings.data);
-        launch.command.arg("--origin-up-mbit").arg(settings.origin_up_mbit.to_string());
+        launch.command.arg("--origin-up-mbit").arg(settings.origin_up_mbit);
         // Addresses with passwords go through the environment, which other users cannot read.
         launch.command.env("DATABASE_URL", settings.database_url).env("REDIS_URL", settings.redis_url).current_dir(&project.root);
         let mut process = launch.start(interrupt)?;

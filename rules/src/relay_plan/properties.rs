@@ -1,10 +1,14 @@
 //! What holds for every plan.
 
+mod grouping;
+mod message;
+mod trees;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use protocol::ws::{Peer, PushMessage, PushPosition, ServerMessage, SwarmPlan};
-use protocol::{BitsPerSecond, DeliveryId, EditionId, GroupId, PublicKey, ReleaseId, SwarmId, TerminalId, TimestampMs};
+use protocol::ws::Peer;
+use protocol::{BitsPerSecond, DeliveryId, GroupId, PublicKey, TerminalId};
 
 use super::*;
 
@@ -25,15 +29,23 @@ fn group_ids(wave: u32, count: usize) -> Vec<GroupId> {
     (0..count).map(|index| GroupId::from_bytes(((u128::from(wave) << 64) + index as u128 + 1).to_be_bytes())).collect()
 }
 
+/// Chunks of the editions that are planned for here, unless a test is about them.
+const CHUNKS: u32 = 512;
+
+/// Plans one wave below a tree that may be empty, in the shape that is chosen for it.
+fn wave_below(tree: &SwarmTree, wave: u32, candidates: &[Candidate]) -> Vec<PlannedGroup> {
+    let shape = choose_shape(candidates.len(), CHUNKS, 1);
+    plan_wave(tree, wave, candidates, shape, !tree.groups().is_empty(), &group_ids(wave, shape.groups(candidates.len()))).unwrap()
+}
+
 /// Plans waves of these uplinks, terminals numbered through, each wave with earlier holders if any earlier wave has members.
 fn planned(waves: &[Vec<u64>]) -> SwarmTree {
     let mut tree = SwarmTree::default();
     let mut number = 0;
     for (wave, uplinks) in (0u32..).zip(waves) {
-        let candidates: Vec<Peer> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up)).collect();
+        let candidates: Vec<Candidate> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up).into()).collect();
         number += u32::try_from(uplinks.len()).unwrap();
-        let ids = group_ids(wave, groups_needed(candidates.len()));
-        let groups = plan_wave(&tree, wave, &candidates, !tree.groups().is_empty(), &ids).unwrap();
+        let groups = wave_below(&tree, wave, &candidates);
         tree = tree.with_wave(groups).unwrap();
     }
     tree
@@ -56,7 +68,7 @@ fn wave_of(tree: &SwarmTree, terminal: TerminalId) -> u32 {
 }
 
 #[test]
-fn one_wave_of_twenty_becomes_two_balanced_groups_in_a_chain() {
+fn one_wave_of_twenty_becomes_two_balanced_groups() {
     let tree = planned(&[(1..=20).collect()]);
     let [first, second] = tree.groups() else { panic!("{} groups", tree.groups().len()) };
     assert!(first.root && first.parent.is_none());
@@ -89,72 +101,51 @@ fn a_wave_without_an_earlier_holder_has_a_root_of_its_own() {
     assert_eq!(tree.groups().iter().map(|group| group.root).collect::<Vec<_>>(), [true, false]);
     // Wave 0 is planned, but nobody of it is there.
     let tree = planned(&[vec![5; 4]]);
-    let groups = plan_wave(&tree, 1, &[peer(100, 5)], false, &group_ids(1, 1)).unwrap();
+    let alone = Shape { m: 1, k: 0, roots: 1 };
+    let groups = plan_wave(&tree, 1, &[peer(100, 5).into()], alone, false, &group_ids(1, 1)).unwrap();
     assert!(groups[0].root && groups[0].parent.is_none());
     let tree = tree.with_wave(groups).unwrap();
     assert!(tree.view(terminal(0)).unwrap().children.is_empty());
 }
 
 #[test]
-fn what_is_not_a_plan_is_refused() {
+fn what_cannot_be_planned_is_refused() {
     let tree = planned(&[vec![5; 4], vec![5; 4]]);
-    let plan = |wave, candidates: &[Peer], count| plan_wave(&tree, wave, candidates, true, &group_ids(9, count));
+    let plan = |wave, peers: &[Peer], count| {
+        let candidates: Vec<Candidate> = peers.iter().cloned().map(Candidate::from).collect();
+        plan_wave(&tree, wave, &candidates, choose_shape(candidates.len(), CHUNKS, 1), true, &group_ids(9, count))
+    };
     assert_eq!(plan(1, &[peer(50, 1)], 1), Err(PlanError::WaveOrder { wave: 1, latest: 1 }));
     assert_eq!(plan(2, &[peer(50, 1)], 2), Err(PlanError::GroupIds { needed: 1, given: 2 }));
     assert_eq!(plan(2, &[peer(50, 1), peer(50, 2)], 1), Err(PlanError::TerminalTwice(terminal(50))));
     assert_eq!(plan(2, &[peer(3, 1)], 1), Err(PlanError::TerminalTwice(terminal(3))));
     assert_eq!(plan(2, &[], 0), Ok(Vec::new()));
 
-    let broken = |change: &dyn Fn(&mut Vec<PlannedGroup>)| {
-        let mut groups = tree.groups().to_vec();
-        change(&mut groups);
-        SwarmTree::new(groups).map(|_| ()).unwrap_err()
+    let candidates: Vec<Candidate> = (50..70).map(|number| peer(number, 1).into()).collect();
+    let shaped = |m, k, roots, earlier_holder| {
+        let shape = Shape { m, k, roots };
+        let groups = plan_wave(&tree, 2, &candidates, shape, earlier_holder, &group_ids(9, shape.groups(20)));
+        groups.map(|groups| groups.len()).map_err(|error| error == PlanError::Shape { shape, candidates: 20 })
     };
-    let (first, second) = (tree.groups()[0].id, tree.groups()[1].id);
-    assert_eq!(broken(&|groups| groups[1].members.clear()), PlanError::GroupSize(second));
-    assert_eq!(broken(&|groups| groups[0].members = (0..17).map(|number| peer(number, 1)).collect()), PlanError::GroupSize(first));
-    assert_eq!(broken(&|groups| groups[1].id = first), PlanError::GroupTwice(first));
-    assert_eq!(broken(&|groups| groups[1].wave = 0), PlanError::GroupTwice(second));
-    assert_eq!(broken(&|groups| groups[1].parent = Some(second)), PlanError::Parent(second));
-    assert_eq!(broken(&|groups| groups[1].parent = None), PlanError::Parent(second));
-    assert_eq!(broken(&|groups| groups[1].root = true), PlanError::Parent(second));
-    assert_eq!(broken(&|groups| groups[0].root = false), PlanError::Parent(first));
-    assert_eq!(broken(&|groups| groups[1].members[0] = peer(0, 1)), PlanError::TerminalTwice(terminal(0)));
-    assert_eq!(tree.view(terminal(99)), None);
+    let cases = [
+        ((16, 1, 1, true), Ok(2)),
+        ((0, 1, 1, true), Err(true)),
+        ((17, 1, 1, true), Err(true)),
+        ((16, 9, 1, true), Err(true)),
+        ((16, 1, 0, true), Err(true)),
+        ((16, 0, 1, true), Err(true)),
+        // Two groups that the origin feeds need no child; below an earlier holder the second one does.
+        ((16, 0, 2, false), Ok(2)),
+        ((16, 0, 2, true), Err(true)),
+    ];
+    for ((m, k, roots, earlier_holder), expected) in cases {
+        assert_eq!(shaped(m, k, roots, earlier_holder), expected, "m = {m}, k = {k}, {roots} roots, {earlier_holder}");
+    }
 }
 
-#[test]
-fn the_longest_plan_fits_a_websocket_message() {
-    // Eight full groups, a group of one, eight full groups: the one in the middle is paired with everybody.
-    let full = vec![9_999_999_999; 16];
-    let mut waves = vec![full.clone(); 8];
-    waves.push(vec![9_999_999_999]);
-    waves.extend(vec![full; 8]);
-    let tree = planned(&waves);
-    let longest = views(&tree)
-        .into_values()
-        .map(|view| {
-            let plan = SwarmPlan {
-                release_id: ReleaseId::from_bytes([255; 16]),
-                swarm_id: SwarmId::from_bytes([255; 16]),
-                edition_id: EditionId([255; 32]),
-                delivery_id: DeliveryId::from_bytes([255; 16]),
-                epoch: u64::MAX >> 11,
-                rank: u32::MAX,
-                opens_at: TimestampMs(u64::MAX >> 11),
-                deadline_at: TimestampMs(u64::MAX >> 11),
-                group_id: view.group_id,
-                root: view.root,
-                members: view.members,
-                parents: view.parents,
-                children: view.children,
-                serves: view.serves,
-            };
-            let position = PushPosition { epoch: u64::MAX >> 11, offset: u64::MAX >> 11 };
-            serde_json::to_string(&ServerMessage::Push { position, message: PushMessage::Plan(Box::new(plan)) }).unwrap().len()
-        })
-        .max();
-    assert!(longest.is_some_and(|bytes| (50_000..protocol::ws::MESSAGE_MAX).contains(&bytes)), "{longest:?} bytes");
+fn shuffle(candidates: &mut [Candidate], seed: u64) {
+    candidates
+        .sort_by_key(|candidate| *blake3::hash(&[&candidate.peer.terminal_id.to_bytes()[..], &seed.to_le_bytes()].concat()).as_bytes());
 }
 
 fn some_waves() -> impl Strategy<Value = Vec<Vec<u64>>> {
@@ -170,7 +161,7 @@ proptest! {
         let mut seen = BTreeSet::new();
         for (wave, uplinks) in (0u32..).zip(&waves) {
             let sizes: Vec<usize> = tree.groups().iter().filter(|group| group.wave == wave).map(|group| group.members.len()).collect();
-            prop_assert_eq!(sizes.len(), uplinks.len().div_ceil(16));
+            prop_assert_eq!(sizes.len(), choose_shape(uplinks.len(), CHUNKS, 1).groups(uplinks.len()));
             prop_assert_eq!(sizes.iter().sum::<usize>(), uplinks.len());
             let (least, most) = (sizes.iter().min(), sizes.iter().max());
             prop_assert!(most.zip(least).is_none_or(|(most, least)| most - least <= 1 && *most <= 16));
@@ -179,17 +170,6 @@ proptest! {
             prop_assert!(seen.insert(member.terminal_id));
         }
         prop_assert_eq!(seen.len(), waves.iter().map(Vec::len).sum::<usize>());
-    }
-
-    #[test]
-    fn the_groups_of_a_wave_are_balanced_in_uplink(uplinks in prop::collection::vec(0u64..100, 17..120)) {
-        let tree = planned(std::slice::from_ref(&uplinks));
-        let full = tree.groups().iter().map(|group| group.members.len()).max().unwrap();
-        let means: Vec<u64> = tree.groups().iter().filter(|group| group.members.len() == full)
-            .map(|group| group.members.iter().map(|member| member.up.0 / 1_000_000).sum::<u64>()).collect();
-        // Dealt forth and back, two groups differ by less than the whole spread of one seat, plus the last, unpaired round.
-        let spread = uplinks.iter().max().unwrap() - uplinks.iter().min().unwrap();
-        prop_assert!(means.iter().max().unwrap() - means.iter().min().unwrap() <= 2 * spread, "{means:?}, spread {spread}");
     }
 
     #[test]
@@ -214,15 +194,13 @@ proptest! {
     }
 
     #[test]
-    fn everybody_below_the_root_has_a_source_and_every_group_but_the_last_somebody_to_copy_to(waves in some_waves()) {
+    fn everybody_below_the_root_has_a_source_and_nobody_a_child_group_without_a_contact(waves in some_waves()) {
         let tree = planned(&waves);
-        let last = tree.groups().last().map(|group| group.id);
         for view in views(&tree).into_values() {
             prop_assert!(view.root || !view.parents.is_empty());
-            prop_assert_eq!(view.children.len(), usize::from(Some(view.group_id) != last));
             prop_assert!(view.children.iter().all(|child| !child.contacts.is_empty()));
         }
-        prop_assert_eq!(tree.groups().iter().filter(|group| group.root).count(), usize::from(last.is_some()));
+        prop_assert_eq!(tree.groups().iter().filter(|group| group.root).count(), usize::from(!tree.groups().is_empty()));
     }
 
     #[test]
@@ -259,11 +237,10 @@ proptest! {
         let mut shuffled = SwarmTree::default();
         let mut number = 0;
         for (wave, uplinks) in (0u32..).zip(&waves) {
-            let mut candidates: Vec<Peer> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up)).collect();
+            let mut candidates: Vec<Candidate> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up).into()).collect();
             number += u32::try_from(uplinks.len()).unwrap();
-            candidates.sort_by_key(|peer| blake3::hash(&[&peer.terminal_id.to_bytes()[..], &seed.to_le_bytes()].concat()).to_hex());
-            let ids = group_ids(wave, groups_needed(candidates.len()));
-            let groups = plan_wave(&shuffled, wave, &candidates, !shuffled.groups().is_empty(), &ids).unwrap();
+            shuffle(&mut candidates, seed);
+            let groups = wave_below(&shuffled, wave, &candidates);
             shuffled = shuffled.with_wave(groups).unwrap();
         }
         prop_assert_eq!(shuffled.groups(), tree.groups());

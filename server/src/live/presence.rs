@@ -12,7 +12,7 @@ use super::{Arguments, Listener, Live, LiveError};
 pub const PRESENCE_FOR: Duration = Duration::from_secs(10);
 /// How often an instance says so: three times within [`PRESENCE_FOR`], so that one lost try is no loss.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(3);
-/// How long a report that a terminal does not answer counts: two neighbours must agree within this time.
+/// How long a report that a terminal does not answer counts: its neighbours must agree within this time.
 const SUSPICION_FOR: Duration = Duration::from_secs(5);
 
 /// A WebSocket that now stands for its terminal.
@@ -79,7 +79,7 @@ impl Live {
         Ok(terminals.iter().zip(owners).filter_map(|(&terminal, owner)| owner.map(|_| terminal)).collect())
     }
 
-    /// Records that `reporter` finds `suspect` silent, and says whether that is enough to act on: two different reporters within
+    /// Records that `reporter` finds `suspect` silent, and says whether that is enough to act on: `needed` different reporters within
     /// [`SUSPICION_FOR`], or a WebSocket that is gone.
     ///
     /// # Errors
@@ -89,10 +89,11 @@ impl Live {
         swarm: protocol::SwarmId,
         suspect: TerminalId,
         reporter: TerminalId,
+        needed: usize,
         now: OffsetDateTime,
     ) -> Result<bool, LiveError> {
         let arguments = Arguments::default().add(swarm).add(suspect).add(reporter).add(SUSPICION_FOR.as_millis());
-        let (reporters, connected): (u32, u8) = self.run(&self.inner.scripts.suspect, now, &arguments).await?;
-        Ok(reporters >= 2 || connected == 0)
+        let (reporters, connected): (usize, u8) = self.run(&self.inner.scripts.suspect, now, &arguments).await?;
+        Ok(reporters >= needed || connected == 0)
     }
 }

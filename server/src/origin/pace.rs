@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// The longest piece of a body that is sent at once. At 20 Mbit/s one takes 6.5 ms, so that sixteen receivers alternate smoothly.
 pub const PIECE: usize = 16 << 10;
+/// What a full TCP segment carries, and what it takes on the wire: IPv4, timestamps, Ethernet. The rate is the line's, so the headers are a part of it.
+const SEGMENT_BYTES: u64 = 1448;
+const SEGMENT_ON_THE_WIRE: u64 = 1514;
 /// How far behind its line the origin may catch up at full speed: covers the timer's grain and a moment's scheduling delay, no more.
 const CATCH_UP: Duration = Duration::from_millis(10);
 
@@ -31,6 +34,7 @@ impl Line {
     /// Takes `bytes` into the line. Answers when they may be sent.
     fn enter(&mut self, bytes: usize, now: Instant) -> Instant {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let bytes = bytes.saturating_mul(SEGMENT_ON_THE_WIRE) / SEGMENT_BYTES;
         let takes = Duration::from_nanos(self.cost.saturating_mul(bytes) >> 10);
         let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
         let begins = self.free_at.map_or(now, |free_at| free_at.max(earliest));
@@ -72,21 +76,21 @@ mod tests {
 
     #[test]
     fn pieces_leave_at_the_lines_rate_and_not_faster() {
-        // 8 Mbit/s: a byte takes a microsecond.
+        // 8 Mbit/s: a byte on the wire takes a microsecond.
         let mut line = Line::new(BitsPerSecond::from_mbit(8));
         let start = Instant::now();
-        let sent: Vec<Duration> = (0..4).map(|_| line.enter(10_000, start) - start).collect();
-        assert_eq!(sent, [0, 10, 20, 30].map(Duration::from_millis));
+        let sent: Vec<Duration> = (0..4).map(|_| line.enter(14_480, start) - start).collect();
+        assert_eq!(sent, [0, 15_140, 30_280, 45_420].map(Duration::from_micros), "ten full segments each, headers included");
     }
 
     #[test]
     fn an_idle_line_saves_up_next_to_nothing() {
         let mut line = Line::new(BitsPerSecond::from_mbit(8));
         let start = Instant::now();
-        line.enter(10_000, start);
+        line.enter(14_480, start);
         let later = start + Duration::from_secs(60);
-        let sent: Vec<Duration> = (0..4).map(|_| line.enter(10_000, later) - later).collect();
-        assert_eq!(sent, [0, 0, 10, 20].map(Duration::from_millis), "ten milliseconds of catching up");
+        let sent: Vec<Duration> = (0..4).map(|_| line.enter(14_480, later) - later).collect();
+        assert_eq!(sent, [0, 5_140, 20_280, 35_420].map(Duration::from_micros), "ten milliseconds of catching up");
     }
 
     #[test]
@@ -97,7 +101,7 @@ mod tests {
         for _ in 0..1_000 {
             now = line.enter(PIECE, now);
         }
-        let expected = 999.0 * 8.0 * 16_384.0 / 12_345_678.0;
+        let expected = 999.0 * 8.0 * 16_384.0 * 1514.0 / 1448.0 / 12_345_678.0;
         assert!(((now - start).as_secs_f64() / expected - 1.0).abs() < 1e-4, "{:?} instead of {expected}", now - start);
     }
 

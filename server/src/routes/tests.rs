@@ -72,7 +72,7 @@ impl Service {
             jwt_issuer: "spillway".to_owned(),
             jwt_audience: "spillway-api".to_owned(),
             key_rotation_days: 30,
-            origin_up_mbit: 0,
+            origin_up: protocol::BitsPerSecond(0),
             allowed_origins: Vec::new(),
             ice_servers: IceServers::default(),
             login_limit: 0,

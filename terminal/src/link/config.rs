@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::metering::WireCount;
+
 /// The longest message that a link carries; a longer one from the other end closes it. The protocol owns the figure.
 pub const MAX_MESSAGE_BYTES: usize = protocol::frame::MESSAGE_MAX;
 
@@ -84,6 +86,8 @@ pub struct LinkConfig {
     /// The most bytes of SCTP in one packet, 37 of DTLS and 28 to 48 of IP and UDP not counted. Packets carry "do not fragment", so more than the
     /// path takes is a link that opens and then never moves data. `None` is the library's 1191, which passes everywhere IPv6 does, relayed as well.
     pub packet_bytes: Option<u32>,
+    /// Counts what all links send, headers included.
+    pub sent: WireCount,
 }
 
 impl Default for LinkConfig {
@@ -96,6 +100,7 @@ impl Default for LinkConfig {
             send_buffer_bytes: WINDOW_BYTES_MAX as usize,
             gather_timeout: Duration::from_secs(3),
             packet_bytes: None,
+            sent: WireCount::default(),
         }
     }
 }

@@ -139,7 +139,7 @@ impl Endpoint {
             .with_handler(Arc::new(events))
             .with_udp_addrs(addresses)
             .with_dedicated_reactor_pool_size(REACTOR_THREADS)
-            .with_runtime(Arc::new(LinkRuntime))
+            .with_runtime(Arc::new(LinkRuntime { sent: config.sent.clone() }))
             .build()
             .await
             .map_err(transport)?;

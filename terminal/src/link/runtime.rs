@@ -1,5 +1,5 @@
 //! What the library asks of its runtime, with corrections that it has no setting for: larger socket buffers, sockets that let packets gather
-//! ([`super::gathering`]), a bound on name lookups, and a second look.
+//! ([`super::gathering`]) and count what they send ([`super::metering`]), a bound on name lookups, and a second look.
 //!
 //! **Second look.** A connection's driver sends what is due, then handles events, then waits for a packet or its next timer. What the events made due
 //! is not sent before that wait is over, and the next timer is up to 200 ms away: the handshakes of DTLS and SCTP lose one such wait each, and so does
@@ -19,6 +19,7 @@ use webrtc::runtime::{AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpS
 
 use super::config::{WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 use super::gathering::GatheringSocket;
+use super::metering::{MeteredSocket, WireCount};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -39,7 +40,9 @@ tokio::task_local! {
 
 /// Tokio with the corrections.
 #[derive(Debug)]
-pub(super) struct LinkRuntime;
+pub(super) struct LinkRuntime {
+    pub(super) sent: WireCount,
+}
 
 fn enlarge(socket: &UdpSocket) -> io::Result<()> {
     let options = SockRef::from(socket);
@@ -72,7 +75,8 @@ impl Runtime for LinkRuntime {
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         enlarge(&socket)?;
-        Ok(Arc::new(GatheringSocket::new(TokioRuntime.wrap_udp_socket(socket)?)))
+        let metered = MeteredSocket::new(TokioRuntime.wrap_udp_socket(socket)?, self.sent.clone());
+        Ok(Arc::new(GatheringSocket::new(Arc::new(metered))))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {

@@ -160,8 +160,6 @@ pub(super) struct Surroundings {
     pub(super) down: RateLimiter,
     /// Rises when a chunk frame was taken.
     pub(super) room: Arc<watch::Sender<u64>>,
-    /// Control bytes sent in all.
-    pub(super) owed: Arc<watch::Sender<u64>>,
 }
 
 /// A link whose hellos were checked, with its tasks not started yet.
@@ -275,13 +273,10 @@ async fn write(handle: &LinkHandle, sender: &LinkSender, mut jobs: mpsc::Receive
                 None => return End::Local,
             },
         };
-        let bytes = message.len() as u64;
         if let Err(error) = sender.send(Bytes::from(message)).await {
             return ended(&error);
         }
-        if control {
-            around.owed.send_modify(|owed| *owed += bytes);
-        } else {
+        if !control {
             around.room.send_modify(|taken| *taken = taken.wrapping_add(1));
         }
     }

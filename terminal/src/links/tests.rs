@@ -42,7 +42,6 @@ fn terminal_with(byte: u8, down: RateLimiter) -> Terminal {
         me: id(byte),
         key: key(byte),
         link: LinkConfig { bind, include_loopback: true, ..LinkConfig::default() },
-        up: RateLimiter::unlimited(),
         down,
         start,
         timing: LinksTiming { retry_first: Duration::from_millis(50), retry_cap: Duration::from_millis(200), ..LinksTiming::default() },

@@ -113,7 +113,7 @@ pub(super) struct Plan {
     pub(super) peer_down_mbit: u64,
     /// Only a Spillway release has one.
     pub(super) budget: Budget,
-    /// What Spillway's own limits leave of each line for everything that is not payload, in percent; the others limit nothing themselves.
+    /// What Spillway's own limits leave of each line for what they do not count, in percent; the others limit nothing themselves.
     pub(super) headroom: u64,
     /// Whether Spillway's programs are optimised ones.
     pub(super) release: bool,
@@ -140,10 +140,11 @@ impl Plan {
         Bytes(self.mib << 20)
     }
 
-    /// What a sender of Spillway may count as payload on a line of `mbit`: headers, acknowledgements and retransmissions need the rest. A limiter
-    /// that is set to the line itself only fills the line's queue, which drops what is above. In whole Mbit/s, as the programs take it.
-    pub(super) fn payload_mbit(&self, mbit: u64) -> u64 {
-        ((mbit * (100 - self.headroom.min(100)) + 50) / 100).max(1)
+    /// The limit that a sender of Spillway is given on a line of `mbit`, as the programs take it: what its sockets put on the wire counts, and the rest
+    /// is for what does not go through them.
+    pub(super) fn limit_mbit(&self, mbit: u64) -> String {
+        let hundredths = mbit * (100 - self.headroom.min(100));
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
     }
 
     /// T*: what no schedule can beat on these lines.
@@ -253,10 +254,10 @@ pub(super) mod tests {
 
     #[test]
     fn the_headroom_is_left_of_every_line_and_never_stops_a_slow_one() {
-        let of = |headroom| [1, 2, 5, 10, 23, 100].map(|mbit| Plan { headroom, ..plan(System::Spillway, vec![10]) }.payload_mbit(mbit));
-        assert_eq!(of(0), [1, 2, 5, 10, 23, 100]);
-        assert_eq!(of(20), [1, 2, 4, 8, 18, 80]);
-        assert_eq!(of(90), [1, 1, 1, 1, 2, 10]);
+        let of = |headroom| [1, 2, 23, 100].map(|mbit| Plan { headroom, ..plan(System::Spillway, vec![10]) }.limit_mbit(mbit));
+        assert_eq!(of(0), ["1.00", "2.00", "23.00", "100.00"]);
+        assert_eq!(of(3), ["0.97", "1.94", "22.31", "97.00"]);
+        assert_eq!(of(90), ["0.10", "0.20", "2.30", "10.00"]);
     }
 
     #[test]

@@ -50,9 +50,10 @@ pub(super) fn set_up<'a>(site: &Site<'a>) -> Result<Ready<'a>, Failure> {
     let database_url = services.database("spillway_lab", interrupt)?;
     let data = plan.folder.join("server");
     fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
+    let origin_up_mbit = plan.limit_mbit(plan.origin_up_mbit);
     let settings = Settings {
         listen: SocketAddr::from((ORIGIN_ADDRESS, 0)),
-        origin_up_mbit: plan.payload_mbit(plan.origin_up_mbit),
+        origin_up_mbit: &origin_up_mbit,
         ..Settings::new("server", &database_url, services.redis_url(), &data, services.logs())
     };
     let server = Server::start(project, settings, interrupt)?;
@@ -82,7 +83,7 @@ pub(super) fn set_up<'a>(site: &Site<'a>) -> Result<Ready<'a>, Failure> {
 fn register<'a>(deployment: &'a Deployment<'a>, plan: &Plan) -> Result<Vec<Client<'a>>, Failure> {
     let register = |(index, up): (usize, &u64)| {
         let name = terminal_name(index);
-        let (up, down) = (plan.payload_mbit(*up).to_string(), plan.peer_down_mbit.to_string());
+        let (up, down) = (plan.limit_mbit(*up), plan.peer_down_mbit.to_string());
         let email = format!("{name}@example.org");
         Client::enter(deployment, &name, &["register", "--email", &email, "--name", &name, "--up-mbit", &up, "--down-mbit", &down])
     };
@@ -122,7 +123,7 @@ fn create_release(publisher: &Client<'_>, plan: &Plan, content_id: &str) -> Resu
 
 fn start(site: &Site<'_>, index: usize, client: &Client<'_>, release_id: &str) -> Result<Node, Failure> {
     let plan = site.plan;
-    let up = plan.payload_mbit(plan.uplinks_mbit[index]);
+    let up = plan.limit_mbit(plan.uplinks_mbit[index]);
     let folder = client.folder();
     let arguments = [
         "run".to_owned(),

@@ -25,6 +25,10 @@ const LEASED_AHEAD: Duration = Duration::from_millis(500);
 const UNSIGNED_MAX: u32 = 128;
 /// How long a member that others found silent is given nothing, unless nobody is left: its WebSocket may be well while its links are not.
 const BENCH: Duration = Duration::from_secs(5);
+/// How many of a terminal's neighbours must find it silent: two, and a third of them where there are many. A line that loses packets is silent for
+/// one neighbour or another all the time.
+const SUSPECTED_BY_MIN: usize = 2;
+const SUSPECTED_BY_PART: usize = 3;
 /// The most credits that count: half a second of 10 Gbit/s.
 const CREDITS_MAX: u32 = 4_096;
 
@@ -218,7 +222,7 @@ pub async fn holdings(state: &AppState, member: &Member, told: &ToldHoldings<'_>
     answered(state, member, table).await.map(|_| ())
 }
 
-/// The member finds a linked terminal silent or misbehaving. Two different neighbours, or one if the WebSocket is gone as well, remove it from its
+/// The member finds a linked terminal silent or misbehaving. A third of its neighbours, or one if the WebSocket is gone as well, remove it from its
 /// group: what it leases goes to others. It is back with its next message, once its bench is over.
 ///
 /// # Errors
@@ -228,7 +232,8 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
     if !member.swarm.peers(member.terminal).contains(&suspected) {
         return Err(ApiError::new(ErrorCode::NotInSwarm).at("/terminal_id", "this terminal is not linked to that one"));
     }
-    let agreed = state.live.suspect(swarm_id, suspected, member.terminal, clock::now()).await?;
+    let needed = SUSPECTED_BY_MIN.max(member.swarm.peers(suspected).len().div_ceil(SUSPECTED_BY_PART));
+    let agreed = state.live.suspect(swarm_id, suspected, member.terminal, needed, clock::now()).await?;
     tracing::debug!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
     let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
     tracing::info!(%swarm_id, %suspected, ?reason, "a terminal is removed from its group for a while");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use protocol::rest::{DeliveryState, ReleaseState};
 use protocol::ws::{LeaveReason, PushMessage};
 use protocol::{GroupId, ReleaseId, SwarmId, TerminalId};
-use rules::relay_plan::{SwarmTree, groups_needed, plan_wave};
+use rules::relay_plan::{Candidate, Shape, SwarmTree, choose_shape, plan_wave};
 use uuid::Uuid;
 
 use super::known::KnownSwarm;
@@ -19,6 +19,8 @@ use crate::live::Table;
 use crate::state::AppState;
 use crate::store::plan::DeliveryStanding;
 
+/// Groups of a wave that the origin feeds where no earlier wave does: one, because a first copy is counted once per swarm.
+const ROOT_GROUPS: usize = 1;
 /// For how long a terminal that comes back is told how its deliveries ended.
 const TOLD_FOR: time::Duration = time::Duration::hours(1);
 
@@ -92,16 +94,19 @@ fn tree_before(swarm: &KnownSwarm, wave: u32) -> Result<SwarmTree, ApiError> {
 /// Decides on the groups of a wave and stores them. Answers those that this call stored.
 async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<Vec<GroupId>, ApiError> {
     let swarm_id = swarm.facts.swarm_id;
-    let candidates = state.store.wave_candidates(swarm_id, wave).await?;
+    // A terminal states its rates and nothing else about its line: of region, round trip, loss and NAT nothing is known.
+    let candidates: Vec<Candidate> = state.store.wave_candidates(swarm_id, wave).await?.into_iter().map(Candidate::from).collect();
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
     let earlier_holder = earlier_holder(state, swarm, wave).await?;
-    let ids: Vec<GroupId> = (0..groups_needed(candidates.len())).map(|_| GroupId(Uuid::now_v7())).collect();
-    let groups = plan_wave(&swarm.tree, wave, &candidates, earlier_holder, &ids).map_err(ApiError::internal)?;
+    let shape = choose_shape(candidates.len(), swarm.chunk_count(), ROOT_GROUPS);
+    let ids: Vec<GroupId> = (0..shape.groups(candidates.len())).map(|_| GroupId(Uuid::now_v7())).collect();
+    let groups = plan_wave(&swarm.tree, wave, &candidates, shape, earlier_holder, &ids).map_err(ApiError::internal)?;
     let (store, count, groups_for_store) = (state.store.clone(), groups.len(), groups);
     let stored = state.to_the_end(async move { store.store_wave(swarm_id, wave, &groups_for_store).await }).await?;
-    tracing::info!(%swarm_id, wave, groups = count, members = candidates.len(), earlier_holder, stored, "planned a wave");
+    let Shape { m, k, .. } = shape;
+    tracing::info!(%swarm_id, wave, groups = count, members = candidates.len(), m, k, earlier_holder, stored, "planned a wave");
     Ok(if stored { ids } else { Vec::new() })
 }
 

@@ -105,11 +105,11 @@ async fn one_report_about_a_connected_terminal_is_not_enough_and_two_of_the_same
     let fixture = Fixture::new().await;
     let (live, swarm) = (&fixture.live, SwarmId::from_bytes([1; 16]));
     live.attach(terminal(0), "t", at(0)).await.unwrap();
-    assert!(!live.suspect(swarm, terminal(0), terminal(1), at(0)).await.unwrap());
-    assert!(!live.suspect(swarm, terminal(0), terminal(1), at(100)).await.unwrap());
-    assert!(!live.suspect(swarm, terminal(0), terminal(2), at(5_102)).await.unwrap(), "the first report is too old");
-    assert!(live.suspect(swarm, terminal(0), terminal(1), at(5_200)).await.unwrap());
-    assert!(live.suspect(swarm, terminal(5), terminal(1), at(0)).await.unwrap(), "it is not even connected");
+    assert!(!live.suspect(swarm, terminal(0), terminal(1), 2, at(0)).await.unwrap());
+    assert!(!live.suspect(swarm, terminal(0), terminal(1), 2, at(100)).await.unwrap());
+    assert!(!live.suspect(swarm, terminal(0), terminal(2), 2, at(5_102)).await.unwrap(), "the first report is too old");
+    assert!(live.suspect(swarm, terminal(0), terminal(1), 2, at(5_200)).await.unwrap());
+    assert!(live.suspect(swarm, terminal(5), terminal(1), 2, at(0)).await.unwrap(), "it is not even connected");
     fixture.lose_everything().await;
 }
 

@@ -2,7 +2,7 @@
 
 use protocol::ErrorCode::{BudgetSpent, InvalidRequest, NoLease, NotFound, NotInSwarm, TooManyRequests};
 use protocol::ws::{ClientMessage, PushMessage};
-use protocol::{Bytes, ErrorCode};
+use protocol::{BitsPerSecond, Bytes, ErrorCode};
 use reqwest::StatusCode;
 
 use super::Stage;
@@ -181,8 +181,13 @@ async fn what_was_not_sent_of_a_chunk_whose_receiver_left_can_be_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_origins_uplink_is_shared_and_never_exceeded() {
-    let mut stage =
-        Stage::started(Script { change: |config| config.origin_up_mbit = 8, ranks: &[2], chunks: 16, ..Script::default() }).await;
+    let mut stage = Stage::started(Script {
+        change: |config| config.origin_up = BitsPerSecond::from_mbit(8),
+        ranks: &[2],
+        chunks: 16,
+        ..Script::default()
+    })
+    .await;
     stage.connect(0..2).await;
     let given = [stage.ask(0, 4).await, stage.ask(1, 4).await];
     assert!(given.iter().all(|given| !given.is_empty()));
@@ -198,8 +203,13 @@ async fn the_origins_uplink_is_shared_and_never_exceeded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_origin_with_a_limit_leases_no_more_than_it_can_send_in_a_moment() {
-    let mut stage =
-        Stage::started(Script { change: |config| config.origin_up_mbit = 8, ranks: &[2], chunks: 32, ..Script::default() }).await;
+    let mut stage = Stage::started(Script {
+        change: |config| config.origin_up = BitsPerSecond::from_mbit(8),
+        ranks: &[2],
+        chunks: 32,
+        ..Script::default()
+    })
+    .await;
     stage.connect(0..2).await;
     // Half a second of 8 Mbit/s is less than the four largest chunks that may always be leased: 512 KiB.
     assert_eq!(stage.ask(0, 100).await.len(), 8);

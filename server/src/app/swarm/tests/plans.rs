@@ -61,6 +61,23 @@ async fn planning_twice_or_on_two_instances_at_once_makes_one_plan() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b29_a_group_with_two_child_groups_is_stored_and_told_as_it_was_planned() {
+    // 24 terminals and two chunks: three groups of eight have the shortest tree.
+    let mut stage = Stage::set(Script { ranks: &[24], chunks: 2, ..Script::default() }).await;
+    stage.close().await;
+    let stored = stage.service.state.store.stored_plan(stage.swarm_id).await.unwrap().groups;
+    let ids: Vec<_> = stored.iter().map(|group| group.id).collect();
+    assert_eq!(stored.iter().map(|group| group.parent).collect::<Vec<_>>(), [None, Some(ids[0]), Some(ids[0])]);
+    assert_eq!(stored.iter().map(|group| group.members.len()).collect::<Vec<_>>(), [8, 8, 8]);
+    stage.connect(0..24).await;
+    for machine in &stage.machines {
+        let plan = &machine.plans[&stage.swarm_id];
+        let children: Vec<_> = plan.children.iter().map(|child| child.group_id).collect();
+        assert_eq!(children, if plan.group_id == ids[0] { &ids[1..] } else { &[] });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wave_that_finds_nobody_there_is_fed_by_the_origin() {
     let mut stage = Stage::started(Script { ranks: &[1, 2], ..Script::default() }).await;
     stage.pass(time::Duration::minutes(1)).await;

@@ -1,0 +1,127 @@
+//! Who is who, and the real planner's plan of the swarm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ws::{Peer, SwarmPlan};
+use protocol::{DeliveryId, EditionId, GroupId, ReleaseId, SwarmId, TerminalId, TerminalKey, TimestampMs};
+use rules::relay_plan::{Candidate, CommunicationState, PlanError, Region, SwarmTree, choose_shape, plan_wave};
+use swarm::Now;
+
+use crate::rng::mix;
+use crate::scenario::{Scenario, TerminalSpec};
+
+/// Groups that the origin feeds, as the server has it.
+const ROOT_GROUPS: usize = 1;
+pub(crate) const SWARM: SwarmId = SwarmId::from_bytes([2; 16]);
+/// What the server's clock shows at the run's zero.
+pub(crate) const CLOCK_AT_ZERO: u64 = 1_700_000_000_000;
+
+/// A terminal's name and key.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) id: TerminalId,
+    pub(crate) key: TerminalKey,
+    pub(crate) delivery_id: DeliveryId,
+}
+
+fn bytes<const N: usize>(seed: u64, index: usize, purpose: u64) -> [u8; N] {
+    let word = |part: usize| mix(mix(seed ^ purpose << 32) ^ mix(index as u64 + 1) ^ (part as u64 / 8) << 48).to_le_bytes()[part % 8];
+    std::array::from_fn(word)
+}
+
+impl Identity {
+    pub(crate) fn new(seed: u64, index: usize) -> Self {
+        Self {
+            id: TerminalId::from_bytes(bytes(seed, index, 1)),
+            key: TerminalKey::from_secret(&bytes(seed, index, 2)),
+            delivery_id: DeliveryId::from_bytes(bytes(seed, index, 3)),
+        }
+    }
+}
+
+fn candidate(identity: &Identity, spec: &TerminalSpec) -> Candidate {
+    let peer = Peer { terminal_id: identity.id, public_key: identity.key.public(), delivery_id: identity.delivery_id, up: spec.up };
+    let state = CommunicationState {
+        region: u16::try_from(spec.region).ok().map(Region),
+        round_trip_ms: u16::try_from(spec.access.as_millis() * 2).ok(),
+        ..CommunicationState::default()
+    };
+    Candidate { peer, state }
+}
+
+/// The time of the server's clock at a moment of the run.
+pub(crate) fn timestamp(at: Now) -> TimestampMs {
+    TimestampMs(CLOCK_AT_ZERO + u64::try_from(at.as_millis()).unwrap_or(0))
+}
+
+/// The plan as far as waves have been planned.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    seed: u64,
+    edition_id: EditionId,
+    chunks: u32,
+    candidates: Vec<Candidate>,
+    pub(crate) indices: BTreeMap<TerminalId, usize>,
+    pub(crate) tree: SwarmTree,
+}
+
+impl Planner {
+    pub(crate) fn new(scenario: &Scenario, edition_id: EditionId, identities: &[Identity]) -> Self {
+        Self {
+            seed: scenario.seed,
+            edition_id,
+            chunks: u32::try_from(scenario.chunks.len()).unwrap_or(u32::MAX),
+            candidates: identities.iter().zip(&scenario.terminals).map(|(identity, spec)| candidate(identity, spec)).collect(),
+            indices: identities.iter().enumerate().map(|(index, identity)| (identity.id, index)).collect(),
+            tree: SwarmTree::default(),
+        }
+    }
+
+    /// Plans a wave of these terminals below those planned so far. Answers the new groups.
+    ///
+    /// # Errors
+    /// The planner finds fault with its own plan: a defect in `rules`.
+    pub(crate) fn plan(&mut self, wave: u32, terminals: &[usize], earlier_holder: bool) -> Result<Vec<GroupId>, PlanError> {
+        if terminals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let candidates: Vec<Candidate> = terminals.iter().map(|&terminal| self.candidates[terminal].clone()).collect();
+        let shape = choose_shape(candidates.len(), self.chunks, ROOT_GROUPS);
+        let first = self.tree.groups().len();
+        let ids: Vec<GroupId> =
+            (first..first + shape.groups(candidates.len())).map(|group| GroupId::from_bytes(bytes(self.seed, group, 4))).collect();
+        let groups = plan_wave(&self.tree, wave, &candidates, shape, earlier_holder, &ids)?;
+        self.tree = std::mem::take(&mut self.tree).with_wave(groups)?;
+        Ok(ids)
+    }
+
+    /// What a terminal is told; `None` for one that is not planned.
+    pub(crate) fn plan_of(&self, terminal: usize, wave: u32, opens: Now, deadline: Now) -> Option<SwarmPlan> {
+        let peer = &self.candidates[terminal].peer;
+        let view = self.tree.view(peer.terminal_id)?;
+        Some(SwarmPlan {
+            release_id: ReleaseId::from_bytes([1; 16]),
+            swarm_id: SWARM,
+            edition_id: self.edition_id,
+            delivery_id: peer.delivery_id,
+            epoch: u64::try_from(self.tree.groups().len()).unwrap_or(u64::MAX),
+            rank: wave + 1,
+            opens_at: timestamp(opens),
+            deadline_at: timestamp(deadline),
+            group_id: view.group_id,
+            root: view.root,
+            members: view.members,
+            parents: view.parents,
+            children: view.children,
+            serves: view.serves,
+        })
+    }
+
+    /// Whom a terminal is linked to, by the plan as it stands.
+    pub(crate) fn linked(&self, terminal: usize) -> BTreeSet<usize> {
+        let Some(view) = self.tree.view(self.candidates[terminal].peer.terminal_id) else { return BTreeSet::new() };
+        let contacts = view.children.iter().flat_map(|child| &child.contacts);
+        let peers = view.members.iter().chain(&view.parents).chain(contacts).chain(&view.serves);
+        peers.filter_map(|peer| self.indices.get(&peer.terminal_id).copied()).collect()
+    }
+}

@@ -1,0 +1,167 @@
+//! What a run comes to, for people and for programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use protocol::Bytes;
+use serde_json::json;
+use swarm::Now;
+
+use crate::invariants::Violation;
+
+/// What was counted on the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub messages: u64,
+    pub links: u64,
+    pub origin_chunks: u64,
+    /// Chunk frames sent with a wrong byte, have-lists that lied, messages sent twice or out of order, the same between terminals and server.
+    pub corrupted: u64,
+    pub lies: u64,
+    pub mixed_up: u64,
+    pub repeated: u64,
+    pub unreadable: u64,
+    /// By reason, and whether the suspect is honest.
+    pub suspicions: BTreeMap<(String, bool), u64>,
+    /// (who, whom).
+    pub banned: Vec<(usize, usize)>,
+    /// (who was told, about which chunk).
+    pub budget_spent: BTreeSet<(usize, u32)>,
+    /// What terminals have lost from their disks.
+    pub forgotten: BTreeSet<(usize, u32)>,
+    /// Chunks that were granted again, and those of them that somebody live had in truth.
+    pub repairs: u64,
+    pub needless: u64,
+    /// The longest state of a machine that was seen, in percent of its bound.
+    pub state_max: usize,
+}
+
+/// How one wave fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaveOutcome {
+    pub wave: u32,
+    pub terminals: usize,
+    /// Those that were there at the end and kept to the protocol.
+    pub expected: usize,
+    pub completed: usize,
+    /// From the wave's opening to its last completion.
+    pub took: Duration,
+    /// What no schedule can beat, without any fault.
+    pub bound: Duration,
+}
+
+impl WaveOutcome {
+    /// In hundredths; 0 where there is no bound.
+    pub fn ratio_percent(&self) -> u128 {
+        (self.took.as_micros() * 100).checked_div(self.bound.as_micros()).unwrap_or(0)
+    }
+}
+
+/// One run's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub seed: u64,
+    pub terminals: usize,
+    pub chunks: usize,
+    pub size: Bytes,
+    pub waves: Vec<WaveOutcome>,
+    /// Honest terminals that miss only what nobody has and the budget does not.
+    pub starved: usize,
+    pub elapsed: Now,
+    pub steps: u64,
+    pub checks: u64,
+    pub origin_sent: Bytes,
+    pub budget: Bytes,
+    pub copied: Bytes,
+    /// First copies of chunks that a live member had without anybody having told the lease table.
+    pub untold: u64,
+    pub removed: u64,
+    pub rebuilt: u64,
+    pub forged: u64,
+    pub lost_messages: u64,
+    pub counts: Counts,
+    /// Of every event in its order: equal for equal runs.
+    pub digest: u64,
+    pub violation: Option<Violation>,
+}
+
+fn ratio(percent: u128) -> String {
+    format!("{}.{:02}", percent / 100, percent % 100)
+}
+
+impl Outcome {
+    pub fn completed(&self) -> usize {
+        self.waves.iter().map(|wave| wave.completed).sum()
+    }
+
+    fn expected(&self) -> usize {
+        self.waves.iter().map(|wave| wave.expected).sum()
+    }
+
+    /// The worst wave's time in hundredths of its bound.
+    pub fn ratio_percent(&self) -> u128 {
+        self.waves.iter().map(WaveOutcome::ratio_percent).max().unwrap_or(0)
+    }
+
+    /// At most 80 columns wide.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        let origin_percent = u128::from(self.origin_sent.0) * 100 / u128::from(self.budget.0.max(1));
+        let _ = writeln!(text, "seed {}: {} terminals, {} chunks, {}", self.seed, self.terminals, self.chunks, self.size);
+        let starved = if self.starved > 0 { format!(", {} starved by the budget", self.starved) } else { String::new() };
+        let _ = writeln!(text, "  completed    {} of {}{starved}", self.completed(), self.expected());
+        for wave in &self.waves {
+            let _ = writeln!(
+                text,
+                "  wave {:<7} {} of {} in {:.2} s; the bound is {:.2} s, {} times",
+                wave.wave,
+                wave.completed,
+                wave.expected,
+                wave.took.as_secs_f64(),
+                wave.bound.as_secs_f64(),
+                ratio(wave.ratio_percent())
+            );
+        }
+        let _ = writeln!(text, "  origin       {} sent, {origin_percent} % of the budget {}", self.origin_sent, self.budget);
+        let _ = writeln!(text, "  repairs      {} chunks, {} of them held by somebody live", self.counts.repairs, self.counts.needless);
+        let _ = writeln!(text, "  copied       {} in {} messages over {} links", self.copied, self.counts.messages, self.counts.links);
+        let (honest, guilty) = self.suspected();
+        let _ =
+            writeln!(text, "  suspected    {honest} times honest ones, {guilty} times others; {} links banned", self.counts.banned.len());
+        let _ = writeln!(text, "  server       {} removals, {} tables rebuilt, {} untold holders", self.removed, self.rebuilt, self.untold);
+        let _ = writeln!(text, "  steps        {} in {:.1} s, {} checks", self.steps, self.elapsed.as_secs_f64(), self.checks);
+        if self.counts.state_max > 0 {
+            let _ = writeln!(text, "  state        at most {} % of its bound", self.counts.state_max);
+        }
+        let _ = writeln!(text, "  digest       {:016x}", self.digest);
+        text
+    }
+
+    /// How often honest terminals were suspected, and how often others.
+    pub fn suspected(&self) -> (u64, u64) {
+        let of = |honest: bool| self.counts.suspicions.iter().filter(|((_, is), _)| *is == honest).map(|(_, times)| times).sum();
+        (of(true), of(false))
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        let wave = |wave: &WaveOutcome| {
+            json!({
+                "wave": wave.wave, "terminals": wave.terminals, "expected": wave.expected, "completed": wave.completed,
+                "took_ms": u64::try_from(wave.took.as_millis()).unwrap_or(u64::MAX), "bound_ms": u64::try_from(wave.bound.as_millis()).unwrap_or(u64::MAX),
+                "ratio_percent": u64::try_from(wave.ratio_percent()).unwrap_or(u64::MAX),
+            })
+        };
+        json!({
+            "seed": self.seed, "terminals": self.terminals, "chunks": self.chunks, "bytes": self.size,
+            "completed": self.completed(), "expected": self.expected(), "starved": self.starved,
+            "waves": self.waves.iter().map(wave).collect::<Vec<_>>(),
+            "virtual_ms": u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
+            "origin_sent": self.origin_sent, "budget": self.budget, "copied": self.copied,
+            "steps": self.steps, "checks": self.checks, "messages": self.counts.messages, "links": self.counts.links,
+            "repairs": self.counts.repairs, "needless": self.counts.needless, "removals": self.removed, "rebuilt": self.rebuilt, "untold": self.untold, "lost_messages": self.lost_messages,
+            "banned": self.counts.banned.len(), "digest": format!("{:016x}", self.digest),
+            "violation": self.violation.as_ref().map(|violation| json!({"invariant": format!("{:?}", violation.invariant), "detail": violation.detail})),
+        })
+    }
+}
