@@ -39,7 +39,7 @@ pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// How often receipts go there: each is a row of its database, and the sources hold them too.
 pub(crate) const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
-/// Chunks from the origin that are reported at once: it sends 128 at most to who has not signed for them, and more come in a quarter of a second on a
+/// Chunks from the origin that are reported at once: it sends 128 at most to who has not signed for them, and more come in a second on a
 /// fast line.
 pub(crate) const REPORT_ORIGIN_CHUNKS: u32 = 32;
 /// How long an acknowledgement may wait for company: one signature then covers several chunks.
