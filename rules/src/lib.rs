@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod settlement;
 
-// Planning: who copies to whom, and what no schedule can beat.
+// Planning: who copies to whom, who counts as gone, and what no schedule can beat.
 pub mod bound;
 pub mod relay_plan;
+pub mod suspicion;

@@ -7,6 +7,7 @@ use protocol::ErrorCode;
 use protocol::bitmap::ChunkSet;
 use protocol::receipt::Receipt;
 use protocol::ws::ChunkNotice;
+use rules::suspicion::reports_needed;
 use swarm::Now;
 
 use super::table::Affordable;
@@ -161,7 +162,7 @@ impl Server {
         }
     }
 
-    /// Two different neighbours, or one if the WebSocket is gone as well, remove a member for a while.
+    /// Enough different neighbours, or one if the WebSocket is gone as well, remove a member for a while.
     fn suspect(&mut self, reporter: usize, suspect: usize, now: Now) {
         if !self.planner.linked(reporter).contains(&suspect) {
             return;
@@ -169,7 +170,7 @@ impl Server {
         let reports = self.suspicions.entry(suspect).or_default();
         reports.insert(reporter, now);
         reports.retain(|_, at| now <= *at + SUSPICION_FOR);
-        if reports.len() >= 2 || !self.shared.present.contains(&suspect) {
+        if reports.len() >= reports_needed(self.planner.linked(suspect).len()) || !self.shared.present.contains(&suspect) {
             self.removed += 1;
             self.leave(suspect, BENCH, now);
         }

@@ -10,6 +10,7 @@ use protocol::frame::CHUNK_MAX;
 use protocol::rest::ReleaseState;
 use protocol::ws::{ChunkNotice, LIST_MAX, LeaveReason, PushMessage, SuspectReason};
 use protocol::{Bytes, DeliveryId, ErrorCode, GroupId, SwarmId, TerminalId};
+use rules::suspicion::reports_needed;
 
 use super::Member;
 use crate::clock;
@@ -25,10 +26,6 @@ const LEASED_AHEAD: Duration = Duration::from_millis(500);
 const UNSIGNED_MAX: u32 = 128;
 /// How long a member that others found silent is given nothing, unless nobody is left: its WebSocket may be well while its links are not.
 const BENCH: Duration = Duration::from_secs(5);
-/// How many of a terminal's neighbours must find it silent: two, and a third of them where there are many. A line that loses packets is silent for
-/// one neighbour or another all the time.
-const SUSPECTED_BY_MIN: usize = 2;
-const SUSPECTED_BY_PART: usize = 3;
 /// The most credits that count: half a second of 10 Gbit/s.
 const CREDITS_MAX: u32 = 4_096;
 
@@ -232,7 +229,7 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
     if !member.swarm.peers(member.terminal).contains(&suspected) {
         return Err(ApiError::new(ErrorCode::NotInSwarm).at("/terminal_id", "this terminal is not linked to that one"));
     }
-    let needed = SUSPECTED_BY_MIN.max(member.swarm.peers(suspected).len().div_ceil(SUSPECTED_BY_PART));
+    let needed = reports_needed(member.swarm.peers(suspected).len());
     let agreed = state.live.suspect(swarm_id, suspected, member.terminal, needed, clock::now()).await?;
     tracing::debug!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
     let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
