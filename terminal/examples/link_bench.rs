@@ -163,10 +163,11 @@ async fn sending_end(total: usize, links: usize, idle: u64) -> Outcome {
 }
 
 async fn receiving_end(total: usize, links: usize) -> Outcome {
-    let endpoint = endpoint()?;
     let mut opening = Vec::new();
     let mut lines = std::io::stdin().lines();
     for _ in 0..links {
+        // Two endpoints have one link between them.
+        let endpoint = endpoint()?;
         let offer: String = serde_json::from_str(&lines.next().ok_or("no offer")??)?;
         let (half_open, answer) = endpoint.accept(&offer).await?;
         println!("{}", serde_json::to_string(&answer)?);

@@ -24,15 +24,15 @@
 //! other end has not acknowledged yet is lost, so [`LinkSender::flush`] first if the last words matter.
 
 mod addresses;
+mod channel;
 mod config;
-mod connection;
 mod description;
 mod endpoint;
 mod ends;
 mod error;
-mod gathering;
+mod hub;
 mod metering;
-mod runtime;
+mod window;
 
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
 pub use endpoint::{Endpoint, Pending};

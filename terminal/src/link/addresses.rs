@@ -1,14 +1,14 @@
 //! Which local addresses a link binds. A socket bound to the wildcard address has no address to offer the other end, so each interface gets its own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use rtc::shared::ifaces::ifaces;
 
 use super::config::{ADDRESSES_MAX, BindPolicy};
 use super::error::LinkError;
 
-/// The addresses to bind now, port 0 each. Asked anew per link, because a laptop changes its network.
-pub(super) fn to_bind(policy: &BindPolicy, include_loopback: bool) -> Result<Vec<SocketAddr>, LinkError> {
+/// The addresses to bind now. Asked anew per link, because a laptop changes its network.
+pub(super) fn to_bind(policy: &BindPolicy, include_loopback: bool) -> Result<Vec<IpAddr>, LinkError> {
     let chosen = match policy {
         BindPolicy::Only(addresses) => addresses.clone(),
         BindPolicy::Interfaces => {
@@ -19,7 +19,7 @@ pub(super) fn to_bind(policy: &BindPolicy, include_loopback: bool) -> Result<Vec
     if chosen.is_empty() {
         return Err(LinkError::NoLocalAddress);
     }
-    Ok(chosen.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect())
+    Ok(chosen)
 }
 
 /// Every usable address once, and one loopback address (127.0.0.1 before ::1) if it is asked for or nothing else is there.
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn only_the_named_addresses_are_bound_if_they_are_named() {
         let policy = BindPolicy::Only(vec!["127.0.0.1".parse().unwrap()]);
-        assert_eq!(to_bind(&policy, false).unwrap(), [SocketAddr::from(([127, 0, 0, 1], 0))]);
+        assert_eq!(to_bind(&policy, false).unwrap(), [IpAddr::from([127, 0, 0, 1])]);
         assert_eq!(to_bind(&BindPolicy::Only(Vec::new()), true), Err(LinkError::NoLocalAddress));
     }
 }

@@ -52,6 +52,11 @@ pub(super) fn check(sdp: &str) -> Result<Fingerprint, LinkError> {
     fingerprint.ok_or_else(|| unusable("no fingerprint"))
 }
 
+/// The user name fragment (RFC 8839, section 5.4) of a description.
+pub(super) fn user_name_fragment(sdp: &str) -> Option<&str> {
+    sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).map(str::trim_end)
+}
+
 /// `sha-256 AB:CD:…`, 32 pairs (RFC 8122).
 fn parse_fingerprint(value: &str) -> Result<Fingerprint, LinkError> {
     let digits = value.strip_prefix("sha-256 ").ok_or_else(|| unusable("a fingerprint that is not SHA-256"))?;

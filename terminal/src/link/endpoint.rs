@@ -3,36 +3,25 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use protocol::hello::ChannelBinding;
-use rtc::ice::mdns::MulticastDnsMode;
-use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
-use tokio::sync::{oneshot, watch};
+use rtc::crypto;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelInit};
-use webrtc::peer_connection::crypto::{self, RTCCryptoProvider};
-use webrtc::peer_connection::{
-    CipherSuiteId, PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceServer, RTCSessionDescription, SettingEngine,
-    SettingEngineBuilder,
-};
 
 use super::addresses;
-use super::config::{
-    CHECK_INTERVAL, CHECKS_PER_PAIR, DISCONNECTED_AFTER, FAILED_AFTER_DISCONNECTED, IceServer, KEEPALIVE_INTERVAL, LIBRARY_MESSAGE_BYTES,
-    LinkConfig,
-};
-use super::connection::{Events, Fate, Handle};
+use super::channel::{Handle, LinkId};
+use super::config::{IceServer, LinkConfig};
 use super::description::{self, Fingerprint};
 use super::ends::Link;
 use super::error::{CloseReason, LinkError};
-use super::runtime::{self, LinkRuntime};
+use super::hub::{Credentials, Described, Hub, Opening, Server, Settings};
+use super::window;
 
-/// The name of the one channel of a link.
-const CHANNEL_LABEL: &str = "spillway";
-
-/// One thread for all links of the process. The library builds its pool once, with the first link; more threads cost memory and gain nothing while
-/// one carries 200 MB/s and more.
-const REACTOR_THREADS: usize = 1;
+/// A resolver that is not reachable takes 5 s and more to say so.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the links of a process have in common. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +32,7 @@ pub struct Endpoint {
 struct Shared {
     config: LinkConfig,
     window_bytes: u32,
-    crypto: Arc<dyn RTCCryptoProvider>,
+    hub: Hub,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -57,15 +46,18 @@ impl std::fmt::Debug for Endpoint {
 
 /// A link whose description is written and whose channel is not open yet. Dropping it gives it up.
 pub struct Pending {
-    connection: Arc<dyn PeerConnection>,
+    hub: Hub,
+    id: LinkId,
     handle: Handle,
+    inbox: mpsc::Receiver<Bytes>,
+    opened: oneshot::Receiver<()>,
     role: Role,
     send_buffer_bytes: usize,
 }
 
 enum Role {
-    Offering { channel: Arc<dyn DataChannel>, own: Fingerprint },
-    Answering { accepted: oneshot::Receiver<Arc<dyn DataChannel>>, binding: ChannelBinding },
+    Offering { own: Fingerprint },
+    Answering { binding: ChannelBinding },
 }
 
 impl std::fmt::Debug for Pending {
@@ -74,19 +66,17 @@ impl std::fmt::Debug for Pending {
     }
 }
 
-/// A connection of the library with nothing negotiated yet.
-struct Fresh {
-    connection: Arc<dyn PeerConnection>,
-    handle: Handle,
-    gathered: watch::Receiver<bool>,
-}
-
 impl Endpoint {
-    /// Asks the kernel what it grants and fixes the window.
+    /// Asks the kernel what it grants, fixes the window, and starts the thread of the links.
+    ///
+    /// # Errors
+    /// [`LinkError::Transport`] if the machine has no socket or thread to give.
     pub fn new(config: LinkConfig) -> Result<Self, LinkError> {
-        let window_bytes = runtime::window_granted(config.window_bytes).map_err(transport)?;
+        let window_bytes = window::granted(config.window_bytes).map_err(transport)?;
         let crypto = crypto::default_provider().map_err(transport)?;
-        Ok(Self { shared: Arc::new(Shared { config, window_bytes, crypto }) })
+        let settings = Settings { crypto, window_bytes, packet_bytes: config.packet_bytes };
+        let hub = Hub::start(settings, config.sent.clone())?;
+        Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }) })
     }
 
     /// The SCTP receive window of each link, in bytes: what was configured, or less where the kernel grants less.
@@ -97,87 +87,33 @@ impl Endpoint {
 
     /// Starts a link from this end (the smaller terminal id offers). The text has all candidates in it.
     pub async fn offer(&self) -> Result<(Pending, String), LinkError> {
-        let fresh = self.connection(None).await?;
-        // Ordered and reliable is the default; it stands here because the protocol builds on it.
-        let options = RTCDataChannelInit { ordered: true, ..RTCDataChannelInit::default() };
-        let channel = fresh.connection.create_data_channel(CHANNEL_LABEL, Some(options)).await.map_err(transport)?;
-        let offer = fresh.connection.create_offer(None).await.map_err(transport)?;
-        let sdp = self.describe(&fresh, offer).await?;
-        let own = description::check(&sdp)?;
-        Ok((self.pending(fresh, Role::Offering { channel, own }), sdp))
+        let described = self.open(None).await?;
+        let own = description::check(&described.sdp)?;
+        Ok(self.pending(described, Role::Offering { own }))
     }
 
     /// Takes the offer of the other end and writes the answer.
-    pub async fn accept(&self, offer_sdp: &str) -> Result<(Pending, String), LinkError> {
-        let offerer = description::check(offer_sdp)?;
-        // Parsed before anything is opened: a wrong text costs no sockets.
-        let offer = RTCSessionDescription::offer(offer_sdp.to_owned()).map_err(unusable)?;
-        let (accepted_sender, accepted) = oneshot::channel();
-        let fresh = self.connection(Some(accepted_sender)).await?;
-        fresh.connection.set_remote_description(offer).await.map_err(unusable)?;
-        let answer = fresh.connection.create_answer(None).await.map_err(unusable)?;
-        let sdp = self.describe(&fresh, answer).await?;
-        let binding = ChannelBinding { offerer, answerer: description::check(&sdp)? };
-        Ok((self.pending(fresh, Role::Answering { accepted, binding }), sdp))
+    ///
+    /// # Errors
+    /// [`LinkError::Description`] for an offer that cannot be used.
+    pub async fn accept(&self, offer: &str) -> Result<(Pending, String), LinkError> {
+        let offerer = description::check(offer)?;
+        let described = self.open(Some(offer.to_owned())).await?;
+        let binding = ChannelBinding { offerer, answerer: description::check(&described.sdp)? };
+        Ok(self.pending(described, Role::Answering { binding }))
     }
 
-    fn pending(&self, fresh: Fresh, role: Role) -> Pending {
-        Pending { connection: fresh.connection, handle: fresh.handle, role, send_buffer_bytes: self.shared.config.send_buffer_bytes }
-    }
-
-    /// Binds the sockets and starts the connection's driver and its supervisor.
-    async fn connection(&self, accepted: Option<oneshot::Sender<Arc<dyn DataChannel>>>) -> Result<Fresh, LinkError> {
+    async fn open(&self, offer: Option<String>) -> Result<Described, LinkError> {
         let config = &self.shared.config;
         let addresses = addresses::to_bind(&config.bind, config.include_loopback)?;
-        let (gathered_sender, gathered) = watch::channel(false);
-        let fate = Fate::new();
-        let events = Events::new(gathered_sender, fate.clone(), accepted);
-        let servers = config.ice_servers.iter().map(library_server).collect();
-        let connection = PeerConnectionBuilder::new()
-            .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers).build())
-            .with_setting_engine(self.settings(&addresses))
-            .with_handler(Arc::new(events))
-            .with_udp_addrs(addresses)
-            .with_dedicated_reactor_pool_size(REACTOR_THREADS)
-            .with_runtime(Arc::new(LinkRuntime { sent: config.sent.clone() }))
-            .build()
-            .await
-            .map_err(transport)?;
-        let connection: Arc<dyn PeerConnection> = Arc::new(connection);
-        let handle = Handle::supervise(Arc::clone(&connection), fate);
-        Ok(Fresh { connection, handle, gathered })
+        let servers = resolved(&config.ice_servers).await;
+        self.shared.hub.open(Opening { offer, addresses, servers, gather_within: config.gather_timeout }).await
     }
 
-    fn settings(&self, addresses: &[SocketAddr]) -> SettingEngine {
-        let loopback = addresses.iter().any(|address| address.ip().is_loopback());
-        let settings = SettingEngineBuilder::new()
-            .with_crypto_provider(Arc::clone(&self.shared.crypto))
-            .with_sctp_max_receive_buffer_size(self.shared.window_bytes)
-            .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(LIBRARY_MESSAGE_BYTES))
-            .with_ice_timeouts(Some(DISCONNECTED_AFTER), Some(FAILED_AFTER_DISCONNECTED), Some(KEEPALIVE_INTERVAL))
-            .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS_PER_PAIR))
-            .with_include_loopback_candidate(loopback)
-            // The default binds a multicast socket per link and fails where there is no multicast route.
-            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-            // Certificates here are ECDSA. An end that picks one of the RSA suites of the default list leaves the handshake hanging.
-            .with_dtls_cipher_suites(vec![
-                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
-                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
-            ]);
-        match self.shared.config.packet_bytes {
-            Some(packet_bytes) => settings.with_sctp_mtu(packet_bytes).build(),
-            None => settings.build(),
-        }
-    }
-
-    /// Applies the own description, waits for the candidates and returns the text with all of them.
-    async fn describe(&self, fresh: &Fresh, own: RTCSessionDescription) -> Result<String, LinkError> {
-        fresh.connection.set_local_description(own).await.map_err(transport)?;
-        let mut gathered = fresh.gathered.clone();
-        // A server that does not answer must not hold the link: what was gathered until then is used.
-        let _ = tokio::time::timeout(self.shared.config.gather_timeout, gathered.wait_for(|done| *done)).await;
-        let description = fresh.connection.local_description().await.ok_or_else(|| LinkError::Transport("no local description".into()))?;
-        Ok(description.sdp)
+    fn pending(&self, described: Described, role: Role) -> (Pending, String) {
+        let Described { sdp, id, handle, inbox, opened } = described;
+        let hub = self.shared.hub.clone();
+        (Pending { hub, id, handle, inbox, opened, role, send_buffer_bytes: self.shared.config.send_buffer_bytes }, sdp)
     }
 }
 
@@ -188,29 +124,21 @@ impl Pending {
     /// [`LinkError::Deadline`] when it is not open by then, [`LinkError::Description`] for an answer that cannot be used,
     /// [`LinkError::Closed`] when the ends did not reach each other or the other end gave up.
     pub async fn complete(self, answer_sdp: Option<&str>, deadline: Instant) -> Result<Link, LinkError> {
-        let Self { connection, handle, role, send_buffer_bytes } = self;
-        let opened = async {
-            match role {
-                Role::Offering { channel, own } => {
+        let Self { hub, id, handle, inbox, opened, role, send_buffer_bytes } = self;
+        let opening = async {
+            let binding = match role {
+                Role::Offering { own } => {
                     let answer = answer_sdp.ok_or_else(|| LinkError::Description("the offering end needs the answer".into()))?;
                     let binding = ChannelBinding { offerer: own, answerer: description::check(answer)? };
-                    let answer = RTCSessionDescription::answer(answer.to_owned()).map_err(unusable)?;
-                    connection.set_remote_description(answer).await.map_err(unusable)?;
-                    Ok((channel, binding))
+                    hub.answer(id, answer.to_owned()).await?;
+                    binding
                 }
-                Role::Answering { accepted, binding } => {
-                    let channel = accepted.await.map_err(|_| LinkError::Closed(CloseReason::Lost))?;
-                    expect_our_channel(&*channel).await?;
-                    Ok((channel, binding))
-                }
-            }
+                Role::Answering { binding } => binding,
+            };
+            opened.await.map_err(|_| LinkError::Closed(handle.reason().unwrap_or(CloseReason::Lost)))?;
+            Ok(Link::new(handle.clone(), inbox, binding, send_buffer_bytes))
         };
-        let opened = async {
-            let (channel, binding) = opened.await?;
-            wait_for_open(&*channel).await?;
-            Ok(Link::new(channel, handle.clone(), binding, send_buffer_bytes))
-        };
-        until(deadline, &handle, opened).await
+        until(deadline, &handle, opening).await
     }
 }
 
@@ -227,30 +155,83 @@ async fn until(deadline: Instant, handle: &Handle, opening: impl Future<Output =
     result
 }
 
-async fn expect_our_channel(channel: &dyn DataChannel) -> Result<(), LinkError> {
-    let label = channel.label().await.map_err(transport)?;
-    let ordered = channel.ordered().await.map_err(transport)?;
-    if label != CHANNEL_LABEL || !ordered {
-        return Err(LinkError::Closed(CloseReason::Violation));
+/// The servers with their names looked up. One whose name is not known now is left out, and tried again with the next link.
+async fn resolved(servers: &[IceServer]) -> Vec<Server> {
+    let mut resolved = Vec::new();
+    for server in servers {
+        for url in &server.urls {
+            let Some((host, port, relays)) = address_of(url) else {
+                tracing::warn!(%url, "only stun: and turn: over UDP are supported");
+                continue;
+            };
+            let credentials = relays.then(|| Credentials { username: server.username.clone(), password: server.credential.clone() });
+            let found = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, port))).await;
+            let addresses: Vec<SocketAddr> = match found {
+                Ok(Ok(addresses)) => addresses.collect(),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(%url, "the name of a STUN or TURN server cannot be looked up");
+                    continue;
+                }
+            };
+            // One address of each family: more are the same server once more.
+            for v4 in [true, false] {
+                let address = addresses.iter().copied().find(|address| address.is_ipv4() == v4);
+                resolved.extend(address.map(|address| Server { address, credentials: credentials.clone() }));
+            }
+        }
     }
-    Ok(())
+    resolved
 }
 
-async fn wait_for_open(channel: &dyn DataChannel) -> Result<(), LinkError> {
-    match channel.poll().await {
-        Some(DataChannelEvent::OnOpen) => Ok(()),
-        _ => Err(LinkError::Closed(CloseReason::Lost)),
+/// Host, port and whether it relays, of `stun:host:port` or `turn:host:port?transport=udp` (RFC 7064, RFC 7065).
+fn address_of(url: &str) -> Option<(&str, u16, bool)> {
+    const PORT: u16 = 3478;
+    let (scheme, rest) = url.split_once(':')?;
+    let relays = match scheme {
+        "stun" => false,
+        "turn" => true,
+        _ => return None,
+    };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // RFC 7064 knows no query; configurations have it all the same.
+    if !query.is_empty() && query != "transport=udp" {
+        return None;
     }
-}
-
-fn library_server(server: &IceServer) -> RTCIceServer {
-    RTCIceServer { urls: server.urls.clone(), username: server.username.clone(), credential: server.credential.clone() }
+    let (host, port) = match place.strip_prefix('[') {
+        Some(v6) => {
+            let (host, port) = v6.split_once(']')?;
+            (host, port.strip_prefix(':'))
+        }
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map_or(Some(PORT), |port| port.parse().ok())?;
+    (!host.is_empty()).then_some((host, port, relays))
 }
 
 fn transport(error: impl std::fmt::Display) -> LinkError {
     LinkError::Transport(error.to_string())
 }
 
-fn unusable(error: impl std::fmt::Display) -> LinkError {
-    LinkError::Description(error.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_servers_are_read_as_the_rfcs_write_them() {
+        for (url, expected) in [
+            ("stun:stun.example.org", Some(("stun.example.org", 3478, false))),
+            ("stun:192.0.2.1:5000", Some(("192.0.2.1", 5000, false))),
+            ("stun:[2001:db8::1]:5000", Some(("2001:db8::1", 5000, false))),
+            ("stun:[2001:db8::1]", Some(("2001:db8::1", 3478, false))),
+            ("turn:turn.example.org:3479?transport=udp", Some(("turn.example.org", 3479, true))),
+            ("turn:turn.example.org?transport=tcp", None),
+            ("turns:turn.example.org", None),
+            ("stun:", None),
+            ("stun:host:port", None),
+            ("turn.example.org", None),
+            ("stun:[2001:db8::1", None),
+        ] {
+            assert_eq!(address_of(url), expected, "{url}");
+        }
+    }
 }

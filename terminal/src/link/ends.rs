@@ -1,23 +1,13 @@
 //! An open link and its two halves, which different tasks may use.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use protocol::hello::ChannelBinding;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use webrtc::data_channel::{DataChannel, DataChannelEvent};
-use webrtc::error::Error as LibraryError;
 
+use super::channel::Handle;
 use super::config::MAX_MESSAGE_BYTES;
-use super::connection::Handle;
 use super::error::{CloseReason, LinkError};
-
-/// How long a sender looks away while its buffer is full, doubled each time. The library can wake it instead, and does so with every packet that
-/// arrives, which costs more than the packets: 40 s of processor time per GiB on a link of 100 Mbit/s. At 250 MB/s a quarter of the buffer drains in
-/// the shortest wait, and at 25 MB/s in the longest.
-const WAIT_MIN: Duration = Duration::from_millis(1);
-const WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// An open link. It ends when it, or the last half of it, is dropped.
 #[derive(Debug)]
@@ -28,35 +18,31 @@ pub struct Link {
 }
 
 /// The sending half. Clones send over the same channel; messages of one task stay in order.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LinkSender {
-    channel: Arc<dyn DataChannel>,
     handle: Handle,
     buffer_bytes: usize,
 }
 
 /// The receiving half.
+#[derive(Debug)]
 pub struct LinkReceiver {
-    channel: Arc<dyn DataChannel>,
+    inbox: mpsc::Receiver<Bytes>,
     handle: Handle,
 }
 
-impl std::fmt::Debug for LinkSender {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkSender").field("handle", &self.handle).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for LinkReceiver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkReceiver").field("handle", &self.handle).finish_non_exhaustive()
+impl Drop for LinkReceiver {
+    fn drop(&mut self) {
+        // The hub may keep messages for it.
+        self.inbox.close();
+        self.handle.taken();
     }
 }
 
 impl Link {
-    pub(super) fn new(channel: Arc<dyn DataChannel>, handle: Handle, fingerprints: ChannelBinding, buffer_bytes: usize) -> Self {
-        let sender = LinkSender { channel: Arc::clone(&channel), handle: handle.clone(), buffer_bytes };
-        Self { sender, receiver: LinkReceiver { channel, handle }, fingerprints }
+    pub(super) fn new(handle: Handle, inbox: mpsc::Receiver<Bytes>, fingerprints: ChannelBinding, buffer_bytes: usize) -> Self {
+        let sender = LinkSender { handle: handle.clone(), buffer_bytes };
+        Self { sender, receiver: LinkReceiver { inbox, handle }, fingerprints }
     }
 
     /// The SHA-256 fingerprints of both ends' certificates, the same at both ends of an honest link.
@@ -99,39 +85,25 @@ impl LinkSender {
             return Err(LinkError::TooLarge { bytes: message.len() });
         }
         self.room().await?;
-        match self.channel.send(message).await {
-            Ok(()) => Ok(()),
-            Err(LibraryError::ErrDataChannelClosed) => Err(LinkError::Closed(self.handle.end(CloseReason::Remote))),
-            Err(error) => Err(LinkError::Transport(error.to_string())),
-        }
+        self.handle.push(message);
+        Ok(())
     }
 
     /// Waits while the send buffer is full, and then until a quarter of it is free.
     async fn room(&self) -> Result<(), LinkError> {
-        let mut allowed = self.buffer_bytes;
-        let mut wait = WAIT_MIN;
-        while self.unacknowledged().await? >= allowed {
-            allowed = self.buffer_bytes / 4 * 3;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                reason = self.handle.ending() => return Err(LinkError::Closed(reason)),
-            }
-            wait = (wait * 2).min(WAIT_MAX);
-        }
-        Ok(())
-    }
-
-    async fn unacknowledged(&self) -> Result<usize, LinkError> {
         if let Some(reason) = self.handle.reason() {
             return Err(LinkError::Closed(reason));
         }
-        // The library knows the channel no more when the other end has closed it.
-        self.channel.outstanding_bytes().await.map_err(|_| LinkError::Closed(self.handle.end(CloseReason::Remote)))
+        if self.handle.unacknowledged() < self.buffer_bytes {
+            return Ok(());
+        }
+        self.handle.below(self.buffer_bytes / 4 * 3).await.map_err(LinkError::Closed)
     }
 
     /// How many bytes the other end has not acknowledged, sent and unsent together. 0 for a link that has ended.
-    pub async fn buffered_bytes(&self) -> usize {
-        self.channel.outstanding_bytes().await.unwrap_or(0)
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        if self.handle.reason().is_some() { 0 } else { self.handle.unacknowledged() }
     }
 
     /// Waits until the other end has acknowledged everything, so that closing loses nothing on the way. What its program has not read yet may
@@ -140,15 +112,10 @@ impl LinkSender {
     /// # Errors
     /// [`LinkError::Deadline`], or [`LinkError::Closed`] when the link ended first.
     pub async fn flush(&self, deadline: Instant) -> Result<(), LinkError> {
-        let mut wait = WAIT_MIN;
-        while self.unacknowledged().await? > 0 {
-            if Instant::now() >= deadline {
-                return Err(LinkError::Deadline);
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(WAIT_MAX);
+        match tokio::time::timeout_at(deadline, self.handle.below(1)).await {
+            Ok(outcome) => outcome.map_err(LinkError::Closed),
+            Err(_) => Err(LinkError::Deadline),
         }
-        Ok(())
     }
 
     /// Waits until the link has ended, and says why.
@@ -170,21 +137,10 @@ impl LinkReceiver {
     /// # Errors
     /// [`LinkError::Closed`] after the last message that arrived. A message above [`MAX_MESSAGE_BYTES`], or text, ends the link.
     pub async fn recv(&mut self) -> Result<Bytes, LinkError> {
-        loop {
-            let reason = match self.channel.poll().await {
-                Some(DataChannelEvent::OnMessage(message)) if message.is_string => CloseReason::Violation,
-                Some(DataChannelEvent::OnMessage(message)) if message.data.len() > MAX_MESSAGE_BYTES => {
-                    CloseReason::Oversize { bytes: message.data.len() }
-                }
-                Some(DataChannelEvent::OnMessage(message)) => return Ok(message.data.freeze()),
-                Some(DataChannelEvent::OnClosing | DataChannelEvent::OnClose) => CloseReason::Remote,
-                // The stream of events ended: closed by this end, or the driver gave up.
-                None => CloseReason::Lost,
-                // Opened, an error that does not end the channel, marks of the send buffer.
-                Some(_) => continue,
-            };
-            return Err(LinkError::Closed(self.handle.end(reason)));
-        }
+        let received = self.inbox.recv().await;
+        self.handle.taken();
+        // The hub lets go of the inbox when the link has ended and everything was handed over.
+        received.ok_or_else(|| LinkError::Closed(self.handle.end(CloseReason::Lost)))
     }
 
     /// Waits until the link has ended, and says why.

@@ -84,8 +84,8 @@ async fn closing_under_load_frees_a_sender_that_waits_and_tells_the_other_end() 
         // Nobody reads: the sender fills all queues and waits.
         let mut last = usize::MAX;
         within(SOON, "the queues to fill", async {
-            while last != sender.buffered_bytes().await || last == 0 {
-                last = sender.buffered_bytes().await;
+            while last != sender.buffered_bytes() || last == 0 {
+                last = sender.buffered_bytes();
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         })
@@ -111,9 +111,8 @@ async fn closing_under_load_frees_a_sender_that_waits_and_tells_the_other_end() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pending_link_that_is_dropped_ends_the_other_ends_wait() {
-    let endpoint = endpoint();
-    let (ours, offer) = endpoint.offer().await.expect("an offer");
-    let (theirs, answer) = endpoint.accept(&offer).await.expect("an answer");
+    let (ours, offer) = endpoint().offer().await.expect("an offer");
+    let (theirs, answer) = endpoint().accept(&offer).await.expect("an answer");
     drop(theirs);
     let refused = within(LOST_AFTER + AT_ONCE, "the failure", ours.complete(Some(&answer), soon())).await;
     assert_eq!(refused.err(), Some(LinkError::Closed(CloseReason::Lost)));
@@ -142,13 +141,11 @@ fn fifty_links_opened_and_ended_leave_no_socket_thread_or_task_behind() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let endpoint = endpoint();
-        // The first link makes the library's reactor thread, which stays.
-        cycle(&endpoint, 0).await;
-        settle(&|| runtime_tasks() == 0).await;
+        // Each endpoint has a thread, which stays as long as it does.
+        let endpoints = [endpoint(), endpoint()];
         let (descriptors, threads) = (entries("/proc/self/fd"), entries("/proc/self/task"));
         for number in 0..50 {
-            cycle(&endpoint, number).await;
+            cycle(&endpoints, number).await;
         }
         settle(&|| entries("/proc/self/fd") <= descriptors && runtime_tasks() == 0).await;
         println!("{descriptors} descriptors and {threads} threads before and after");
@@ -159,8 +156,8 @@ fn fifty_links_opened_and_ended_leave_no_socket_thread_or_task_behind() {
 }
 
 /// Opens a link, uses it, and ends it in one of the ways in which links end.
-async fn cycle(endpoint: &terminal::link::Endpoint, number: u32) {
-    let (ours, mut theirs) = open(endpoint, endpoint).await.expect("an open link");
+async fn cycle([offering, answering]: &[terminal::link::Endpoint; 2], number: u32) {
+    let (ours, mut theirs) = open(offering, answering).await.expect("an open link");
     ours.send(message(number, 5_000)).await.expect("sent");
     assert_is(&within(SOON, "a message", theirs.recv()).await.expect("received"), number, 5_000);
     match number % 4 {
@@ -176,7 +173,7 @@ async fn cycle(endpoint: &terminal::link::Endpoint, number: u32) {
         }
         _ => {
             drop(ours);
-            let (pending, _offer) = endpoint.offer().await.expect("an offer");
+            let (pending, _offer) = offering.offer().await.expect("an offer");
             drop(pending);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use terminal::link::{BindPolicy, Endpoint, IceServer, Link, LinkConfig, LinkError, MAX_MESSAGE_BYTES};
 use tokio::time::Instant;
 
-use crate::pair::{SOON, assert_is, endpoint, loopback, message, open, open_pair, soon, within};
+use crate::pair::{SOON, assert_is, endpoint, loopback, message, open, open_pair, open_pair_with, soon, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_messages_arrive_whole_and_in_order_both_ways_at_once() {
@@ -57,13 +57,13 @@ async fn both_ends_see_the_same_fingerprints_and_every_link_has_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thirty_links_open_at_once_in_one_process() {
+async fn thirty_links_of_one_endpoint_open_at_once() {
     let endpoint = endpoint();
     let start = Instant::now();
     let opening: Vec<_> = (0..30)
         .map(|_| {
             let endpoint = endpoint.clone();
-            tokio::spawn(async move { open(&endpoint, &endpoint).await })
+            tokio::spawn(async move { open(&endpoint, &crate::pair::endpoint()).await })
         })
         .collect();
     let mut links: Vec<(Link, Link)> = Vec::new();
@@ -77,14 +77,14 @@ async fn thirty_links_open_at_once_in_one_process() {
     }
 }
 
-/// The library by itself waits out a timer of 200 ms twice; see the module `runtime`. The best of several, because the machine may be busy.
+/// A driver that waits for the library's timers loses 200 ms twice. The best of several, because the machine may be busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_without_waiting_for_timers() {
-    let endpoint = endpoint();
+    let (offering, answering) = (endpoint(), endpoint());
     let mut fastest = SOON;
     for _ in 0..10 {
         let start = Instant::now();
-        open(&endpoint, &endpoint).await.expect("an open link");
+        open(&offering, &answering).await.expect("an open link");
         fastest = fastest.min(start.elapsed());
     }
     println!("{fastest:?}");
@@ -93,8 +93,7 @@ async fn a_link_opens_without_waiting_for_timers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_over_the_addresses_of_this_machines_interfaces() {
-    let endpoint = Endpoint::new(LinkConfig::default()).expect("an endpoint");
-    let (ours, mut theirs) = open(&endpoint, &endpoint).await.expect("an open link");
+    let (ours, mut theirs) = open_pair_with(&LinkConfig::default()).await;
     ours.send(message(1, 1000)).await.expect("sent");
     assert_is(&within(SOON, "a message", theirs.recv()).await.expect("received"), 1, 1000);
 }
@@ -103,9 +102,8 @@ async fn a_link_opens_over_the_addresses_of_this_machines_interfaces() {
 async fn a_stun_server_that_does_not_answer_delays_a_link_by_no_more_than_the_gather_timeout() {
     let server = IceServer { urls: vec!["stun:127.0.0.1:9".into()], username: String::new(), credential: String::new() };
     let patient = LinkConfig { ice_servers: vec![server], gather_timeout: Duration::from_millis(300), ..loopback() };
-    let endpoint = Endpoint::new(patient).expect("an endpoint");
     let start = Instant::now();
-    open(&endpoint, &endpoint).await.expect("an open link");
+    let _links = open_pair_with(&patient).await;
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}; the library would wait 8 s at each end", start.elapsed());
 }
 
@@ -122,9 +120,8 @@ async fn without_a_local_address_there_is_no_offer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_whose_answer_is_not_delivered_is_given_up_at_the_deadline() {
-    let endpoint = endpoint();
-    let (_ours, offer) = endpoint.offer().await.expect("an offer");
-    let (theirs, _answer) = endpoint.accept(&offer).await.expect("an answer");
+    let (_ours, offer) = endpoint().offer().await.expect("an offer");
+    let (theirs, _answer) = endpoint().accept(&offer).await.expect("an answer");
     let start = Instant::now();
     let unanswered = theirs.complete(None, start + Duration::from_millis(500)).await;
     assert_eq!(unanswered.err(), Some(LinkError::Deadline));
@@ -134,10 +131,9 @@ async fn a_link_whose_answer_is_not_delivered_is_given_up_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_fingerprint_keeps_the_link_shut_at_both_ends() {
     for forge_answer in [true, false] {
-        let endpoint = endpoint();
-        let (ours, offer) = endpoint.offer().await.expect("an offer");
+        let (ours, offer) = endpoint().offer().await.expect("an offer");
         let offer_seen = if forge_answer { offer } else { with_another_fingerprint(&offer) };
-        let (theirs, answer) = endpoint.accept(&offer_seen).await.expect("an answer");
+        let (theirs, answer) = endpoint().accept(&offer_seen).await.expect("an answer");
         let answer_seen = if forge_answer { with_another_fingerprint(&answer) } else { answer };
         let deadline = Instant::now() + Duration::from_secs(2);
         let (ours, theirs) = tokio::join!(ours.complete(Some(&answer_seen), deadline), theirs.complete(None, deadline));
@@ -157,7 +153,7 @@ async fn an_answer_to_another_offer_does_not_open_a_link() {
     let endpoint = endpoint();
     let (ours, _offer) = endpoint.offer().await.expect("an offer");
     let (_others, another_offer) = endpoint.offer().await.expect("an offer");
-    let (theirs, answer) = endpoint.accept(&another_offer).await.expect("an answer");
+    let (theirs, answer) = crate::pair::endpoint().accept(&another_offer).await.expect("an answer");
     let deadline = Instant::now() + Duration::from_secs(1);
     let (ours, theirs) = tokio::join!(ours.complete(Some(&answer), deadline), theirs.complete(None, deadline));
     assert!(ours.is_err() && theirs.is_err());
@@ -196,7 +192,7 @@ async fn a_damaged_description_never_panics() {
     }
     println!("{refused} damaged offers refused, {taken} taken");
     assert!(refused > lines.len(), "only {refused} of {} damaged offers were refused", refused + taken);
-    open(&endpoint, &endpoint).await.expect("links still open afterwards");
+    open(&endpoint, &crate::pair::endpoint()).await.expect("links still open afterwards");
 }
 
 /// Every line left out, doubled, cut at every fourth place, and with one character replaced.

@@ -29,8 +29,13 @@ pub(crate) async fn open(offering: &Endpoint, answering: &Endpoint) -> Result<(L
 }
 
 pub(crate) async fn open_pair() -> (Link, Link) {
-    let endpoint = endpoint();
-    open(&endpoint, &endpoint).await.expect("an open link")
+    open(&endpoint(), &endpoint()).await.expect("an open link")
+}
+
+/// A link between two endpoints of this configuration.
+pub(crate) async fn open_pair_with(config: &LinkConfig) -> (Link, Link) {
+    let [offering, answering] = [(); 2].map(|()| Endpoint::new(config.clone()).expect("an endpoint"));
+    open(&offering, &answering).await.expect("an open link")
 }
 
 /// Message `number`, every byte of which depends on the number and the place.

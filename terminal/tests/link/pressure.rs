@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use terminal::link::{Endpoint, LinkConfig};
+use terminal::link::LinkConfig;
 use tokio::time::Instant;
 
-use crate::pair::{SOON, assert_is, loopback, message, open, within};
+use crate::pair::{SOON, assert_is, loopback, message, open_pair, open_pair_with, within};
 
 const MESSAGE_BYTES: usize = 64 << 10;
 
@@ -37,8 +37,7 @@ async fn a_receiver_that_does_not_read_stops_the_sender_and_then_gets_everything
     /// What the queues of one stopped receiver and one waiting sender hold together; see the module's description.
     const HELD_MIB_MAX: usize = 64;
     let small = LinkConfig { window_bytes: 256 << 10, send_buffer_bytes: 256 << 10, ..loopback() };
-    let endpoint = Endpoint::new(small).expect("an endpoint");
-    let (ours, mut theirs) = open(&endpoint, &endpoint).await.expect("an open link");
+    let (ours, mut theirs) = open_pair_with(&small).await;
     let before = resident_mib();
     let sent = Arc::new(AtomicU32::new(0));
     let sender = {
@@ -67,8 +66,7 @@ async fn a_receiver_that_does_not_read_stops_the_sender_and_then_gets_everything
 async fn a_slow_receiver_sets_the_pace_without_stalls() {
     const COUNT: u32 = 1_500;
     const PAUSE: Duration = Duration::from_millis(2);
-    let endpoint = Endpoint::new(loopback()).expect("an endpoint");
-    let (ours, mut theirs) = open(&endpoint, &endpoint).await.expect("an open link");
+    let (ours, mut theirs) = open_pair().await;
     let sender = tokio::spawn(async move {
         for number in 0..COUNT {
             ours.send(message(number, MESSAGE_BYTES)).await.expect("sent");
@@ -89,10 +87,9 @@ async fn a_slow_receiver_sets_the_pace_without_stalls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_buffered_bytes_tell_what_is_not_acknowledged_and_a_flush_waits_for_it() {
-    let endpoint = Endpoint::new(loopback()).expect("an endpoint");
-    let (ours, mut theirs) = open(&endpoint, &endpoint).await.expect("an open link");
+    let (ours, mut theirs) = open_pair().await;
     let (sender, _receiver) = ours.split();
-    assert_eq!(sender.buffered_bytes().await, 0);
+    assert_eq!(sender.buffered_bytes(), 0);
     let reader = tokio::spawn(async move {
         for number in 0..100 {
             assert_is(&theirs.recv().await.expect("received"), number, MESSAGE_BYTES);
@@ -102,11 +99,11 @@ async fn the_buffered_bytes_tell_what_is_not_acknowledged_and_a_flush_waits_for_
     let mut highest = 0;
     for number in 0..100 {
         sender.send(message(number, MESSAGE_BYTES)).await.expect("sent");
-        highest = highest.max(sender.buffered_bytes().await);
+        highest = highest.max(sender.buffered_bytes());
     }
     let limit = LinkConfig::default().send_buffer_bytes + MESSAGE_BYTES;
     assert!((MESSAGE_BYTES..=limit).contains(&highest), "{highest} bytes buffered with a limit of {limit}");
     sender.flush(Instant::now() + SOON).await.expect("flushed");
-    assert_eq!(sender.buffered_bytes().await, 0);
+    assert_eq!(sender.buffered_bytes(), 0);
     within(SOON, "the reader", reader).await.expect("no panic");
 }

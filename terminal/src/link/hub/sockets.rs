@@ -1,0 +1,283 @@
+//! The sockets that all links of a hub share: one per local address, read and written in batches.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::super::config::WINDOW_BYTES_MAX;
+use super::super::error::LinkError;
+use super::super::metering::{WireCount, on_the_wire};
+
+/// Asked of the kernel per socket. It grants at most `net.core.rmem_max`, and charges a packet of 1.2 KB with about twice its length.
+const SOCKET_BUFFER_BYTES: usize = 2 * WINDOW_BYTES_MAX as usize;
+/// Messages per read. Each may hold many packets where the kernel puts them together.
+const READ_MESSAGES: usize = 8;
+/// What the kernel puts together is at most one IP packet long.
+const READ_BYTES: usize = 64 << 10;
+/// Packets that one pass reads from one socket before the others, and the links, have their turn.
+const READ_PACKETS_MAX: usize = 256;
+/// Packets handed to the kernel together, and their bytes: less than the longest IP packet.
+const RUN_PACKETS_MAX: usize = 44;
+const RUN_BYTES_MAX: usize = 60 << 10;
+
+/// Grows the kernel's buffers of a socket as far as the kernel lets it.
+pub(in super::super) fn enlarge(socket: &std::net::UdpSocket) -> io::Result<()> {
+    let options = SockRef::from(socket);
+    options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    options.set_send_buffer_size(SOCKET_BUFFER_BYTES)
+}
+
+#[derive(Debug)]
+struct Socket {
+    address: SocketAddr,
+    io: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Socket {
+    fn bind(ip: IpAddr) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind((ip, 0))?;
+        enlarge(&socket)?;
+        socket.set_nonblocking(true)?;
+        let io = UdpSocket::from_std(socket)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        Ok(Self { address: io.local_addr()?, io, state })
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), transmit))
+    }
+}
+
+pub(super) struct Sockets {
+    open: Vec<Socket>,
+    buffers: Vec<Vec<u8>>,
+    /// A run of packets, put together for the kernel.
+    run: Vec<u8>,
+    sent: WireCount,
+}
+
+impl Sockets {
+    pub(super) fn new(sent: WireCount) -> Self {
+        Self { open: Vec::new(), buffers: vec![vec![0; READ_BYTES]; READ_MESSAGES], run: Vec::with_capacity(RUN_BYTES_MAX), sent }
+    }
+
+    /// Binds those of `addresses` that are not bound yet, and says where all of them listen. An address that cannot be bound is left out: another one
+    /// may do.
+    ///
+    /// # Errors
+    /// [`LinkError::Transport`] if none could be bound.
+    pub(super) fn bind(&mut self, addresses: &[IpAddr]) -> Result<Vec<SocketAddr>, LinkError> {
+        let mut bound = Vec::new();
+        let mut refusal = String::from("no address to bind");
+        for ip in addresses {
+            if let Some(socket) = self.open.iter().find(|socket| socket.address.ip() == *ip) {
+                bound.push(socket.address);
+                continue;
+            }
+            match Socket::bind(*ip) {
+                Ok(socket) => {
+                    bound.push(socket.address);
+                    self.open.push(socket);
+                }
+                Err(error) => {
+                    tracing::debug!(%ip, %error, "an address cannot be bound");
+                    refusal = format!("{ip}: {error}");
+                }
+            }
+        }
+        if bound.is_empty() { Err(LinkError::Transport(refusal)) } else { Ok(bound) }
+    }
+
+    /// Closes all sockets. Called when there is no link: the next one binds the addresses that the machine has then.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    /// Ready when a socket has packets. Never if there is none.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        // A socket with an error is read, and tells it then.
+        let ready = self.open.iter().filter(|socket| socket.io.poll_recv_ready(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ready when the socket at `address` takes packets again.
+    pub(super) fn poll_writable(&self, address: SocketAddr, context: &mut Context<'_>) -> Poll<()> {
+        match self.open.iter().find(|socket| socket.address == address) {
+            Some(socket) => socket.io.poll_send_ready(context).map(|_| ()),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Reads what is there into `packets`, up to a bound. Returns whether something may be left.
+    pub(super) fn read(&mut self, now: Instant, packets: &mut Vec<TaggedBytesMut>) -> bool {
+        let mut more = false;
+        for socket in &self.open {
+            let end = packets.len() + READ_PACKETS_MAX;
+            loop {
+                if packets.len() >= end {
+                    more = true;
+                    break;
+                }
+                match read_once(socket, &mut self.buffers, now, packets) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // ICMP errors of one destination come this way too, and say nothing about the others.
+                    Err(error) => {
+                        tracing::trace!(%error, address = %socket.address, "reading");
+                        break;
+                    }
+                }
+            }
+        }
+        more
+    }
+
+    /// Sends from the front of `packets`. Returns the address of the socket that takes no more for now, if one does; what is left stays queued.
+    pub(super) fn send(&mut self, packets: &mut VecDeque<TaggedBytesMut>) -> Option<SocketAddr> {
+        while let Some(first) = packets.front() {
+            let transport = first.transport;
+            let Some(socket) = self.open.iter().find(|socket| socket.address == transport.local_addr) else {
+                // Its address has gone with the last link that used it.
+                packets.pop_front();
+                continue;
+            };
+            let count = run_length(packets, socket.state.max_gso_segments().min(RUN_PACKETS_MAX));
+            let segment = first.message.len();
+            let mut transmit =
+                Transmit { destination: transport.peer_addr, ecn: None, contents: &first.message, segment_size: None, src_ip: None };
+            if count > 1 {
+                self.run.clear();
+                packets.iter().take(count).for_each(|packet| self.run.extend_from_slice(&packet.message));
+                transmit.contents = &self.run;
+                transmit.segment_size = Some(segment);
+            }
+            match socket.send(&transmit) {
+                Ok(()) => self.sent.add(on_the_wire(transmit.contents.len(), transmit.segment_size, transport.peer_addr)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(transport.local_addr),
+                // As if it had been lost on the way: a destination that cannot be reached is noticed by its silence.
+                Err(error) => tracing::trace!(%error, to = %transport.peer_addr, "sending"),
+            }
+            packets.drain(..count);
+        }
+        None
+    }
+}
+
+/// How many packets at the front can go to the kernel as one: the same two ends, the same length, the last one may be shorter.
+fn run_length(packets: &VecDeque<TaggedBytesMut>, packets_max: usize) -> usize {
+    let Some(first) = packets.front() else { return 0 };
+    let segment = first.message.len();
+    if segment == 0 {
+        return 1;
+    }
+    let (mut count, mut bytes) = (1, segment);
+    for packet in packets.iter().skip(1) {
+        let length = packet.message.len();
+        let alike = packet.transport.local_addr == first.transport.local_addr && packet.transport.peer_addr == first.transport.peer_addr;
+        if !alike || length == 0 || length > segment || count >= packets_max || bytes + length > RUN_BYTES_MAX {
+            break;
+        }
+        count += 1;
+        bytes += length;
+        if length < segment {
+            break;
+        }
+    }
+    count
+}
+
+fn read_once(socket: &Socket, buffers: &mut [Vec<u8>], now: Instant, packets: &mut Vec<TaggedBytesMut>) -> io::Result<()> {
+    let mut metas = [RecvMeta::default(); READ_MESSAGES];
+    let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+    let messages = socket.io.try_io(Interest::READABLE, || socket.state.recv(UdpSockRef::from(&socket.io), &mut slices, &mut metas))?;
+    for (meta, buffer) in metas.iter().zip(buffers.iter()).take(messages) {
+        let transport =
+            TransportContext { local_addr: socket.address, peer_addr: meta.addr, transport_protocol: TransportProtocol::UDP, ecn: None };
+        // An empty datagram has no stride.
+        for packet in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            packets.push(TaggedBytesMut { now, transport, message: BytesMut::from(packet) });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn packet(to: u16, bytes: usize) -> TaggedBytesMut {
+        let transport = TransportContext {
+            local_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            peer_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, to)),
+            transport_protocol: TransportProtocol::UDP,
+            ecn: None,
+        };
+        TaggedBytesMut { now: Instant::now(), transport, message: BytesMut::zeroed(bytes) }
+    }
+
+    #[test]
+    fn a_run_is_of_one_destination_and_length_and_ends_with_a_shorter_packet() {
+        let run = |packets: &[(u16, usize)], most| run_length(&packets.iter().map(|(to, bytes)| packet(*to, *bytes)).collect(), most);
+        assert_eq!(run(&[], 9), 0);
+        assert_eq!(run(&[(5, 100)], 9), 1);
+        assert_eq!(run(&[(5, 100), (5, 100), (5, 60), (5, 60)], 9), 3);
+        assert_eq!(run(&[(5, 100), (5, 101)], 9), 1);
+        assert_eq!(run(&[(5, 100), (6, 100)], 9), 1);
+        assert_eq!(run(&[(5, 100), (5, 100), (5, 100)], 2), 2);
+        assert_eq!(run(&[(5, 0), (5, 0)], 9), 1);
+        assert_eq!(run(&[(5, 1_400); 80], 99), RUN_BYTES_MAX / 1_400);
+    }
+
+    #[tokio::test]
+    async fn a_batch_arrives_packet_by_packet_and_every_one_is_counted_with_its_headers() {
+        let count = WireCount::default();
+        let mut sockets = Sockets::new(count.clone());
+        let from = sockets.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
+        let mut receiving = Sockets::new(WireCount::default());
+        let to = receiving.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
+        let lengths = [1_000, 1_000, 1_000, 400, 1_200, 7];
+        let mut packets: VecDeque<TaggedBytesMut> = VecDeque::new();
+        for (number, length) in lengths.iter().enumerate() {
+            let mut packet = packet(to.port(), *length);
+            packet.transport.local_addr = from;
+            packet.message[0] = u8::try_from(number).unwrap();
+            packets.push_back(packet);
+        }
+        // A socket is not known to be writable until it was asked.
+        while let Some(blocked) = sockets.send(&mut packets) {
+            std::future::poll_fn(|context| sockets.poll_writable(blocked, context)).await;
+        }
+        assert!(packets.is_empty());
+        assert_eq!(count.bytes(), lengths.iter().map(|length| *length as u64 + 42).sum::<u64>());
+        let mut received = Vec::new();
+        while received.len() < lengths.len() {
+            std::future::poll_fn(|context| receiving.poll_readable(context)).await;
+            receiving.read(Instant::now(), &mut received);
+        }
+        let seen: Vec<_> = received.iter().map(|packet| (packet.message.len(), packet.message[0], packet.transport.peer_addr)).collect();
+        let expected: Vec<_> = lengths.iter().enumerate().map(|(number, length)| (*length, u8::try_from(number).unwrap(), from)).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_is_bound_once_and_one_that_is_not_here_is_left_out() {
+        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let elsewhere = "203.0.113.7".parse().unwrap();
+        let mut sockets = Sockets::new(WireCount::default());
+        let first = sockets.bind(&[here, elsewhere]).unwrap();
+        assert_eq!(sockets.bind(&[here]).unwrap(), first);
+        assert!(matches!(sockets.bind(&[elsewhere]), Err(LinkError::Transport(_))));
+    }
+}
