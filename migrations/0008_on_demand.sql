@@ -26,7 +26,6 @@ ALTER TABLE origin_budgets ADD COLUMN content_id uuid UNIQUE REFERENCES contents
 ALTER TABLE origin_budgets ADD COLUMN id uuid GENERATED ALWAYS AS (coalesce(release_id, content_id)) STORED PRIMARY KEY;
 ALTER TABLE origin_budgets DROP CONSTRAINT origin_budgets_limit_bytes_check;
 ALTER TABLE origin_budgets DROP CONSTRAINT origin_budgets_check;
-ALTER TABLE origin_budgets DROP CONSTRAINT origin_budgets_first_copy_bytes_check;
 ALTER TABLE origin_budgets ADD CONSTRAINT origin_budgets_owner CHECK (
     CASE WHEN release_id IS NULL
         THEN content_id IS NOT NULL AND limit_bytes >= 0 AND first_copy_bytes = 0

@@ -1,13 +1,14 @@
 //! `/v1/contents/{id}/on-demand` and `/v1/downloads`: contents at any time.
 
 use actix_web::{HttpResponse, web};
-use protocol::rest::{Download, NewDownload, OnDemand, OnDemandTerms, Role};
+use protocol::rest::{Download, NewDownload, OnDemand, OnDemandTerms, Page, Role};
 use protocol::{ContentId, DownloadId};
 
 use super::answers::once;
 use super::contents::viewer;
 use super::input::headers::etag;
-use super::input::{Body, IdempotencyKey, IfMatchAny};
+use super::input::query::{PagingParameters, cursor_fault};
+use super::input::{Body, IdempotencyKey, IfMatchAny, Paging};
 use super::refusals::{Conflict, NotFound, Precondition, Unprocessable};
 use crate::app::downloads;
 use crate::auth::{Caller, Publisher};
@@ -24,7 +25,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
                 .route(web::put().to(offer))
                 .route(web::delete().to(withdraw)),
         )
-        .service(web::resource("/v1/contents/{id}/downloads").route(web::post().to(ask)))
+        .service(web::resource("/v1/contents/{id}/downloads").route(web::post().to(ask)).route(web::get().to(list)))
         .service(web::resource("/v1/downloads/{id}").route(web::get().to(get)).route(web::delete().to(cancel)));
 }
 
@@ -90,6 +91,15 @@ pub async fn ask(
 ) -> Result<HttpResponse, ApiError> {
     let request = key.of(caller.user_id, &body.0)?;
     once(&downloads::ask(&state, *id, body.0, request, clock::now()).await?)
+}
+
+/// The own downloads of a content, oldest first; also those that have ended.
+#[utoipa::path(get, path = "/v1/contents/{id}/downloads", tag = "downloads", operation_id = "list_downloads",
+    params(("id" = ContentId, Path), PagingParameters), responses((status = 200, description = "A page of downloads.", body = Page<Download>), NotFound))]
+pub async fn list(state: web::Data<AppState>, caller: Caller, id: web::Path<ContentId>, paging: Paging) -> Result<HttpResponse, ApiError> {
+    state.store.content(*id, viewer(caller)).await?.ok_or_else(ApiError::not_found)?;
+    let page = state.store.downloads(*id, caller.user_id, &paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
 }
 
 /// A download with its sources: the own ones, those of an own content, and for operators all.

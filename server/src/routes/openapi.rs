@@ -30,7 +30,7 @@ use super::{applications, contents, downloads, origin, releases, service, sessio
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
         releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, origin::chunk,
-        downloads::terms, downloads::offer, downloads::withdraw, downloads::ask, downloads::get, downloads::cancel,
+        downloads::terms, downloads::offer, downloads::withdraw, downloads::ask, downloads::list, downloads::get, downloads::cancel,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw,
         wallet::get, wallet::entries, wallet::redeem, wallet::make_vouchers, wallet::totals,
         service::home, service::live, service::ready, service::metrics, service::jwks,

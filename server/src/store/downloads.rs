@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::rest::{Download, DownloadSource, DownloadState, NewDownload, OnDemand, OriginUsage};
+use protocol::rest::{Download, DownloadSource, DownloadState, NewDownload, OnDemand, OriginUsage, Page};
 use protocol::{
     Amount, Bytes, ContentId, DeliveryId, DownloadId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TerminalId, UserId,
 };
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::conversions::{bigint, byte_array, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::settlement::read_receipts;
-use super::{Store, StoreError, Tx, ledger};
+use super::{PageRequest, Store, StoreError, Tx, ledger};
 
 #[derive(sqlx::FromRow)]
 struct DownloadRow {
@@ -121,6 +121,29 @@ impl Store {
         let mut connection = self.pool.acquire().await?;
         check_viewer(&mut connection, id, viewer).await?;
         self.download_in(&mut connection, id).await
+    }
+
+    /// A user's downloads of a content, oldest first.
+    ///
+    /// # Errors
+    /// The cursor is not this list's, or the database fails.
+    pub async fn downloads(&self, content_id: ContentId, user_id: UserId, request: &PageRequest) -> Result<Page<Download>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT releases.id FROM releases JOIN deliveries ON release_id = releases.id
+             WHERE on_demand AND content_id = $1 AND user_id = $2 AND ($3::uuid IS NULL OR releases.id > $3) ORDER BY releases.id LIMIT $4",
+        )
+        .bind(content_id.0)
+        .bind(user_id.0)
+        .bind(request.after::<Uuid>()?)
+        .bind(request.rows_wanted())
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut downloads = Vec::with_capacity(ids.len());
+        for id in ids {
+            downloads.push(self.download_in(&mut connection, DownloadId(id)).await?);
+        }
+        Ok(request.page(downloads, |download| download.id))
     }
 
     /// Ends a download that runs, for its owner: nothing more is sent for it, and it is settled as at the deadline, which falls due now. Answered with 200
