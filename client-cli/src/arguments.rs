@@ -219,7 +219,16 @@ mod tests {
 
     #[test]
     fn an_id_that_is_none_is_refused_without_the_name_of_a_type() {
-        for line in ["list 42", "apply 42 --maximum 1", "status 42", "run --release 42", "release cancel 42", "contents 42", "get 42", "offer 42 --price 1"] {
+        for line in [
+            "list 42",
+            "apply 42 --maximum 1",
+            "status 42",
+            "run --release 42",
+            "release cancel 42",
+            "contents 42",
+            "get 42",
+            "offer 42 --price 1",
+        ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");
         }

@@ -83,7 +83,8 @@ pub struct Choice {
 /// The sources of a download, best first. None if no holder is connected. The order of `holders` does not matter.
 pub fn select(requester: &Requester, holders: &[Holder]) -> Vec<Choice> {
     let usable = holders.iter().filter(|holder| holder.connected && holder.failure != Some(Failure::Corrupt));
-    let mut ranked: Vec<(Class, Choice, bool)> = usable.map(|holder| (Class::of(holder), choice(requester, holder), holder.chosen)).collect();
+    let mut ranked: Vec<(Class, Choice, bool)> =
+        usable.map(|holder| (Class::of(holder), choice(requester, holder), holder.chosen)).collect();
     ranked.sort_by_key(|(class, choice, chosen)| {
         (*class, !*chosen, choice.reason.distance, Reverse(choice.reason.share.0), choice.terminal_id)
     });
@@ -121,7 +122,8 @@ fn choice(requester: &Requester, holder: &Holder) -> Choice {
     let up = if holder.up.0 == 0 { UNKNOWN_UPLINK } else { holder.up.0 };
     let share = BitsPerSecond(up / (u64::from(holder.serving) + 1));
     let region = nearness(requester, holder);
-    let reason = Reason { region, distance: distance(requester, holder, region, share), share, serving: holder.serving, failure: holder.failure };
+    let reason =
+        Reason { region, distance: distance(requester, holder, region, share), share, serving: holder.serving, failure: holder.failure };
     Choice { terminal_id: holder.terminal_id, reason }
 }
 

@@ -90,9 +90,8 @@ fn a_reason_is_a_sentence_for_people() {
 
 fn any_state() -> impl Strategy<Value = CommunicationState> {
     let nats = [NatKind::Unknown, NatKind::Open, NatKind::EndpointIndependent, NatKind::EndpointDependent];
-    (prop::option::of(0u16..3), prop::option::of(0u16..500), prop::option::of(0u32..200_000), prop::sample::select(nats.to_vec())).prop_map(
-        |(region, round_trip_ms, loss_ppm, nat)| CommunicationState { region: region.map(Region), round_trip_ms, loss_ppm, nat },
-    )
+    (prop::option::of(0u16..3), prop::option::of(0u16..500), prop::option::of(0u32..200_000), prop::sample::select(nats.to_vec()))
+        .prop_map(|(region, round_trip_ms, loss_ppm, nat)| CommunicationState { region: region.map(Region), round_trip_ms, loss_ppm, nat })
 }
 
 fn any_holders() -> impl Strategy<Value = Vec<Holder>> {

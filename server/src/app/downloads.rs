@@ -55,7 +55,13 @@ pub async fn withdraw(state: &AppState, publisher: UserId, content: ContentId, s
 ///
 /// # Errors
 /// `not_found` for a content that the caller cannot see; else the store's.
-pub async fn ask(state: &AppState, content: ContentId, new: NewDownload, request: Idempotency, now: OffsetDateTime) -> Result<Answer, ApiError> {
+pub async fn ask(
+    state: &AppState,
+    content: ContentId,
+    new: NewDownload,
+    request: Idempotency,
+    now: OffsetDateTime,
+) -> Result<Answer, ApiError> {
     let mut checks = Checks::default();
     checks.money("/maximum", new.maximum, state.config.currency);
     checks.done()?;
@@ -92,7 +98,8 @@ async fn received(state: &AppState, download: &Download) -> Result<BTreeMap<Term
         return Ok(BTreeMap::new());
     }
     let swarm = state.swarms.with_groups(download.swarm_id, 0).await?;
-    let length = |chunk: u32| usize::try_from(chunk).ok().and_then(|chunk| swarm.chunk_lengths.get(chunk)).map_or(0, |&length| u64::from(length));
+    let length =
+        |chunk: u32| usize::try_from(chunk).ok().and_then(|chunk| swarm.chunk_lengths.get(chunk)).map_or(0, |&length| u64::from(length));
     Ok(by_source.into_iter().map(|(source, chunks)| (source, Bytes(chunks.iter().map(length).sum()))).collect())
 }
 

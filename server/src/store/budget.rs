@@ -145,14 +145,12 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn return_origin_bytes(&self, budget_id: BudgetId, first: Bytes, repair: Bytes) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE id = $1",
-        )
-        .bind(budget_id.0)
-        .bind(bigint(first.0)?)
-        .bind(bigint(repair.0)?)
-        .execute(&self.pool)
-        .await?;
+        sqlx::query("UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE id = $1")
+            .bind(budget_id.0)
+            .bind(bigint(first.0)?)
+            .bind(bigint(repair.0)?)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use protocol::rest::{Download, DownloadSource, DownloadState, NewDownload, OnDemand, OriginUsage, Page};
-use protocol::{
-    Amount, Bytes, ContentId, DeliveryId, DownloadId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TerminalId, UserId,
-};
+use protocol::{Amount, Bytes, ContentId, DeliveryId, DownloadId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TerminalId, UserId};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -156,12 +154,14 @@ impl Store {
             Begun::First(tx) => tx,
             Begun::Again(answer) => return Ok(answer),
         };
-        let owner: Option<Uuid> = sqlx::query_scalar("SELECT user_id FROM downloads JOIN deliveries ON id = delivery_id WHERE release_id = $1")
-            .bind(id.0)
-            .fetch_optional(&mut *tx)
-            .await?;
+        let owner: Option<Uuid> =
+            sqlx::query_scalar("SELECT user_id FROM downloads JOIN deliveries ON id = delivery_id WHERE release_id = $1")
+                .bind(id.0)
+                .fetch_optional(&mut *tx)
+                .await?;
         owner.filter(|owner| *owner == request.user_id.0).ok_or(StoreError::NotFound("download"))?;
-        let aborted = sqlx::query("UPDATE releases SET state = 'aborted' WHERE id = $1 AND state = 'live'").bind(id.0).execute(&mut *tx).await?;
+        let aborted =
+            sqlx::query("UPDATE releases SET state = 'aborted' WHERE id = $1 AND state = 'live'").bind(id.0).execute(&mut *tx).await?;
         if aborted.rows_affected() == 0 {
             return Err(StoreError::refused_because(ErrorCode::Conflict, "The download has ended."));
         }
@@ -178,10 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn received_chunks(
-        &self,
-        delivery_id: DeliveryId,
-    ) -> Result<Vec<(TerminalId, protocol::bitmap::ChunkSet)>, StoreError> {
+    pub async fn received_chunks(&self, delivery_id: DeliveryId) -> Result<Vec<(TerminalId, protocol::bitmap::ChunkSet)>, StoreError> {
         read_receipts(&mut *self.pool.acquire().await?, delivery_id).await
     }
 

@@ -75,7 +75,8 @@ struct LineRow {
 impl LineRow {
     fn state(&self) -> Result<CommunicationState, StoreError> {
         let of = |value: Option<i32>| value.map(small).transpose();
-        let to_u16 = |value: u32| u16::try_from(value).map_err(|_| StoreError::Invariant(format!("the stored {value} does not fit 16 bits")));
+        let to_u16 =
+            |value: u32| u16::try_from(value).map_err(|_| StoreError::Invariant(format!("the stored {value} does not fit 16 bits")));
         Ok(CommunicationState {
             region: of(self.region)?.map(to_u16).transpose()?.map(Region),
             round_trip_ms: of(self.round_trip_ms)?.map(to_u16).transpose()?,
@@ -268,10 +269,8 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let present: i64 = sqlx::query_scalar("SELECT epoch FROM downloads WHERE swarm_id = $1 FOR UPDATE")
-            .bind(swarm_id.0)
-            .fetch_one(&mut *tx)
-            .await?;
+        let present: i64 =
+            sqlx::query_scalar("SELECT epoch FROM downloads WHERE swarm_id = $1 FOR UPDATE").bind(swarm_id.0).fetch_one(&mut *tx).await?;
         if unsigned(present)? != epoch {
             return Ok(false);
         }

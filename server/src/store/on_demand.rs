@@ -101,12 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// `not_found`, `precondition_required`, `precondition_failed`.
-    pub async fn remove_on_demand(
-        &self,
-        publisher: UserId,
-        content_id: ContentId,
-        seen: Option<Option<u32>>,
-    ) -> Result<(), StoreError> {
+    pub async fn remove_on_demand(&self, publisher: UserId, content_id: ContentId, seen: Option<Option<u32>>) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let version = lock_terms(&mut tx, publisher, content_id).await?;
         if version.is_none() {

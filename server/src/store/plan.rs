@@ -9,8 +9,8 @@ use rules::relay_plan::PlannedGroup;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::conversions::{amount, byte_array, integer, small, unsigned};
 use super::budget::BudgetId;
+use super::conversions::{amount, byte_array, integer, small, unsigned};
 use super::releases::state_of;
 use super::{Store, StoreError};
 

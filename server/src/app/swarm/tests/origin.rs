@@ -112,7 +112,12 @@ async fn two_instances_together_stay_within_the_budget() {
 async fn the_rest_of_a_block_goes_back_when_an_instance_stops() {
     let stage = Stage::started(Script { spare_budget: 8 * CHUNK, ranks: &[1], chunks: 2, ..Script::default() }).await;
     let first = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
-    first.take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(10)).await.unwrap().expect("the budget has it").send(10);
+    first
+        .take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(10))
+        .await
+        .unwrap()
+        .expect("the budget has it")
+        .send(10);
     assert_eq!(stage.release().await.origin.reserved, Bytes(CHUNK as u64), "a block");
     first.close().await.unwrap();
     let origin = stage.release().await.origin;
