@@ -86,9 +86,9 @@ mod tests {
         let told: Vec<(usize, bool)> = shelf
             .messages()
             .iter()
-            .map(|message| match message {
-                ClientMessage::Holds { editions, whole } => (editions.len(), *whole),
-                other => panic!("{other:?}"),
+            .map(|message| {
+                let ClientMessage::Holds { editions, whole } = message else { panic!("{message:?}") };
+                (editions.len(), *whole)
             })
             .collect();
         assert_eq!(told, [(LIST_MAX, true), (1_000 - LIST_MAX, false)]);

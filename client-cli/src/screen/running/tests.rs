@@ -15,7 +15,6 @@ fn plan(epoch: u64) -> EngineEvent {
         edition_id: EditionId([3; 32]),
         epoch,
         rank: 2,
-        serving: false,
         root: false,
         peers: 5,
         opens_at: TimestampMs(1_795_262_410_000),
