@@ -12,8 +12,8 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
-pub(crate) use market::{ApplyArguments, ListArguments, RunArguments, StatusArguments};
-pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, PublishArguments, ReleaseCommand};
+pub(crate) use market::{ApplyArguments, GetArguments, ListArguments, RunArguments, StatusArguments};
+pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, env = "SPILLWAY_CONFIG", value_name = "DIR")]
     pub config: Option<PathBuf>,
 
-    /// Print JSON: one object or array, or one event per line for `run`; errors as one JSON object on standard error
+    /// Print JSON: one object or array, or one event per line for `run` and `get`; errors as one JSON object on standard error
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Publish(PublishArguments),
     /// List the own contents and their editions
     Contents(ContentsArguments),
+    /// Offer a content on demand, at any time, at a flat price; or change or end that
+    Offer(OfferArguments),
     /// Schedule, cancel or abort releases
     #[command(subcommand)]
     Release(ReleaseCommand),
@@ -71,7 +73,9 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Apply to a release, or change or withdraw the application
     Apply(ApplyArguments),
-    /// Receive and relay what was won
+    /// Download a content on demand, from terminals that have it
+    Get(GetArguments),
+    /// Receive and relay what was won, and serve what was received
     Run(RunArguments),
     /// Show this terminal, its applications and its deliveries
     Status(StatusArguments),
@@ -120,6 +124,11 @@ mod tests {
             &format!("apply {RELEASE} --withdraw"),
             &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --release {RELEASE} --exit-when-done"),
             "run",
+            &format!("get {RELEASE}"),
+            &format!("get {RELEASE} --edition en --dir out --maximum 2.50 --up-mbit 5 --down-mbit 50"),
+            &format!("get {RELEASE} --cancel"),
+            &format!("offer {RELEASE} --price 0.50 --origin-budget 0 --relay-share 80% --fee 2% --limit 2d"),
+            &format!("offer {RELEASE} --withdraw"),
             "status --all",
             &format!("status {RELEASE} --json --config /tmp/x"),
             "--json --config /tmp/x wallet",
@@ -210,7 +219,16 @@ mod tests {
 
     #[test]
     fn an_id_that_is_none_is_refused_without_the_name_of_a_type() {
-        for line in ["list 42", "apply 42 --maximum 1", "status 42", "run --release 42", "release cancel 42", "contents 42"] {
+        for line in [
+            "list 42",
+            "apply 42 --maximum 1",
+            "status 42",
+            "run --release 42",
+            "release cancel 42",
+            "contents 42",
+            "get 42",
+            "offer 42 --price 1",
+        ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");
         }

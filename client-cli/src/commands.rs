@@ -4,14 +4,16 @@ mod account;
 mod application;
 mod contents;
 mod credentials;
+mod getting;
 mod listing;
 mod money;
+mod offering;
 mod publication;
 mod release;
 mod running;
 mod status;
 
-use protocol::rest::{Edition, Page, Release, ReleaseEdition};
+use protocol::rest::{Content, Edition, Page, Release, ReleaseEdition};
 use protocol::{Currency, EditionId, ReleaseId};
 use terminal::api::{Api, ApiError, PageQuery};
 
@@ -33,11 +35,13 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
     let report = match command {
         // Prints while it runs.
         Command::Run(arguments) => return running::run(arguments, setting).await,
+        Command::Get(arguments) => return getting::get(arguments, setting).await,
         Command::Register(arguments) => account::register(arguments, folder).await,
         Command::Login(arguments) => account::login(arguments, folder).await,
         Command::Logout => credentials::logout(folder).await,
         Command::Password(arguments) => credentials::change_password(arguments, folder).await,
         Command::Publish(arguments) => publication::publish(arguments, setting).await,
+        Command::Offer(arguments) => offering::offer(arguments, folder).await,
         Command::Contents(arguments) => contents::contents(arguments, folder).await,
         Command::Release(ReleaseCommand::Create(arguments)) => release::create(*arguments, folder).await,
         Command::Release(ReleaseCommand::Cancel(arguments)) => release::cancel(arguments.release, folder).await,
@@ -107,6 +111,19 @@ fn edition_named<'a, E: Named>(editions: &'a [E], name: &str) -> Outcome<&'a E> 
         let labels: Vec<String> = editions.iter().map(|edition| clean(edition.label())).collect();
         Failure::Usage(format!("there is no edition {name:?}; there are: {}", labels.join(", ")))
     })
+}
+
+/// The edition of a content that `name` names, or its only one.
+fn chosen_edition<'a>(content: &'a Content, name: Option<&str>) -> Outcome<&'a Edition> {
+    match (name, content.editions.as_slice()) {
+        (Some(name), editions) => edition_named(editions, name),
+        (None, [only]) => Ok(only),
+        (None, []) => Err(Failure::Failed(format!("{} has no edition yet", clean(&content.title)))),
+        (None, editions) => {
+            let labels: Vec<String> = editions.iter().map(|edition| clean(&edition.label)).collect();
+            Err(Failure::Usage(format!("choose one of the editions with --edition: {}", labels.join(", "))))
+        }
+    }
 }
 
 /// The states after which nothing more happens.

@@ -115,7 +115,9 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::UnknownEdition | ErrorCode::UnknownRank | ErrorCode::BelowReserve | ErrorCode::ReleaseNotOpen => {
             Some("see `spillway list RELEASE`")
         }
-        ErrorCode::PreconditionFailed => Some("the application has changed meanwhile: try again"),
+        ErrorCode::PreconditionFailed => Some("it has changed meanwhile: try again"),
+        ErrorCode::PriceAboveMaximum => Some("give a higher `--maximum`"),
+        ErrorCode::NotOnDemand => Some("wait for a release of it: see `spillway list`"),
         ErrorCode::BudgetTooSmall => Some("give at least `--origin-budget 1.01x`"),
         ErrorCode::TooManyRequests | ErrorCode::Internal | ErrorCode::Unavailable | ErrorCode::IdempotencyKeyBusy => {
             Some("try again later")

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::failure::{Failure, Outcome};
 
 pub(crate) use content::content_page;
-pub(crate) use market::{application_line, deliveries_table, left_out, release_page, releases_table};
+pub(crate) use market::{application_line, deliveries_table, left_out, percent, release_page, releases_table};
 pub(crate) use money::wallet_page;
 #[cfg(test)]
 pub(crate) use running::standing_for_tests;

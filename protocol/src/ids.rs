@@ -71,6 +71,8 @@ uuid_id!(/// A terminal's bid for an edition and a rank of a release.
     ApplicationId);
 uuid_id!(/// The contract to bring one edition to one terminal at one price.
     DeliveryId);
+uuid_id!(/// One edition brought to one terminal that asked for it at any time. Its release has the same number.
+    DownloadId);
 uuid_id!(/// A fully meshed set of terminals of one swarm and one wave.
     GroupId);
 uuid_id!(/// An amount set aside in a wallet.

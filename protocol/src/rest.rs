@@ -2,10 +2,12 @@
 
 mod account;
 mod content;
+mod on_demand;
 mod release;
 
 pub use account::*;
 pub use content::*;
+pub use on_demand::*;
 pub use release::*;
 
 use serde::{Deserialize, Serialize};

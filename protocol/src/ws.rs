@@ -67,6 +67,9 @@ pub enum ClientMessage {
     Suspect { swarm_id: SwarmId, terminal_id: TerminalId, reason: SuspectReason },
     /// Distribution state (a10, a12): cumulative, sent about once a second while a swarm is active.
     Progress { swarm_id: SwarmId, progress: Progress },
+    /// Complete editions that this terminal holds and serves to others (a01, a22). `whole`: these and no others; else these as well. Told after every
+    /// connection, and whenever it changes.
+    Holds { editions: Vec<EditionId>, whole: bool },
     /// Asks for the plans again, after a push said [`PushMessage::Reload`] or a gap was seen.
     Sync,
 }
@@ -277,6 +280,11 @@ pub struct Peer {
 }
 
 impl SwarmPlan {
+    /// Whether this terminal takes part only to serve what it holds: nobody is named that it could get anything from.
+    pub fn serves_only(&self) -> bool {
+        !self.root && self.members.is_empty() && self.parents.is_empty() && !self.serves.is_empty()
+    }
+
     /// Every terminal that this plan pairs with, each once.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         let mut seen = std::collections::BTreeSet::new();
@@ -325,6 +333,8 @@ mod tests {
         let notice = ChunkNotice { chunk: u32::MAX, received_at: TimestampMs(u64::MAX), copies_done_at: Some(TimestampMs(u64::MAX)) };
         let notices = ClientMessage::Notices { swarm_id, notices: vec![notice; LIST_MAX] };
         assert!(serde_json::to_string(&notices).unwrap().len() < MESSAGE_MAX);
+        let holds = ClientMessage::Holds { editions: vec![EditionId([0xFF; 32]); LIST_MAX], whole: false };
+        assert!(serde_json::to_string(&holds).unwrap().len() < MESSAGE_MAX);
         let receipts =
             ClientMessage::Receipts { receipts: vec!["A".repeat(crate::receipt::Receipt::ENCODED_LEN.div_ceil(3) * 4); RECEIPTS_MAX] };
         assert!(serde_json::to_string(&receipts).unwrap().len() < MESSAGE_MAX);

@@ -27,6 +27,7 @@ use protocol::ws::Peer;
 use protocol::{GroupId, TerminalId};
 
 pub use candidate::{Candidate, CommunicationState, NatKind, Region};
+pub(crate) use candidate::{loss_band, round_trip_band};
 pub use shape::{Shape, choose_shape};
 pub use tree::{SwarmTree, TerminalView};
 pub use wave::plan_wave;

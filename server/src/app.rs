@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod applications;
 pub mod checks;
 pub mod contents;
+pub mod downloads;
 pub mod releases;
 pub mod swarm;
 pub mod terminals;

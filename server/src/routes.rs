@@ -3,6 +3,7 @@
 mod answers;
 pub mod applications;
 pub mod contents;
+pub mod downloads;
 pub mod input;
 mod limits;
 pub mod openapi;
@@ -33,6 +34,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(terminals::configure)
         .configure(contents::configure)
         .configure(uploads::configure)
+        .configure(downloads::configure)
         .configure(releases::configure)
         .configure(applications::configure)
         .configure(wallet::configure)

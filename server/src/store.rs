@@ -6,7 +6,7 @@
 //! **Lock order**, the same in every transaction, so that none waits for another in a circle:
 //! 1. the advisory lock of the idempotency key,
 //! 2. the release row (`FOR SHARE` by whoever only needs it to stay as it is, `FOR UPDATE` by whoever changes its state),
-//! 3. application and delivery rows in the order of their ids,
+//! 3. a terminal's row (by whoever asks for a download), application and delivery rows in the order of their ids,
 //! 4. the voucher row,
 //! 5. wallet rows in the order of their owners' ids (the order of [`rules::ledger::AccountRef`]); then entries and holds on them.
 //!
@@ -18,11 +18,14 @@ pub mod clearing;
 pub mod contents;
 pub mod conversions;
 pub mod deliveries;
+pub mod downloads;
 pub mod due_work;
+pub mod holders;
 pub mod idempotency;
 pub mod keys;
 pub mod ledger;
 pub mod lifecycle;
+pub mod on_demand;
 pub mod page;
 pub mod plan;
 pub mod receipts;

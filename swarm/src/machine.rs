@@ -96,6 +96,48 @@ impl Swarm {
         server_time_at_zero: TimestampMs,
         now: Now,
     ) -> Result<Self, PlanError> {
+        let mut swarm = Self::empty(config, plan, manifest, server_time_at_zero, now)?;
+        let chunks = swarm.manifest.chunk_count();
+        for held in held.iter().filter(|held| held.chunk < chunks) {
+            if swarm.have.insert(held.chunk) {
+                swarm.count_verified(held.chunk, held.source);
+                swarm.lost.was_signed(held.source, u64::from(swarm.chunk_length(held.chunk)));
+            }
+        }
+        for lost in lost.iter().filter(|lost| lost.chunk < chunks && !swarm.have.contains(lost.chunk)) {
+            swarm.signing.add(lost.source, lost.chunk, 0);
+            swarm.lost.was_signed(lost.source, u64::from(swarm.chunk_length(lost.chunk)));
+            swarm.lost.insert(lost.chunk, lost.source);
+        }
+        swarm.complete_if_whole();
+        Ok(swarm)
+    }
+
+    /// For a terminal that holds every chunk already, by another delivery, and only serves them: nothing is signed for, and nothing is reported as complete.
+    ///
+    /// # Errors
+    /// If the manifest is not the planned edition's.
+    pub fn serving(
+        config: Config,
+        plan: SwarmPlan,
+        manifest: Arc<Manifest>,
+        server_time_at_zero: TimestampMs,
+        now: Now,
+    ) -> Result<Self, PlanError> {
+        let mut swarm = Self::empty(config, plan, manifest, server_time_at_zero, now)?;
+        swarm.have.extend(&(0..swarm.manifest.chunk_count()).collect());
+        swarm.progress.verified = swarm.manifest.length;
+        swarm.completed = true;
+        Ok(swarm)
+    }
+
+    fn empty(
+        config: Config,
+        plan: SwarmPlan,
+        manifest: Arc<Manifest>,
+        server_time_at_zero: TimestampMs,
+        now: Now,
+    ) -> Result<Self, PlanError> {
         let given = manifest.edition_id();
         if given != plan.edition_id {
             return Err(PlanError::OtherEdition { planned: plan.edition_id, given });
@@ -130,19 +172,7 @@ impl Swarm {
             origin_unreported: 0,
             completed: false,
         };
-        for held in held.iter().filter(|held| held.chunk < chunks) {
-            if swarm.have.insert(held.chunk) {
-                swarm.count_verified(held.chunk, held.source);
-                swarm.lost.was_signed(held.source, u64::from(swarm.chunk_length(held.chunk)));
-            }
-        }
-        for lost in lost.iter().filter(|lost| lost.chunk < chunks && !swarm.have.contains(lost.chunk)) {
-            swarm.signing.add(lost.source, lost.chunk, 0);
-            swarm.lost.was_signed(lost.source, u64::from(swarm.chunk_length(lost.chunk)));
-            swarm.lost.insert(lost.chunk, lost.source);
-        }
         swarm.adopt(plan);
-        swarm.complete_if_whole();
         Ok(swarm)
     }
 

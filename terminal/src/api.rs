@@ -7,6 +7,7 @@
 
 mod account;
 mod content;
+mod download;
 mod error;
 mod release;
 mod request;

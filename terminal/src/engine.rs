@@ -19,6 +19,7 @@ mod rates;
 mod releases;
 mod running;
 mod sending;
+mod shelf;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::rate::RateLimiter;
 use crate::socket::{Outbox, ServerClock, Socket, SocketConfig, SocketError, SocketTiming};
 use crate::store::StoreError;
 use coordinator::Coordinator;
+use shelf::Shelf;
 
 pub use event::{EngineEvent, Summary, SwarmSummary};
 
@@ -62,6 +64,8 @@ pub struct EngineConfig {
     pub down: BitsPerSecond,
     /// Takes part in these releases alone; in all if there is none.
     pub only_releases: Vec<ReleaseId>,
+    /// Serves the complete editions that lie in `dir` to terminals that ask for them on demand.
+    pub serve: bool,
     /// Ends when the last swarm is over, and every one of `only_releases`, instead of waiting for more.
     pub exit_when_done: bool,
     pub link: LinkConfig,
@@ -81,6 +85,7 @@ impl EngineConfig {
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),
             only_releases: Vec::new(),
+            serve: false,
             exit_when_done: false,
             link: LinkConfig::default(),
             links: LinksTiming::default(),
@@ -127,6 +132,7 @@ pub(crate) struct Context {
     start: Instant,
     clock: watch::Receiver<Option<ServerClock>>,
     report_interval: watch::Receiver<Duration>,
+    shelf: Shelf,
     listener: Listener,
 }
 
@@ -142,6 +148,11 @@ impl Context {
 
     fn tell_all(&self, events: impl IntoIterator<Item = EngineEvent>) {
         events.into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// The server is told everything that is held and served.
+    fn tell_holdings(&self) {
+        self.outbox.holds(self.shelf.messages());
     }
 
     fn warn(&self, text: impl Into<String>) {
@@ -173,6 +184,7 @@ impl Engine {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary, EngineError> {
         let Self { config, listener } = self;
         let start = Instant::now();
+        let shelf = Shelf::find(config.dir.clone(), config.serve).await;
         let tokens = Arc::clone(config.api.tokens().ok_or(EngineError::NotLoggedIn)?);
         let (socket, mut events) = Socket::start(SocketConfig {
             address: config.api.websocket_address(),
@@ -209,6 +221,7 @@ impl Engine {
             start,
             clock,
             report_interval,
+            shelf,
             listener,
         });
         let only_releases = config.only_releases.into_iter().collect();

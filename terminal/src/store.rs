@@ -22,6 +22,7 @@ mod cache;
 mod error;
 mod finish;
 mod folder;
+mod holding;
 mod journal;
 mod layout;
 mod opening;
@@ -85,6 +86,25 @@ impl Store {
     /// The manifest that an earlier run has stored, so that a restart needs no download.
     pub async fn stored_manifest(dir: PathBuf, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
         tokio::task::spawn_blocking(move || opening::stored_manifest(&dir, release_id, edition_id)).await.ok().flatten()
+    }
+
+    /// The complete editions below a folder, with the release that each came by.
+    pub async fn complete_editions(dir: PathBuf) -> Vec<(ReleaseId, EditionId)> {
+        tokio::task::spawn_blocking(move || holding::complete_editions(&dir)).await.unwrap_or_default()
+    }
+
+    /// Opens a complete edition to read from it, also while another process or swarm has it open; `None` if it is not complete. Nothing is verified before
+    /// it is read: a chunk that has changed is [`StoreError::Corrupt`] then.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub async fn open_complete(
+        dir: PathBuf,
+        release_id: ReleaseId,
+        edition_id: EditionId,
+    ) -> Result<Option<(Self, Arc<Manifest>)>, StoreError> {
+        let opening = tokio::task::spawn_blocking(move || holding::open_complete(&dir, release_id, edition_id));
+        opening.await.map_err(|_| StoreError::Stopped)?
     }
 
     /// Writes a verified chunk and notes its source. On return both outlive the process.

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use protocol::TerminalId;
+use protocol::{ContentId, TerminalId};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -22,7 +22,7 @@ pub struct Cli {
     pub person: Person,
 }
 
-/// A `spillway run` process and the events that it has printed.
+/// A `spillway run` or `spillway get` process and the events that it has printed.
 #[derive(Debug)]
 pub struct Running {
     pub child: Child,
@@ -72,13 +72,28 @@ impl Cli {
         self.config.join("received")
     }
 
-    /// Starts `spillway run`; `arguments` are added.
+    /// Starts `spillway run` for what was applied for; `arguments` are added.
     pub fn run(&self, arguments: &[&str]) -> Running {
+        self.start(&[&["run", "--exit-when-done"], arguments].concat())
+    }
+
+    /// Starts `spillway run` without an end: it serves what was received.
+    pub fn serve(&self, arguments: &[&str]) -> Running {
+        self.start(&[&["run"], arguments].concat())
+    }
+
+    /// Starts `spillway get` for a content.
+    pub fn get(&self, content: ContentId, arguments: &[&str]) -> Running {
+        self.start(&[&["get", &content.to_string()], arguments].concat())
+    }
+
+    /// Starts a command that runs for a while and prints events.
+    fn start(&self, arguments: &[&str]) -> Running {
         let name = self.config.file_name().expect("a name").to_string_lossy().into_owned();
         let log = self.config.join("run.log");
         let errors = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
-        command.args(["run", "--json", "--exit-when-done", "--dir"]).arg(self.received()).arg("--config").arg(&self.config).args(arguments);
+        command.args(arguments).args(["--json", "--dir"]).arg(self.received()).arg("--config").arg(&self.config);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -129,6 +144,20 @@ impl Running {
         let status = tokio::time::timeout(Duration::from_secs(180), self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("{} does not end; {:?}", self.name, self.events().last())).expect("a status");
         assert!(status.success(), "{} ended with {status}: {}", self.name, self.log());
+    }
+
+    /// Waits for the first event of a kind.
+    pub async fn event(&self, kind: &str) -> Value {
+        eventually(&format!("{} tells {kind}", self.name), Duration::from_secs(60), || async { self.last(kind) }).await
+    }
+
+    /// SIGINT, as by Ctrl-C; waits for the end in good order.
+    pub async fn interrupt(&mut self) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status().await.expect("kill starts");
+        assert!(sent.success());
+        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await.expect("it ends in time").expect("a status");
+        assert_eq!(status.code(), Some(130), "{}", self.log());
     }
 
     /// SIGKILL.

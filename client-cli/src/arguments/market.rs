@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use protocol::{Amount, BitsPerSecond, ReleaseId};
+use protocol::{Amount, BitsPerSecond, ContentId, ReleaseId};
 
-use crate::values::{amount, mbit, release_id};
+use crate::values::{amount, content_id, mbit, release_id};
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
@@ -57,6 +57,31 @@ pub(crate) struct RunArguments {
     /// End when nothing is left to receive or to relay
     #[arg(long)]
     pub exit_when_done: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArguments {
+    /// The content's id, as `contents --all` shows it
+    #[arg(value_parser = content_id)]
+    pub content: ContentId,
+    /// The edition's label or id [default: the only one]
+    #[arg(long, value_name = "LABEL")]
+    pub edition: Option<String>,
+    /// Where the edition goes
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// The most to be paid [default: the price as it stands]
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    pub maximum: Option<Amount>,
+    /// Use at most this much uplink, in Mbit/s [default: as registered]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub up_mbit: Option<BitsPerSecond>,
+    /// Use at most this much downlink, in Mbit/s [default: as registered]
+    #[arg(long, value_name = "N", value_parser = mbit)]
+    pub down_mbit: Option<BitsPerSecond>,
+    /// End the download that runs: what has arrived is paid for, the rest of the price is released
+    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit"])]
+    pub cancel: bool,
 }
 
 #[derive(Debug, Args)]

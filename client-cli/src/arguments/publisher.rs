@@ -71,6 +71,31 @@ pub(crate) struct ContentsArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct OfferArguments {
+    /// The content, as `publish` printed it
+    #[arg(value_parser = content_id)]
+    pub content: ContentId,
+    /// The price of an edition, whichever it is
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, required_unless_present = "withdraw")]
+    pub price: Option<Amount>,
+    /// What the origin may send for all downloads together: bytes (500MB, 2GiB) or a multiple of the editions' sum; 0 is never
+    #[arg(long, value_name = "BYTES|TIMES", value_parser = origin_budget, default_value = "0")]
+    pub origin_budget: OriginBudget,
+    /// The relays' share of what is left of a charge after the fee
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "50%")]
+    pub relay_share: BasisPoints,
+    /// The platform's share of a charge
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "2%")]
+    pub fee: BasisPoints,
+    /// How long a download may take
+    #[arg(long = "limit", value_name = "SPAN", value_parser = seconds, default_value = "24h")]
+    pub limit_s: u32,
+    /// Offer the content no longer; downloads that run go on
+    #[arg(long, conflicts_with_all = ["price", "origin_budget", "relay_share", "fee", "limit_s"])]
+    pub withdraw: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct NewReleaseArguments {
     /// The content, as `publish` printed it
     #[arg(long, value_name = "ID", value_parser = content_id)]

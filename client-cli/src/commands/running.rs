@@ -4,6 +4,7 @@ mod names;
 mod remaining;
 mod standing;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use protocol::rest::Terminal;
@@ -37,22 +38,41 @@ enum Stop {
 
 pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<()> {
     // Before anything else, so that no interrupt is lost.
-    let mut signals = Signals::listen()?;
+    let signals = Signals::listen()?;
     let login = Login::from_folder(&setting.folder)?;
-    let (file, id) = login.terminal(&setting.folder)?;
     let _claim = setting.folder.claim_run()?;
-    std::fs::create_dir_all(&arguments.dir).map_err(while_doing(format_args!("cannot create {}", arguments.dir.display())))?;
-    let registered = login.api.terminal(id).await?;
+    make_folder(&arguments.dir)?;
     for &release in &arguments.releases {
         // A release that does not exist would be waited for without an end.
         login.api.release(release).await?;
     }
+    attend(arguments, Work::Releases, signals, login, setting).await
+}
+
+/// Makes the folder that editions go to.
+pub(super) fn make_folder(dir: &Path) -> Outcome<()> {
+    std::fs::create_dir_all(dir).map_err(while_doing(format_args!("cannot create {}", dir.display())))
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// What was applied for; and, if no release is named, serving what lies here.
+    Releases,
+    /// The one release named carries a download: the run ends with it.
+    Download,
+}
+
+/// Runs the terminal until there is nothing left to do, or somebody ends it. The caller has the right to run it.
+pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Signals, login: Login, setting: &Setting) -> Outcome<()> {
+    let (file, id) = login.terminal(&setting.folder)?;
+    let registered = login.api.terminal(id).await?;
     let connection = format!("{} as {}", login.account.server, clean(&registered.name));
     let mut screen = RunScreen::new(setting.json, currency(&login.api).await?, connection);
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop_sender, stopped) = oneshot::channel::<()>();
-    let config = engine_config(&arguments, &login, &registered, &file);
+    let config = engine_config(&arguments, work, &login, &registered, &file);
     let (swarms_sender, swarms) = watch::channel(remaining::Swarms::default());
     let engine = Engine::new(config, move |event| {
         remaining::note(&swarms_sender, &event);
@@ -87,7 +107,7 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
                 screen.standings(&changed, std::mem::take(&mut is_first))?;
                 continue;
             }
-            never = &mut watching, if is_connected && stop.is_none() => match never {},
+            never = &mut watching, if work == Work::Releases && is_connected && stop.is_none() => match never {},
             asked = signals.next() => asked,
             () = &mut nothing_left, if arguments.exit_when_done && stop.is_none() => Stop::NothingLeft,
         };
@@ -112,19 +132,21 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
 
 /// Rates for this run alone stand in the arguments. Without them those count that were stated for this machine: the server's figures are the last
 /// run's.
-fn engine_config(arguments: &RunArguments, login: &Login, registered: &Terminal, file: &TerminalFile) -> EngineConfig {
+fn engine_config(arguments: &RunArguments, work: Work, login: &Login, registered: &Terminal, file: &TerminalFile) -> EngineConfig {
     let usual = file.capabilities.unwrap_or(registered.capabilities);
     EngineConfig {
         up: arguments.up_mbit.unwrap_or(usual.up),
         down: arguments.down_mbit.unwrap_or(usual.down),
         only_releases: arguments.releases.clone(),
+        serve: work == Work::Releases && arguments.releases.is_empty(),
+        exit_when_done: work == Work::Download,
         ..EngineConfig::new(login.api.clone(), registered.id, file.key(), arguments.dir.clone())
     }
 }
 
 /// A plan for a swarm that is new waits for its name; everything else is shown at once.
 fn show(event: EngineEvent, names: &mut Names, screen: &mut RunScreen) -> Outcome<()> {
-    if let EngineEvent::Plan { swarm_id, release_id, edition_id, .. } = &event {
+    if let EngineEvent::Plan { swarm_id, release_id, edition_id, .. } | EngineEvent::Serving { swarm_id, release_id, edition_id } = &event {
         names.ask(*swarm_id, *release_id, *edition_id);
     }
     screen.show(&event)
@@ -135,11 +157,11 @@ fn conclusion(summary: &Summary, stop: Option<Stop>) -> Outcome<()> {
     if stop == Some(Stop::Interrupt) {
         return Err(Failure::Interrupted);
     }
-    let incomplete = summary.swarms.iter().filter(|swarm| swarm.path.is_none()).count();
+    let incomplete = summary.received().filter(|swarm| swarm.path.is_none()).count();
     if incomplete == 0 || stop == Some(Stop::Terminate) {
         return Ok(());
     }
-    Err(Failure::Failed(format!("{incomplete} of {} deliveries were not completed", summary.swarms.len())))
+    Err(Failure::Failed(format!("{incomplete} of {} deliveries were not completed", summary.received().count())))
 }
 
 fn engine_failure(error: EngineError) -> Failure {
@@ -162,13 +184,13 @@ fn engine_failure(error: EngineError) -> Failure {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn listen() -> Outcome<Self> {
+    pub(super) fn listen() -> Outcome<Self> {
         let listen = |kind| signal(kind).map_err(while_doing("cannot listen for signals"));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
@@ -195,6 +217,7 @@ mod tests {
             edition_id: EditionId([3; 32]),
             delivery_id: DeliveryId::from_bytes([4; 16]),
             rank: 1,
+            serving: false,
             total: None,
             progress: Progress::default(),
             path: path.map(Into::into),
@@ -215,6 +238,7 @@ mod tests {
             (vec![swarm(None)], Some(Stop::NothingLeft), Some(1)),
             (vec![swarm(None)], Some(Stop::Terminate), None),
             (vec![swarm(Some("a"))], Some(Stop::Interrupt), Some(130)),
+            (vec![swarm(Some("a")), SwarmSummary { serving: true, ..swarm(None) }], None, None),
         ];
         for (swarms, stop, code) in cases {
             let summary = Summary { swarms };

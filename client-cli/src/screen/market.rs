@@ -73,7 +73,7 @@ fn rank_reserve(release: &Release, weight: u32) -> Money {
     Money { amount: Amount(u64::try_from(reserve).unwrap_or(u64::MAX)), currency: release.reserve.currency }
 }
 
-fn percent(share: BasisPoints) -> String {
+pub(crate) fn percent(share: BasisPoints) -> String {
     let points = share.get();
     match points % 100 {
         0 => format!("{}%", points / 100),

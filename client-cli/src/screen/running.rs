@@ -78,6 +78,7 @@ impl RunScreen {
                 Ok(())
             }
             EngineEvent::Plan { swarm_id, .. }
+            | EngineEvent::Serving { swarm_id, .. }
             | EngineEvent::Opened { swarm_id, .. }
             | EngineEvent::Completed { swarm_id, .. }
             | EngineEvent::Settled { swarm_id, .. }
@@ -197,6 +198,7 @@ impl RunScreen {
                     .map_or_else(|_| "opens at an unknown time".to_owned(), |opens| happens("open", opens, now));
                 Some(format!("rank {rank} {when}, {} planned", links(*peers)))
             }
+            EngineEvent::Serving { .. } if is_new => Some("another terminal downloads it from here".to_owned()),
             EngineEvent::Opened { verified, total, .. } if verified.0 > 0 => Some(format!("{verified} of {total} were there already")),
             EngineEvent::Completed { path, elapsed, .. } => {
                 let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));
@@ -206,6 +208,7 @@ impl RunScreen {
             EngineEvent::Failed { error, .. } => Some(format!("cannot be received: {error}")),
             EngineEvent::Left { reason, .. } => Some(event::leave_words(*reason).to_owned()),
             EngineEvent::Plan { .. }
+            | EngineEvent::Serving { .. }
             | EngineEvent::Opened { .. }
             | EngineEvent::Earned { .. }
             | EngineEvent::Progress { .. }
@@ -218,10 +221,15 @@ impl RunScreen {
     /// What came, to be put behind the name; and below it what was given and what it cost.
     fn summary_lines(&self, swarm: &SwarmSummary) -> [String; 2] {
         let received = match (&swarm.path, swarm.total) {
+            _ if swarm.serving => "served to another terminal".to_owned(),
             (Some(path), _) => format!("received, in {}", path.display()),
             (None, Some(total)) => format!("not complete: {} of {total} received", swarm.progress.verified),
             (None, None) => "not begun".to_owned(),
         };
+        if swarm.serving {
+            let earned = self.money(swarm.earned);
+            return [received, format!("  {} relayed; earned {earned}", swarm.progress.relayed)];
+        }
         let paid = swarm.charged.map_or_else(|| "not settled yet".to_owned(), |charged| format!("paid {}", self.money(charged)));
         [received, format!("  {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))]
     }

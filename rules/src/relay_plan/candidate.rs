@@ -109,12 +109,12 @@ fn nat_class(nat: NatKind) -> u32 {
 }
 
 /// Below 16 ms, below 32, and so on by doubling: among short round trips a few milliseconds tell two towns apart, among long ones they tell nothing.
-fn round_trip_band(round_trip_ms: Option<u16>) -> u32 {
+pub(crate) fn round_trip_band(round_trip_ms: Option<u16>) -> u32 {
     round_trip_ms.map_or(0, |round_trip| 1 + (u16::BITS - (round_trip >> 4).leading_zeros()))
 }
 
 /// Below a thousandth, a hundredth, a tenth, and above: what congestion control makes of a line changes by such steps.
-fn loss_band(loss_ppm: Option<u32>) -> u32 {
+pub(crate) fn loss_band(loss_ppm: Option<u32>) -> u32 {
     match loss_ppm {
         None => 0,
         Some(0..1_000) => 1,

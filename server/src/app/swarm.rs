@@ -2,7 +2,7 @@
 //!
 //! Flow: closing → [`planning::on_closed`] plans and pushes wave 0 → each wave's opening ([`planning::on_wave`]) → members ask for chunks and tell what
 //! became of them ([`allocation`]) → receipts ([`receipts`]) → a delivery that is complete is settled ([`settling`]) → the deadline
-//! ([`ending::on_deadline`]). All of it may run twice, on two instances, or again after a crash: what was done is found done.
+//! ([`ending::on_deadline`]). A download is a swarm of its receiver and its sources ([`sources`]). All of it may run twice, on two instances, or again after a crash: what was done is found done.
 
 pub mod allocation;
 mod crediting;
@@ -13,6 +13,7 @@ pub mod planning;
 pub mod receipts;
 pub mod settling;
 mod shelf;
+pub mod sources;
 pub mod swarms;
 
 #[cfg(test)]

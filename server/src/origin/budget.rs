@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::{Bytes, ReleaseId};
+use protocol::Bytes;
 use tokio::time::Instant;
 
 use crate::live::Affordable;
-use crate::store::budget::Purpose;
+use crate::store::budget::{BudgetId, Purpose};
 use crate::store::{Store, StoreError};
 
 /// How often what was sent is written down: what a publisher sees is at most this old, and at most this much of it is lost when an instance dies.
@@ -27,19 +27,19 @@ const HELD_BY_TABLE_AND_WRITER: usize = 2;
 
 pub const SENT_BYTES: &str = "spillway_origin_payload_bytes_total";
 
-/// The accounts of all releases that this instance serves. Cheap to clone.
+/// The accounts of all budgets that this instance spends. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budgets {
     store: Store,
     runtime: tokio::runtime::Handle,
-    /// One per release with chunks being fetched here; it goes when the release is quiet.
-    accounts: Arc<Mutex<HashMap<ReleaseId, Arc<Account>>>>,
+    /// One per budget with chunks being fetched here; it goes when the release is quiet.
+    accounts: Arc<Mutex<HashMap<BudgetId, Arc<Account>>>>,
 }
 
 /// Whoever takes from an account waits for whoever is reserving a block for it, instead of reserving another one.
 #[derive(Debug)]
 struct Account {
-    release_id: ReleaseId,
+    budget_id: BudgetId,
     inner: tokio::sync::Mutex<Reserved>,
     /// Bytes that were sent and are not written down.
     sent: AtomicU64,
@@ -107,7 +107,7 @@ impl Budgets {
         Self { store, runtime, accounts: Arc::default() }
     }
 
-    fn accounts(&self) -> MutexGuard<'_, HashMap<ReleaseId, Arc<Account>>> {
+    fn accounts(&self) -> MutexGuard<'_, HashMap<BudgetId, Arc<Account>>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,10 +115,10 @@ impl Budgets {
     ///
     /// # Errors
     /// The database fails; nothing was taken.
-    pub async fn take(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
+    pub async fn take(&self, budget_id: BudgetId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
         let budgets = self.clone();
         // On a task of its own: a client that leaves in the middle must not take a reserved block with it.
-        let taken = self.runtime.spawn(async move { budgets.take_to_the_end(release_id, purpose, bytes).await });
+        let taken = self.runtime.spawn(async move { budgets.take_to_the_end(budget_id, purpose, bytes).await });
         taken.await.map_err(|error| StoreError::Invariant(format!("a reservation did not end: {error}")))?
     }
 
@@ -126,8 +126,8 @@ impl Budgets {
     ///
     /// # Errors
     /// `not_found`, or the database fails.
-    pub async fn affordable(&self, release_id: ReleaseId) -> Result<Affordable, StoreError> {
-        let account = self.accounts().get(&release_id).cloned();
+    pub async fn affordable(&self, budget_id: BudgetId) -> Result<Affordable, StoreError> {
+        let account = self.accounts().get(&budget_id).cloned();
         let (first, repair) = match account {
             Some(account) => {
                 let reserved = account.inner.lock().await;
@@ -135,16 +135,16 @@ impl Budgets {
             }
             None => (0, 0),
         };
-        let budget = self.store.origin_budget(release_id).await?;
+        let budget = self.store.origin_budget(budget_id).await?;
         let of = |purpose, left: u64| Bytes(budget.room(purpose).0.saturating_add(left));
         let again = of(Purpose::Repair, repair);
         let doubled = budget.room_for_doubles().0.saturating_add(repair).min(again.0);
         Ok(Affordable { again, first: of(Purpose::FirstCopy, first), doubled: Bytes(doubled) })
     }
 
-    async fn take_to_the_end(&self, release_id: ReleaseId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
+    async fn take_to_the_end(&self, budget_id: BudgetId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
         loop {
-            let account = Arc::clone(self.accounts().entry(release_id).or_insert_with(|| Arc::new(Account::new(release_id))));
+            let account = Arc::clone(self.accounts().entry(budget_id).or_insert_with(|| Arc::new(Account::new(budget_id))));
             let mut reserved = account.inner.lock().await;
             if reserved.retired {
                 continue;
@@ -153,13 +153,13 @@ impl Budgets {
             if *reserved.left(purpose) < bytes.0 {
                 let block = match reserved.block {
                     Some(block) => block,
-                    None => self.store.origin_budget(release_id).await?.block().0,
+                    None => self.store.origin_budget(budget_id).await?.block().0,
                 };
                 reserved.block = Some(block);
                 let need = Bytes(bytes.0 - *reserved.left(purpose));
-                let mut more = self.store.reserve_origin_bytes(release_id, purpose, need, Bytes(block)).await?;
-                if more.0 == 0 && self.return_all_but(&mut reserved, release_id, purpose).await? {
-                    more = self.store.reserve_origin_bytes(release_id, purpose, need, Bytes(block)).await?;
+                let mut more = self.store.reserve_origin_bytes(budget_id, purpose, need, Bytes(block)).await?;
+                if more.0 == 0 && self.return_all_but(&mut reserved, budget_id, purpose).await? {
+                    more = self.store.reserve_origin_bytes(budget_id, purpose, need, Bytes(block)).await?;
                 }
                 *reserved.left(purpose) += more.0;
             }
@@ -173,13 +173,13 @@ impl Budgets {
     }
 
     /// Gives back what is reserved here for the other purpose; `false` if nothing is.
-    async fn return_all_but(&self, reserved: &mut Reserved, release_id: ReleaseId, purpose: Purpose) -> Result<bool, StoreError> {
+    async fn return_all_but(&self, reserved: &mut Reserved, budget_id: BudgetId, purpose: Purpose) -> Result<bool, StoreError> {
         let (first, repair) = match purpose {
             Purpose::FirstCopy => (0, std::mem::take(&mut reserved.repair)),
             Purpose::Repair => (std::mem::take(&mut reserved.first), 0),
         };
         if first + repair > 0 {
-            self.store.return_origin_bytes(release_id, Bytes(first), Bytes(repair)).await?;
+            self.store.return_origin_bytes(budget_id, Bytes(first), Bytes(repair)).await?;
         }
         Ok(first + repair > 0)
     }
@@ -194,7 +194,7 @@ impl Budgets {
             Purpose::FirstCopy => (bytes, 0),
             Purpose::Repair => (0, bytes),
         };
-        if let Err(error) = self.store.return_origin_bytes(account.release_id, Bytes(first), Bytes(repair)).await {
+        if let Err(error) = self.store.return_origin_bytes(account.budget_id, Bytes(first), Bytes(repair)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, bytes, "bytes that were not sent count as spent");
         }
     }
@@ -227,10 +227,10 @@ impl Budgets {
             let mut reserved = account.inner.lock().await;
             if over(&account, &reserved) {
                 reserved.retired = true;
-                self.accounts().remove(&account.release_id);
+                self.accounts().remove(&account.budget_id);
                 if reserved.first + reserved.repair > 0 {
                     // Once only: if the answer is lost, the bytes count as spent rather than being given back twice.
-                    self.store.return_origin_bytes(account.release_id, Bytes(reserved.first), Bytes(reserved.repair)).await?;
+                    self.store.return_origin_bytes(account.budget_id, Bytes(reserved.first), Bytes(reserved.repair)).await?;
                 }
             }
         }
@@ -242,7 +242,7 @@ impl Budgets {
         if sent == 0 && cut == 0 {
             return Ok(());
         }
-        let written = self.store.add_origin_sent(account.release_id, Bytes(sent), Bytes(cut)).await;
+        let written = self.store.add_origin_sent(account.budget_id, Bytes(sent), Bytes(cut)).await;
         if written.is_err() {
             account.sent.fetch_add(sent, Ordering::Relaxed);
             account.cut.fetch_add(cut, Ordering::Relaxed);
@@ -250,12 +250,12 @@ impl Budgets {
         written
     }
 
-    /// Writes what was sent for one release, so that its last figures are right.
+    /// Writes what was sent of one budget, so that its last figures are right.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn write_release(&self, release_id: ReleaseId) -> Result<(), StoreError> {
-        let account = self.accounts().get(&release_id).cloned();
+    pub async fn write_budget(&self, budget_id: BudgetId) -> Result<(), StoreError> {
+        let account = self.accounts().get(&budget_id).cloned();
         match account {
             Some(account) => self.write_sent(&account).await,
             None => Ok(()),
@@ -278,8 +278,8 @@ impl Budgets {
 }
 
 impl Account {
-    fn new(release_id: ReleaseId) -> Self {
+    fn new(budget_id: BudgetId) -> Self {
         let inner = Reserved { first: 0, repair: 0, block: None, used_at: Instant::now(), retired: false };
-        Self { release_id, inner: tokio::sync::Mutex::new(inner), sent: AtomicU64::new(0), cut: AtomicU64::new(0) }
+        Self { budget_id, inner: tokio::sync::Mutex::new(inner), sent: AtomicU64::new(0), cut: AtomicU64::new(0) }
     }
 }

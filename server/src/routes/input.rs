@@ -6,5 +6,5 @@ pub mod located;
 pub mod query;
 
 pub use body::Body;
-pub use headers::{IdempotencyKey, IfMatch};
+pub use headers::{IdempotencyKey, IfMatch, IfMatchAny};
 pub use query::Paging;

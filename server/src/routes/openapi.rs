@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
-use super::{applications, contents, origin, releases, service, sessions, terminals, uploads, users, wallet};
+use super::{applications, contents, downloads, origin, releases, service, sessions, terminals, uploads, users, wallet};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,7 @@ use super::{applications, contents, origin, releases, service, sessions, termina
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
         releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, origin::chunk,
+        downloads::terms, downloads::offer, downloads::withdraw, downloads::ask, downloads::list, downloads::get, downloads::cancel,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw,
         wallet::get, wallet::entries, wallet::redeem, wallet::make_vouchers, wallet::totals,
         service::home, service::live, service::ready, service::metrics, service::jwks,
@@ -42,6 +43,7 @@ use super::{applications, contents, origin, releases, service, sessions, termina
         (name = "terminals", description = "Client machines."),
         (name = "contents", description = "Contents, uploads and editions."),
         (name = "releases", description = "Scheduled distributions."),
+        (name = "downloads", description = "Contents at any time, from terminals that have them."),
         (name = "applications", description = "Bids for an edition and a rank."),
         (name = "wallet", description = "Prepaid money."),
         (name = "service", description = "For machines: health, metrics, keys."),

@@ -114,7 +114,7 @@ impl Fetch {
             Budget::First => Purpose::FirstCopy,
             Budget::Repair => Purpose::Repair,
         };
-        let taken = self.state.budgets.take(member.swarm.facts.release_id, purpose, protocol::Bytes(length.into())).await;
+        let taken = self.state.budgets.take(member.swarm.facts.budget_id, purpose, protocol::Bytes(length.into())).await;
         let mut mark = Mark { fetch: self, marks, kept: false };
         match taken? {
             Some(taken) => Ok(Paid { mark, taken }),

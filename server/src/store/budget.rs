@@ -1,9 +1,10 @@
-//! The origin's budget: payload bytes that may be sent for a release, reserved in blocks by conditional updates, so that all instances together never
+//! The origin's budget: payload bytes that may be sent for a release (or for all downloads of a content), reserved in blocks by conditional updates, so that all instances together never
 //! send more than the publisher allowed. What an instance had reserved and not sent when it died counts as spent: nobody else knows how much of it was
 //! sent. So that this never keeps a first copy from being sent, blocks are small beside what the budget has to spare, and repairs leave two of them.
 
 use protocol::frame::CHUNK_MAX;
-use protocol::{Bytes, ReleaseId};
+use protocol::{Bytes, ContentId, ReleaseId};
+use uuid::Uuid;
 
 use super::conversions::{bigint, bytes};
 use super::{Store, StoreError};
@@ -20,11 +21,27 @@ pub fn smallest(sum: Bytes) -> Bytes {
     Bytes(sum.0.saturating_add(sum.0.div_ceil(100)))
 }
 
-/// A release's budget as it stands.
+/// Whose bytes: a release's, or those of all downloads of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BudgetId(pub Uuid);
+
+impl From<ReleaseId> for BudgetId {
+    fn from(release_id: ReleaseId) -> Self {
+        Self(release_id.0)
+    }
+}
+
+impl From<ContentId> for BudgetId {
+    fn from(content_id: ContentId) -> Self {
+        Self(content_id.0)
+    }
+}
+
+/// A budget as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OriginBudget {
     pub limit: Bytes,
-    /// Kept for first copies until it was reserved for them: the sum of the editions.
+    /// Kept for first copies until it was reserved for them: the sum of the editions; nothing for downloads.
     pub first_copies: Bytes,
     pub reserved_first: Bytes,
     pub reserved_repair: Bytes,
@@ -72,14 +89,14 @@ impl OriginBudget {
 impl Store {
     /// # Errors
     /// `not_found`, or the database fails.
-    pub async fn origin_budget(&self, release_id: ReleaseId) -> Result<OriginBudget, StoreError> {
+    pub async fn origin_budget(&self, budget_id: BudgetId) -> Result<OriginBudget, StoreError> {
         let row: Option<(i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
-            "SELECT limit_bytes, first_copy_bytes, reserved_first, reserved_repair, sent, cut FROM origin_budgets WHERE release_id = $1",
+            "SELECT limit_bytes, first_copy_bytes, reserved_first, reserved_repair, sent, cut FROM origin_budgets WHERE id = $1",
         )
-        .bind(release_id.0)
+        .bind(budget_id.0)
         .fetch_optional(&self.pool)
         .await?;
-        let (limit, first_copies, reserved_first, reserved_repair, sent, cut) = row.ok_or(StoreError::NotFound("release"))?;
+        let (limit, first_copies, reserved_first, reserved_repair, sent, cut) = row.ok_or(StoreError::NotFound("budget"))?;
         Ok(OriginBudget {
             limit: bytes(limit)?,
             first_copies: bytes(first_copies)?,
@@ -96,7 +113,7 @@ impl Store {
     /// The database fails.
     pub async fn reserve_origin_bytes(
         &self,
-        release_id: ReleaseId,
+        budget_id: BudgetId,
         purpose: Purpose,
         need: Bytes,
         block: Bytes,
@@ -104,18 +121,18 @@ impl Store {
         let statement = match purpose {
             Purpose::FirstCopy => {
                 "UPDATE origin_budgets SET reserved_first = reserved_first + $2
-                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair >= $2 AND $3 >= 0
-                 AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
+                 WHERE id = $1 AND limit_bytes - reserved_first - reserved_repair >= $2 AND $3 >= 0
+                 AND EXISTS (SELECT FROM releases WHERE budget_id = $1 AND state IN ('closed', 'live'))"
             }
             Purpose::Repair => {
                 "UPDATE origin_budgets SET reserved_repair = reserved_repair + $2
-                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) >= $2
-                 AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
+                 WHERE id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) >= $2
+                 AND EXISTS (SELECT FROM releases WHERE budget_id = $1 AND state IN ('closed', 'live'))"
             }
         };
         let kept = bigint(KEPT_BLOCKS.saturating_mul(block.0))?;
         for amount in [block.0.max(need.0), need.0] {
-            let updated = sqlx::query(statement).bind(release_id.0).bind(bigint(amount)?).bind(kept).execute(&self.pool).await?;
+            let updated = sqlx::query(statement).bind(budget_id.0).bind(bigint(amount)?).bind(kept).execute(&self.pool).await?;
             if updated.rows_affected() > 0 {
                 return Ok(Bytes(amount));
             }
@@ -127,15 +144,13 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn return_origin_bytes(&self, release_id: ReleaseId, first: Bytes, repair: Bytes) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE release_id = $1",
-        )
-        .bind(release_id.0)
-        .bind(bigint(first.0)?)
-        .bind(bigint(repair.0)?)
-        .execute(&self.pool)
-        .await?;
+    pub async fn return_origin_bytes(&self, budget_id: BudgetId, first: Bytes, repair: Bytes) -> Result<(), StoreError> {
+        sqlx::query("UPDATE origin_budgets SET reserved_first = reserved_first - $2, reserved_repair = reserved_repair - $3 WHERE id = $1")
+            .bind(budget_id.0)
+            .bind(bigint(first.0)?)
+            .bind(bigint(repair.0)?)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -143,9 +158,9 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn add_origin_sent(&self, release_id: ReleaseId, sent: Bytes, cut: Bytes) -> Result<(), StoreError> {
-        sqlx::query("UPDATE origin_budgets SET sent = sent + $2, cut = cut + $3 WHERE release_id = $1")
-            .bind(release_id.0)
+    pub async fn add_origin_sent(&self, budget_id: BudgetId, sent: Bytes, cut: Bytes) -> Result<(), StoreError> {
+        sqlx::query("UPDATE origin_budgets SET sent = sent + $2, cut = cut + $3 WHERE id = $1")
+            .bind(budget_id.0)
             .bind(bigint(sent.0)?)
             .bind(bigint(cut.0)?)
             .execute(&self.pool)

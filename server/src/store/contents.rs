@@ -1,7 +1,7 @@
 //! Contents, announced uploads and editions. The bytes themselves are in the chunk store.
 //!
 //! A content can be seen by its publisher, by operators, and by everybody once there is a release of it; then everybody sees those of its editions that a
-//! release names, and no others.
+//! release names, and no others. What can be had on demand can be seen whole.
 
 use protocol::rest::{Chunking, Content, Edition, Page, UploadFile};
 use protocol::{Blake3, Bytes, ContentId, EditionId, ErrorCode, UploadId, UserId};
@@ -49,9 +49,11 @@ pub struct AnnouncedUpload {
 }
 
 /// Of contents.
-const VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (SELECT FROM releases WHERE content_id = contents.id))";
+const VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (SELECT FROM releases WHERE content_id = contents.id)
+    OR EXISTS (SELECT FROM on_demand_terms WHERE content_id = contents.id))";
 /// Of contents and their `content_editions`: what is released is an edition, not all that was ever uploaded beside it.
-const EDITION_VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1 OR EXISTS (
+const EDITION_VISIBLE: &str = "($1::uuid IS NULL OR contents.publisher_id = $1
+    OR EXISTS (SELECT FROM on_demand_terms WHERE content_id = contents.id) OR EXISTS (
     SELECT FROM releases JOIN release_editions ON release_id = releases.id
     WHERE releases.content_id = contents.id AND release_editions.edition_id = content_editions.edition_id))";
 

@@ -250,13 +250,18 @@ impl Store {
         if !started || pending {
             return Ok(false);
         }
-        sqlx::query("UPDATE releases SET state = 'settled' WHERE id = $1").bind(release_id.0).execute(&mut *tx).await?;
+        let on_demand: bool = sqlx::query_scalar("UPDATE releases SET state = 'settled' WHERE id = $1 RETURNING on_demand")
+            .bind(release_id.0)
+            .fetch_one(&mut *tx)
+            .await?;
         tx.commit().await?;
-        self.tidy(now).await;
+        if !on_demand {
+            self.tidy(now).await;
+        }
         Ok(true)
     }
 
-    /// What is done now and then. The end of a release is when its publisher looks at the balance, and it is seldom enough for the lock that a roll-up
+    /// What is done now and then: not after each download. The end of a release is when its publisher looks at the balance, and it is seldom enough for the lock that a roll-up
     /// takes. A failure changes nothing but the speed of reading; the next release's end makes up for it.
     async fn tidy(&self, now: OffsetDateTime) {
         for done in [self.roll_up_balances().await, self.forget_old_answers(now).await] {

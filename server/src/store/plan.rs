@@ -9,6 +9,7 @@ use rules::relay_plan::PlannedGroup;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::budget::BudgetId;
 use super::conversions::{amount, byte_array, integer, small, unsigned};
 use super::releases::state_of;
 use super::{Store, StoreError};
@@ -19,6 +20,10 @@ pub struct SwarmFacts {
     pub swarm_id: SwarmId,
     pub release_id: ReleaseId,
     pub edition_id: EditionId,
+    /// What its origin bytes are counted in.
+    pub budget_id: BudgetId,
+    /// Whether it is a download: one receiver, and sources that hold everything.
+    pub on_demand: bool,
     pub state: ReleaseState,
     pub starts_at: OffsetDateTime,
     pub deadline_at: OffsetDateTime,
@@ -37,7 +42,7 @@ pub struct StoredPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
     pub swarm_id: SwarmId,
-    /// How many groups the swarm's plan has: rises with each wave.
+    /// How many groups the swarm's plan has, which rises with each wave; a download's epoch.
     pub groups: u64,
 }
 
@@ -83,14 +88,14 @@ impl Store {
     /// # Errors
     /// `not_found`, or the database fails.
     pub async fn swarm_facts(&self, swarm_id: SwarmId) -> Result<SwarmFacts, StoreError> {
-        let row: Option<(Uuid, Vec<u8>, String, OffsetDateTime, OffsetDateTime)> = sqlx::query_as(
-            "SELECT release_id, edition_id, state, starts_at, deadline_at FROM release_editions
+        let row: Option<(Uuid, Vec<u8>, Uuid, bool, String, OffsetDateTime, OffsetDateTime)> = sqlx::query_as(
+            "SELECT release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at FROM release_editions
              JOIN releases ON releases.id = release_id WHERE swarm_id = $1",
         )
         .bind(swarm_id.0)
         .fetch_optional(&self.pool)
         .await?;
-        let (release_id, edition_id, state, starts_at, deadline_at) = row.ok_or(StoreError::NotFound("swarm"))?;
+        let (release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at) = row.ok_or(StoreError::NotFound("swarm"))?;
         let delays: Vec<i32> = sqlx::query_scalar("SELECT delay_s FROM release_ranks WHERE release_id = $1 ORDER BY rank")
             .bind(release_id)
             .fetch_all(&self.pool)
@@ -99,11 +104,23 @@ impl Store {
             swarm_id,
             release_id: ReleaseId(release_id),
             edition_id: EditionId(byte_array(&edition_id)?),
+            budget_id: BudgetId(budget_id),
+            on_demand,
             state: state_of(&state)?,
             starts_at,
             deadline_at,
             waves: delays.into_iter().map(|delay| starts_at + Duration::seconds(i64::from(delay))).collect(),
         })
+    }
+
+    /// What a release's origin bytes are counted in.
+    ///
+    /// # Errors
+    /// `not_found`, or the database fails.
+    pub async fn budget_of(&self, release_id: ReleaseId) -> Result<BudgetId, StoreError> {
+        let id: Option<Uuid> =
+            sqlx::query_scalar("SELECT budget_id FROM releases WHERE id = $1").bind(release_id.0).fetch_optional(&self.pool).await?;
+        Ok(BudgetId(id.ok_or(StoreError::NotFound("release"))?))
     }
 
     /// The winners of one rank whose deliveries are pending.
@@ -140,7 +157,8 @@ impl Store {
     /// The database fails.
     pub async fn is_planned(&self, swarm_id: SwarmId, terminal: TerminalId) -> Result<bool, StoreError> {
         Ok(sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM deliveries JOIN swarm_group_members ON delivery_id = deliveries.id WHERE terminal_id = $1 AND swarm_id = $2)",
+            "SELECT EXISTS (SELECT FROM deliveries JOIN swarm_group_members ON delivery_id = deliveries.id WHERE terminal_id = $1 AND swarm_id = $2)
+                 OR EXISTS (SELECT FROM download_sources WHERE terminal_id = $1 AND swarm_id = $2)",
         )
         .bind(terminal.0)
         .bind(swarm_id.0)
@@ -230,12 +248,18 @@ impl Store {
     /// The database fails.
     pub async fn memberships_of(&self, terminal: TerminalId) -> Result<Vec<Membership>, StoreError> {
         let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-            "SELECT deliveries.swarm_id, (SELECT count(*) FROM swarm_groups WHERE swarm_groups.swarm_id = deliveries.swarm_id)
+            "SELECT deliveries.swarm_id,
+                 coalesce(downloads.epoch, (SELECT count(*) FROM swarm_groups WHERE swarm_groups.swarm_id = deliveries.swarm_id))
              FROM deliveries
              JOIN swarm_group_members ON swarm_group_members.delivery_id = deliveries.id
              JOIN releases ON releases.id = deliveries.release_id
+             LEFT JOIN downloads ON downloads.swarm_id = deliveries.swarm_id
              WHERE terminal_id = $1 AND releases.state IN ('closed', 'live')
-             ORDER BY deliveries.id",
+             UNION
+             SELECT swarm_id, epoch FROM download_sources
+             JOIN downloads USING (swarm_id) JOIN release_editions USING (swarm_id) JOIN releases ON releases.id = release_id
+             WHERE terminal_id = $1 AND dropped_at IS NULL AND releases.state = 'live'
+             ORDER BY 1",
         )
         .bind(terminal.0)
         .fetch_all(&self.pool)

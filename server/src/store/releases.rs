@@ -70,7 +70,7 @@ impl Store {
         found.pop().ok_or(StoreError::NotFound("release"))
     }
 
-    /// All releases, oldest first.
+    /// All releases, oldest first; without those that carry downloads.
     ///
     /// # Errors
     /// The cursor is not this list's, or the database fails.
@@ -88,10 +88,10 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Release>, StoreError> {
         let rows: Vec<ReleaseRow> = sqlx::query_as(
-            "SELECT id, publisher_id, content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at, limit_s, relay_bp,
+            "SELECT releases.id, publisher_id, releases.content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at, limit_s, relay_bp,
                  fee_bp, book_hash, limit_bytes, sent, reserved_first + reserved_repair AS reserved
-             FROM releases JOIN origin_budgets ON origin_budgets.release_id = releases.id
-             WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+             FROM releases JOIN origin_budgets ON origin_budgets.id = releases.budget_id
+             WHERE (CASE WHEN $1::uuid IS NULL THEN NOT on_demand ELSE releases.id = $1 END) AND ($2::uuid IS NULL OR releases.id > $2) ORDER BY releases.id LIMIT $3",
         )
         .bind(wanted.map(|id| id.0))
         .bind(after)

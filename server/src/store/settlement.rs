@@ -61,6 +61,7 @@ struct Pending {
     chunks: i32,
     relay_bp: i32,
     fee_bp: i32,
+    on_demand: bool,
     publisher_id: Uuid,
 }
 
@@ -94,7 +95,7 @@ impl Store {
         }
         let terms = Terms {
             price: amount(pending.price)?,
-            charging: Charging::Release,
+            charging: if pending.on_demand { Charging::OnDemand } else { Charging::Release },
             fee: basis_points(pending.fee_bp)?,
             relay_share: basis_points(pending.relay_bp)?,
         };
@@ -152,7 +153,7 @@ async fn lock_pending(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<
     let release_id = ReleaseId(release_id.ok_or(StoreError::NotFound("delivery"))?);
     standing(tx, release_id, Some(Lock::Shared)).await?;
     let pending: Pending = sqlx::query_as(
-        "SELECT deliveries.state, deliveries.swarm_id, terminal_id, user_id, price, hold_id, length, chunks, relay_bp, fee_bp, publisher_id
+        "SELECT deliveries.state, deliveries.swarm_id, terminal_id, user_id, price, hold_id, length, chunks, relay_bp, fee_bp, on_demand, publisher_id
          FROM deliveries
          JOIN release_editions ON release_editions.swarm_id = deliveries.swarm_id
          JOIN releases ON releases.id = deliveries.release_id
@@ -175,7 +176,7 @@ fn check_edition(pending: &Pending, chunk_lengths: &[u32]) -> Result<(), StoreEr
 
 /// What was credited to each source, in the order in which the sources first appeared. Rows that nothing is credited by are left
 /// where they are: a receiver can make many of them, and nothing is paid for them.
-async fn read_receipts(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<Vec<(TerminalId, ChunkSet)>, StoreError> {
+pub(super) async fn read_receipts(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<Vec<(TerminalId, ChunkSet)>, StoreError> {
     let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
         "SELECT source, segment, credited FROM receipts WHERE delivery_id = $1 AND bit_count(credited) > 0
          ORDER BY recorded_at, source, segment",

@@ -85,6 +85,7 @@ impl Desk<'_> {
                 let member = swarm::member(state, swarm_id, terminal).await?;
                 Ok(state.live.set_progress(member.place.delivery_id, &progress).await?)
             }
+            ClientMessage::Holds { editions, whole } => swarm::sources::holds(state, terminal, editions, whole).await,
             ClientMessage::Sync => {
                 if self.synced_at.get().is_some_and(|synced_at| synced_at.elapsed() < SYNC_EVERY) {
                     return Err(ApiError::new(ErrorCode::TooManyRequests).detail("The plans were told a moment ago."));

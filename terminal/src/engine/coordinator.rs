@@ -122,6 +122,7 @@ impl Coordinator {
                     self.ask_at = Instant::now() + ASK_AFTER_CONNECT;
                 }
                 self.context.tell(EngineEvent::Connected { resumed });
+                self.context.tell_holdings();
                 for active in self.active.values() {
                     let _ = active.mailbox.send(Input::Connected).await;
                 }
@@ -198,6 +199,11 @@ impl Coordinator {
         if !self.only_releases.is_empty() && !self.only_releases.contains(&plan.release_id) {
             return;
         }
+        if plan.serves_only() {
+            let (swarm_id, release_id, edition_id) = (plan.swarm_id, plan.release_id, plan.edition_id);
+            self.context.tell(EngineEvent::Serving { swarm_id, release_id, edition_id });
+            return self.take_plan(plan).await;
+        }
         self.context.tell(EngineEvent::Plan {
             swarm_id: plan.swarm_id,
             release_id: plan.release_id,
@@ -208,6 +214,10 @@ impl Coordinator {
             peers: planned_peers(&plan).len(),
             opens_at: plan.opens_at,
         });
+        self.take_plan(plan).await;
+    }
+
+    async fn take_plan(&mut self, plan: Box<SwarmPlan>) {
         match self.active.get_mut(&plan.swarm_id) {
             Some(active) if active.left => active.again = Some(plan),
             Some(active) => {

@@ -28,6 +28,8 @@ pub enum EngineEvent {
         peers: usize,
         opens_at: TimestampMs,
     },
+    /// Somebody who asked for an edition that is here is served from it.
+    Serving { swarm_id: SwarmId, release_id: ReleaseId, edition_id: EditionId },
     /// What an earlier run has left on disk was verified; `verified` of `total` is there.
     Opened { swarm_id: SwarmId, verified: Bytes, total: Bytes },
     /// About once a second while something moves.
@@ -62,6 +64,8 @@ pub struct SwarmSummary {
     pub edition_id: EditionId,
     pub delivery_id: DeliveryId,
     pub rank: u32,
+    /// Whether the edition was here already, and was only served to somebody else.
+    pub serving: bool,
     /// Known once the manifest is.
     pub total: Option<Bytes>,
     pub progress: Progress,
@@ -97,9 +101,14 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// What was to be received.
+    pub fn received(&self) -> impl Iterator<Item = &SwarmSummary> {
+        self.swarms.iter().filter(|swarm| !swarm.serving)
+    }
+
     /// Whether every swarm was received completely; `false` if there was none.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.swarms.is_empty() && self.swarms.iter().all(|swarm| swarm.path.is_some())
+        self.received().next().is_some() && self.received().all(|swarm| swarm.path.is_some())
     }
 }

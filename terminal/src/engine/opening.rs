@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
+use protocol::ws::LeaveReason;
 use protocol::{EditionId, ReleaseId};
 
+use super::running::Ending;
 use super::{Context, EngineError};
 use crate::backoff::Backoff;
 use crate::socket::ServerClock;
@@ -29,6 +31,19 @@ pub(super) async fn ready(context: &Context, release: ReleaseId, edition: Editio
     let config = StoreConfig { dir: context.dir.clone(), release_id: release, manifest: Arc::clone(&manifest) };
     let opened = open(config).await.map_err(EngineError::Store)?;
     Ok(Ready { manifest, clock, opened })
+}
+
+/// Opens what lies here to serve it to somebody else.
+pub(super) async fn ready_to_serve(context: &Context, edition: EditionId) -> Result<Ready, Ending> {
+    let opened = context.shelf.open(edition).await.map_err(|error| Ending::Failed(EngineError::Store(error)))?;
+    let Some((store, manifest)) = opened else {
+        // The server chose this terminal by an older list.
+        context.shelf.remove(edition);
+        context.tell_holdings();
+        return Err(Ending::Left(LeaveReason::Removed));
+    };
+    let clock = clock(context).await.map_err(Ending::Failed)?;
+    Ok(Ready { manifest, clock, opened: Opened { store, held: Vec::new(), lost: Vec::new(), finished: None } })
 }
 
 async fn manifest(context: &Context, release: ReleaseId, edition: EditionId) -> Result<Manifest, EngineError> {

@@ -108,6 +108,8 @@ pub(super) struct Running<'a> {
     /// From the wave's opening to the last chunk.
     completed_after: Option<Duration>,
     leaving: Option<LeaveReason>,
+    /// The owner knows that the origin sends nothing more.
+    told_budget_spent: bool,
     summary: &'a mut SwarmSummary,
     report_at: Instant,
     reported: Option<Progress>,
@@ -128,9 +130,16 @@ impl<'a> Running<'a> {
         let config = swarm::Config { me: context.me, key: context.key.clone(), up: context.up_rate };
         let (swarm_id, total) = (plan.swarm_id, manifest.length);
         summary.total = Some(total);
-        let swarm = Swarm::new(config, plan, manifest, &opened.held, &opened.lost, clock.server_time_at_zero, context.now())
-            .map_err(EngineError::Plan)?;
-        context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, total });
+        let (serving, at_zero, now) = (summary.serving, clock.server_time_at_zero, context.now());
+        let swarm = if serving {
+            Swarm::serving(config, plan, manifest, at_zero, now)
+        } else {
+            Swarm::new(config, plan, manifest, &opened.held, &opened.lost, at_zero, now)
+        };
+        let swarm = swarm.map_err(EngineError::Plan)?;
+        if !serving {
+            context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, total });
+        }
         let mut running = Self {
             context: Arc::clone(context),
             sending: Sending::new(Arc::clone(context), swarm_id, opened.store.clone()),
@@ -149,6 +158,7 @@ impl<'a> Running<'a> {
             held_all: false,
             completed_after: None,
             leaving: None,
+            told_budget_spent: false,
             summary,
             report_at: Instant::now(),
             reported: None,
@@ -237,6 +247,12 @@ impl<'a> Running<'a> {
             Event::Fetched(Fetched::Chunk { chunk, bytes }) => self.swarm.handle_origin_chunk(chunk, bytes, now),
             Event::Fetched(Fetched::Failed { chunk, retry_later }) => self.swarm.handle_origin_failed(chunk, retry_later, now),
             Event::Room => {}
+            Event::Corrupt(error) if self.summary.serving => {
+                self.context.warn(format!("{error}; the edition is served no more"));
+                self.context.shelf.remove(self.summary.edition_id);
+                self.context.tell_holdings();
+                return Err(Ending::Left(LeaveReason::Removed));
+            }
             Event::Corrupt(error) => {
                 self.context.warn(format!("{error}; it is fetched again"));
                 return Err(Ending::Restart);
@@ -265,7 +281,12 @@ impl<'a> Running<'a> {
                 }
             }
             Input::Grant { kind, chunks } => self.swarm.handle_grant(kind, &chunks, now),
-            Input::RepairRefused { chunks, code } => self.swarm.handle_repair_refused(&chunks, code),
+            Input::RepairRefused { chunks, code } => {
+                if code == ErrorCode::BudgetSpent && !std::mem::replace(&mut self.told_budget_spent, true) {
+                    self.context.warn("the origin's budget is spent (budget_spent): what is missing can come from terminals only");
+                }
+                self.swarm.handle_repair_refused(&chunks, code);
+            }
             Input::ReportHoldings => self.swarm.handle_report_holdings(now),
             Input::Connected => {
                 self.swarm.handle_connected(now);

@@ -43,6 +43,7 @@ pub(super) async fn run(context: Arc<Context>, plan: SwarmPlan, mut mailbox: mps
         edition_id: plan.edition_id,
         delivery_id: plan.delivery_id,
         rank: plan.rank,
+        serving: plan.serves_only(),
         total: None,
         progress: Progress::default(),
         path: None,
@@ -95,11 +96,17 @@ impl Task {
     /// Waits until the swarm can start. What the server says meanwhile is kept.
     async fn open(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Result<Ready, Ending> {
         let context = Arc::clone(&self.context);
-        let ready = opening::ready(&context, self.plan.release_id, self.plan.edition_id);
+        let (release, edition, serves_only) = (self.plan.release_id, self.plan.edition_id, self.plan.serves_only());
+        let ready = async {
+            if serves_only {
+                return opening::ready_to_serve(&context, edition).await;
+            }
+            opening::ready(&context, release, edition).await.map_err(Ending::Failed)
+        };
         let mut ready = std::pin::pin!(ready);
         loop {
             tokio::select! {
-                ready = &mut ready => return ready.map_err(Ending::Failed),
+                ready = &mut ready => return ready,
                 input = mailbox.recv() => match input {
                     Some(Input::Plan(plan)) => {
                         if plan.epoch > self.plan.epoch {

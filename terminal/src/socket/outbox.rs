@@ -6,6 +6,7 @@
 //! | receipts | the latest per (delivery, source, segment): they are cumulative | sent again unless the server has surely taken them |
 //! | notices | the latest per chunk, [`NOTICES_MAX`] in all, the oldest give way | sent again unless the server has surely taken them |
 //! | signals | [`SIGNALS_MAX`], the oldest give way | stays; an attempt that is over is ignored by its session |
+//! | complete editions held | the latest replaces the one before | stays, and is sent next time |
 //! | suspicions | [`SUSPECTS_MAX`], the oldest give way | dropped: a terminal that was cut off itself has nothing to say about others |
 //!
 //! The server reads in order. A clock request that is sent behind receipts and notices and is answered therefore proves that they were read: only then
@@ -83,6 +84,8 @@ struct State {
     holdings: BTreeMap<SwarmId, VecDeque<ClientMessage>>,
     suspects: VecDeque<(SwarmId, TerminalId, SuspectReason)>,
     progress: BTreeMap<SwarmId, Progress>,
+    /// Which complete editions are held: the whole list, not sent yet.
+    holds: VecDeque<ClientMessage>,
     waiting: Kept,
     /// Sent since the last barrier went out.
     sent: Kept,
@@ -124,6 +127,11 @@ impl Outbox {
     /// The whole answer to a question for holdings.
     pub fn holdings(&self, swarm: SwarmId, messages: Vec<ClientMessage>) {
         self.add(|state| _ = state.holdings.insert(swarm, messages.into()));
+    }
+
+    /// The whole list of complete editions that are held.
+    pub fn holds(&self, messages: Vec<ClientMessage>) {
+        self.add(|state| state.holds = messages.into());
     }
 
     pub fn notices(&self, swarm: SwarmId, notices: &[ChunkNotice]) {
@@ -268,6 +276,9 @@ impl State {
                 first.remove();
             }
             return message;
+        }
+        if let Some(message) = self.holds.pop_front() {
+            return Some(message);
         }
         self.progress.pop_first().map(|(swarm_id, progress)| ClientMessage::Progress { swarm_id, progress })
     }

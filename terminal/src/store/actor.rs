@@ -57,7 +57,7 @@ pub(super) struct Handle {
 struct Actor {
     home: Arc<Home>,
     source: Source,
-    journal: Journal,
+    journal: Option<Journal>,
     synced_at: Instant,
     syncing: Option<std::thread::JoinHandle<()>>,
 }
@@ -143,9 +143,9 @@ impl Actor {
             return Err(StoreError::NoSuchChunk(held.chunk));
         };
         // A finished delivery has every chunk.
-        let Source::Part(part) = &self.source else { return Ok(()) };
-        part.write_all_at(bytes, offset).doing("write", &self.part_path())?;
-        self.journal.append(held).doing("write the journal of", self.home.state.path())?;
+        let (Source::Part(part), Some(journal)) = (&self.source, &mut self.journal) else { return Ok(()) };
+        part.write_all_at(bytes, offset).doing("write", &self.home.state.path_of(PART))?;
+        journal.append(held).doing("write the journal of", self.home.state.path())?;
         self.sync_now_and_then();
         Ok(())
     }
@@ -167,7 +167,9 @@ impl Actor {
         if let Source::Part(part) = &self.source {
             files.push(part.try_clone()?);
         }
-        files.push(self.journal.file().try_clone()?);
+        if let Some(journal) = &self.journal {
+            files.push(journal.file().try_clone()?);
+        }
         Ok(files)
     }
 

@@ -25,26 +25,26 @@ pub(super) const PART: &str = "content.part";
 const SALVAGE: &str = "content.salvage";
 const JOURNAL: &str = "journal";
 const MANIFEST: &str = "manifest";
-const COMPLETE: &str = "complete";
+pub(super) const COMPLETE: &str = "complete";
 const LOCK: &str = "lock";
 /// For a file that replaces another one in one step.
 const NEW_SUFFIX: &str = ".new";
 
-/// The places of one delivery. While it lives the delivery is locked.
+/// The places of one delivery. While it lives the delivery is locked, unless it is only read from.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) root: Folder,
     pub(super) state: Folder,
     pub(super) layout: Layout,
     pub(super) edition: EditionId,
-    _lock: File,
+    pub(super) _lock: Option<File>,
 }
 
 /// Where the files of a finished delivery went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Complete {
+pub(super) struct Complete {
     /// A folder below the user's folder; empty for the user's folder itself.
-    root: String,
+    pub(super) root: String,
 }
 
 /// What opening hands to the thread that owns the files from then on.
@@ -52,7 +52,8 @@ struct Complete {
 pub(super) struct Parts {
     pub(super) home: Arc<Home>,
     pub(super) source: Source,
-    pub(super) journal: Journal,
+    /// None for one that is only read from.
+    pub(super) journal: Option<Journal>,
     pub(super) held: Vec<Held>,
     pub(super) lost: Vec<Held>,
     pub(super) finished: Option<Finished>,
@@ -105,7 +106,7 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
     };
     let on_disk: ChunkSet = held.iter().map(|held| held.chunk).collect();
     let lost = replay.held.into_iter().filter(|promise| !on_disk.contains(promise.chunk)).collect();
-    Ok(Parts { home, source, journal, held, lost, finished })
+    Ok(Parts { home, source, journal: Some(journal), held, lost, finished })
 }
 
 fn home(config: &StoreConfig) -> Result<Home, StoreError> {
@@ -122,7 +123,7 @@ fn home(config: &StoreConfig) -> Result<Home, StoreError> {
         Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(state.path().to_owned())),
         Err(std::fs::TryLockError::Error(error)) => return Err(error).doing("lock", state.path()),
     }
-    Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: lock })
+    Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: Some(lock) })
 }
 
 type Found = (Source, Vec<Held>, Option<Finished>);
@@ -218,7 +219,7 @@ fn replace(folder: &Folder, name: &str, content: &[u8]) -> Result<(), StoreError
     folder.sync().doing("sync", folder.path())
 }
 
-fn read_complete(home: &Home) -> Option<Complete> {
+pub(super) fn read_complete(home: &Home) -> Option<Complete> {
     let mut text = String::new();
     home.state.open(COMPLETE, Open::Read).ok()?.take(4096).read_to_string(&mut text).ok()?;
     let complete: Complete = serde_json::from_str(&text).ok()?;

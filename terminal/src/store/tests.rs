@@ -1,5 +1,7 @@
 //! Deliveries on a real disk: restarts, damage, and where the files go.
 
+mod holding;
+
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 

@@ -399,6 +399,8 @@ impl Server {
             ClientMessage::Missing { chunks, .. } => state.missing(from, &chunks),
             ClientMessage::Signal { to, signal } => state.signal(from, to, signal),
             ClientMessage::Suspect { terminal_id, reason, .. } => state.suspects.push((from, terminal_id, reason)),
+            // Nobody asks this server for anything on demand.
+            ClientMessage::Holds { .. } => {}
             ClientMessage::Sync => state.push(from, PushMessage::Plan(Box::new(state.plan(from, self.manifest.edition_id())))),
             ClientMessage::Notices { .. }
             | ClientMessage::Holdings { .. }

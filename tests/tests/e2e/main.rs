@@ -8,6 +8,7 @@
 )]
 
 mod applications;
+mod downloads;
 mod hostile;
 mod interruptions;
 mod refusals;

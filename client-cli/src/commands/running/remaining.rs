@@ -37,7 +37,9 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
         EngineEvent::Failed { swarm_id, release_id, .. } => {
             swarms.send_if_modified(|swarms| swarms.failed.insert(*release_id) | swarms.active.remove(swarm_id));
         }
-        EngineEvent::Connected { .. }
+        // Whom this terminal serves does not keep it.
+        EngineEvent::Serving { .. }
+        | EngineEvent::Connected { .. }
         | EngineEvent::Disconnected { .. }
         | EngineEvent::Opened { .. }
         | EngineEvent::Progress { .. }

@@ -14,6 +14,9 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
             "event": "plan", "swarm_id": swarm_id, "release_id": release_id, "edition_id": edition_id,
             "epoch": epoch, "rank": rank, "root": root, "peers": peers, "opens_at_ms": opens_at,
         }),
+        EngineEvent::Serving { swarm_id, release_id, edition_id } => {
+            json!({ "event": "serving", "swarm_id": swarm_id, "release_id": release_id, "edition_id": edition_id })
+        }
         EngineEvent::Opened { swarm_id, verified, total } => {
             json!({ "event": "opened", "swarm_id": swarm_id, "verified": verified, "total": total })
         }
@@ -53,7 +56,7 @@ pub(super) fn summary_json(summary: &Summary, now: OffsetDateTime) -> Value {
 fn swarm_json(swarm: &SwarmSummary) -> Value {
     let mut object = json!({
         "swarm_id": swarm.swarm_id, "release_id": swarm.release_id, "edition_id": swarm.edition_id, "delivery_id": swarm.delivery_id,
-        "rank": swarm.rank, "total": swarm.total, "path": swarm.path.as_ref().map(|path| path.display().to_string()),
+        "rank": swarm.rank, "serving": swarm.serving, "total": swarm.total, "path": swarm.path.as_ref().map(|path| path.display().to_string()),
         "blake3": swarm.blake3, "charged": swarm.charged, "earned": swarm.earned, "left": swarm.left,
     });
     add_progress(&mut object, &swarm.progress);
@@ -79,6 +82,6 @@ pub(super) fn leave_words(reason: LeaveReason) -> &'static str {
         LeaveReason::Settled => "over, everybody has been served",
         LeaveReason::Cancelled => "cancelled by the publisher, nothing to pay",
         LeaveReason::Aborted => "ended by the publisher",
-        LeaveReason::Removed => "removed by the server",
+        LeaveReason::Removed => "not needed here any more",
     }
 }

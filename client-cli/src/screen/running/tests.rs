@@ -93,6 +93,7 @@ fn summary(path: Option<&str>) -> SwarmSummary {
         edition_id: EditionId([3; 32]),
         delivery_id: DeliveryId::from_bytes([5; 16]),
         rank: 2,
+        serving: false,
         total: Some(Bytes(2048)),
         progress: Progress { verified: Bytes(1024), relayed: Bytes(512), ..Progress::default() },
         path: path.map(Into::into),

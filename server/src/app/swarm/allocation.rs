@@ -12,7 +12,7 @@ use protocol::ws::{ChunkNotice, LIST_MAX, LeaveReason, PushMessage, SuspectReaso
 use protocol::{Bytes, DeliveryId, ErrorCode, GroupId, SwarmId, TerminalId};
 use rules::suspicion::reports_needed;
 
-use super::Member;
+use super::{Member, sources};
 use crate::clock;
 use crate::error::ApiError;
 use crate::live::{GroupAnswer, Holdings, Limits, Missing, Sender, Table, Wanted};
@@ -90,6 +90,10 @@ pub async fn rebuild(state: &AppState, swarm_id: SwarmId, group_id: GroupId) -> 
 /// # Errors
 /// A store fails.
 pub async fn join(state: &AppState, member: &Member) -> Result<(), ApiError> {
+    if member.place.serves_only {
+        // Nothing is allocated to it: its presence is all that counts.
+        return Ok(());
+    }
     let table = state.live.join(sender(state, member), clock::now()).await?;
     answered(state, member, table).await.map(|_| ())
 }
@@ -99,6 +103,10 @@ pub async fn join(state: &AppState, member: &Member) -> Result<(), ApiError> {
 /// # Errors
 /// A store fails.
 pub async fn leave(state: &AppState, member: &Member) -> Result<(), ApiError> {
+    if member.place.serves_only {
+        // Whom it served gets another source at once.
+        return sources::reselect(state, member.swarm.facts.swarm_id).await.map(|_| ());
+    }
     // A lost table is not rebuilt for somebody who leaves.
     state.live.leave(sender(state, member), Duration::ZERO, clock::now()).await?;
     Ok(())
@@ -110,6 +118,7 @@ pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(),
     if !member.place.root || clock::now() >= member.swarm.facts.deadline_at {
         return Ok(());
     }
+    let open = if member.swarm.facts.on_demand { credits_of_download(state, member, open).await? } else { open };
     let sender = sender(state, member);
     let table = state.live.credits(sender, open.min(CREDITS_MAX), clock::now()).await?;
     let Some(GroupAnswer { outcome: unsigned, .. }) = answered(state, member, table).await? else { return Ok(()) };
@@ -118,6 +127,15 @@ pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(),
         answered(state, member, table).await?;
     }
     Ok(())
+}
+
+/// What of a download's credits counts: the origin gives nothing while somebody else can, or when no chunk is left in the budget.
+async fn credits_of_download(state: &AppState, member: &Member, open: u32) -> Result<u32, ApiError> {
+    let shortest = member.swarm.chunk_lengths.iter().min().copied().unwrap_or(0);
+    let may_serve = open > 0
+        && sources::origin_may_serve(state, &member.swarm).await?
+        && state.budgets.affordable(member.swarm.facts.budget_id).await?.first.0 >= u64::from(shortest);
+    Ok(if may_serve { open } else { 0 })
 }
 
 /// Redis learns only here which of these chunks the member has signed for: the receipts in Postgres are what counts, so nothing that is lost on the way
@@ -157,10 +175,17 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     member.check_chunks("/chunks", chunks.iter().copied())?;
     member.check_open(clock::now())?;
     let wanted: BTreeSet<u32> = chunks.iter().copied().collect();
-    let receipted = held_by_live_peers(state, member, &wanted).await?;
+    let receipted = if member.swarm.facts.on_demand {
+        match missing_in_download(state, member, &wanted).await? {
+            Some(held) => held,
+            None => return Ok(()),
+        }
+    } else {
+        held_by_live_peers(state, member, &wanted).await?
+    };
     let chunks: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
     let wanted = Wanted { chunks: &chunks, feeders_connected: !member.place.root && feeders_connected(state, member).await? };
-    let affordable = state.budgets.affordable(member.swarm.facts.release_id).await?;
+    let affordable = state.budgets.affordable(member.swarm.facts.budget_id).await?;
     let table = state.live.missing(sender(state, member), affordable, wanted, clock::now()).await?;
     let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else {
         return Ok(());
@@ -172,6 +197,29 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
         }
     }
     Ok(())
+}
+
+/// The receiver of a download gets nothing: its sources are selected anew. Answers which of the chunks somebody connected holds: those the origin sends
+/// only to whoever goes on asking. `None` if nobody has them and the origin may not send them either, and the receiver has been told.
+async fn missing_in_download(state: &AppState, member: &Member, wanted: &BTreeSet<u32>) -> Result<Option<BTreeSet<u32>>, ApiError> {
+    let swarm_id = member.swarm.facts.swarm_id;
+    if member.place.serves_only {
+        return Err(ApiError::new(ErrorCode::NotInSwarm).detail("A source gets nothing in the swarm that it serves."));
+    }
+    sources::reselect(state, swarm_id).await?;
+    let swarm = state.swarms.with_groups(swarm_id, member.swarm.epoch).await?;
+    if !sources::origin_may_serve(state, &swarm).await? {
+        return Ok(Some(wanted.clone()));
+    }
+    let affordable = state.budgets.affordable(swarm.facts.budget_id).await?;
+    let length = |chunk: &u32| usize::try_from(*chunk).ok().and_then(|chunk| swarm.chunk_lengths.get(chunk)).copied().unwrap_or(0);
+    if wanted.iter().map(length).min().is_none_or(|shortest| u64::from(shortest) <= affordable.first.0) {
+        return Ok(Some(BTreeSet::new()));
+    }
+    let chunks = wanted.iter().copied().collect();
+    let refused = PushMessage::RepairRefused { swarm_id, chunks, code: ErrorCode::BudgetSpent };
+    state.live.push(member.terminal, &refused, clock::now()).await?;
+    Ok(None)
 }
 
 /// Whether a member of a group that the origin feeds is connected.
@@ -228,6 +276,9 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
     let swarm_id = member.swarm.facts.swarm_id;
     if !member.swarm.peers(member.terminal).contains(&suspected) {
         return Err(ApiError::new(ErrorCode::NotInSwarm).at("/terminal_id", "this terminal is not linked to that one"));
+    }
+    if member.swarm.facts.on_demand {
+        return sources::suspected(state, member, suspected, reason).await;
     }
     let needed = reports_needed(member.swarm.peers(suspected).len());
     let agreed = state.live.suspect(swarm_id, suspected, member.terminal, needed, clock::now()).await?;

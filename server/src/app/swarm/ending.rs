@@ -18,7 +18,7 @@ pub async fn on_deadline(state: &AppState, release_id: ReleaseId) -> Result<(), 
     // before it told everybody.
     after_the_end(state, release_id).await?;
     settling::settle_all(state, release_id).await?;
-    state.budgets.write_release(release_id).await?;
+    state.budgets.write_budget(state.store.budget_of(release_id).await?).await?;
     settling::finish(state, release_id).await
 }
 
@@ -32,7 +32,7 @@ pub async fn on_cancelled(state: &AppState, release_id: ReleaseId) -> Result<(),
 
 /// Tells every planned member to leave, and forgets the groups. Does nothing while the release goes on.
 pub(super) async fn after_the_end(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
-    state.budgets.write_release(release_id).await?;
+    state.budgets.write_budget(state.store.budget_of(release_id).await?).await?;
     for swarm_id in state.store.swarms_of(release_id).await? {
         let swarm = state.swarms.reload(swarm_id).await?;
         let reason = match swarm.facts.state {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::manifest::Manifest;
 use protocol::ws::SwarmPlan;
 use protocol::{DeliveryId, GroupId, SwarmId, TerminalId, UserId};
-use rules::relay_plan::{PlannedGroup, SwarmTree};
+use rules::relay_plan::{PlannedGroup, SwarmTree, TerminalView};
 use time::OffsetDateTime;
 
 use crate::clock::to_timestamp_ms;
@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::live::GroupSpec;
 use crate::origin::{ChunkStore, memory_of};
 use crate::store::Store;
+use crate::store::holders::StoredSource;
 use crate::store::plan::SwarmFacts;
 
 /// How long a group's table is kept in Redis beyond the deadline, should nobody remove it.
@@ -34,6 +35,8 @@ pub struct Place {
     pub root: bool,
     pub wave: u32,
     pub opens_at: OffsetDateTime,
+    /// It holds the edition already and is here to serve it: it is owed nothing.
+    pub serves_only: bool,
 }
 
 /// A swarm as it was planned up to some wave.
@@ -41,10 +44,12 @@ pub struct Place {
 pub struct KnownSwarm {
     pub facts: SwarmFacts,
     pub tree: SwarmTree,
-    /// Rises with each wave; plans carry it.
+    /// Rises with each wave, and with each choice of a download's sources; plans carry it.
     pub epoch: u64,
     pub manifest: Arc<Manifest>,
     pub chunk_lengths: Vec<u32>,
+    /// Of a download all that it ever had.
+    sources: Vec<StoredSource>,
     places: HashMap<TerminalId, Place>,
 }
 
@@ -62,11 +67,18 @@ impl KnownSwarm {
                 let owner = plan.owners.get(&member.terminal_id).copied();
                 let owner = owner.ok_or_else(|| ApiError::internal(format!("terminal {} has no owner", member.terminal_id)))?;
                 let (delivery_id, group_id, root, wave) = (member.delivery_id, group.id, group.root, group.wave);
-                places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at });
+                places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at, serves_only: false });
             }
         }
+        let mut epoch = u64::try_from(plan.groups.len()).unwrap_or(u64::MAX);
+        let mut sources = Vec::new();
+        if facts.on_demand {
+            (epoch, sources) = store.stored_sources(swarm_id).await?;
+            add_places(&mut places, &plan.groups, &sources, facts.starts_at);
+        }
         Ok(Self {
-            epoch: u64::try_from(plan.groups.len()).unwrap_or(u64::MAX),
+            epoch,
+            sources,
             tree: SwarmTree::new(plan.groups).map_err(ApiError::internal)?,
             chunk_lengths: manifest.chunks.iter().map(|chunk| chunk.length).collect(),
             facts,
@@ -92,13 +104,19 @@ impl KnownSwarm {
         self.manifest.chunk_count()
     }
 
+    /// Who is to serve a download now; nobody in a release.
+    pub fn sources(&self) -> impl Iterator<Item = TerminalId> + '_ {
+        self.sources.iter().filter(|source| source.serving).map(|source| source.peer.terminal_id)
+    }
+
     fn group(&self, group: GroupId) -> Option<&PlannedGroup> {
         self.tree.groups().iter().find(|planned| planned.id == group)
     }
 
     /// What a member is told; `None` for who is no member.
     pub fn plan(&self, terminal: TerminalId) -> Option<SwarmPlan> {
-        let (view, place) = (self.tree.view(terminal)?, self.place(terminal)?);
+        let place = self.place(terminal)?;
+        let view = if self.facts.on_demand { self.download_view(terminal, place) } else { self.tree.view(terminal) }?;
         Some(SwarmPlan {
             release_id: self.facts.release_id,
             swarm_id: self.facts.swarm_id,
@@ -115,6 +133,32 @@ impl KnownSwarm {
             children: view.children,
             serves: view.serves,
         })
+    }
+
+    /// The receiver may pull from every source, and each source serves the receiver alone; who is no source any more has no plan.
+    fn download_view(&self, terminal: TerminalId, place: Place) -> Option<TerminalView> {
+        let mut view = TerminalView {
+            group_id: place.group_id,
+            root: place.root,
+            members: Vec::new(),
+            parents: Vec::new(),
+            children: Vec::new(),
+            serves: Vec::new(),
+        };
+        if !place.serves_only {
+            view.parents = self.sources.iter().filter(|source| source.serving).map(|source| source.peer.clone()).collect();
+            return Some(view);
+        }
+        self.sources().find(|source| *source == terminal)?;
+        view.serves = self.tree.groups().iter().flat_map(|group| group.members.iter().cloned()).collect();
+        Some(view)
+    }
+
+    /// Whose copies a member may sign for: whom it is linked to, and of a download whoever served it before. What was delivered is paid.
+    pub fn paired(&self, terminal: TerminalId) -> BTreeSet<TerminalId> {
+        let mut paired = self.peers(terminal);
+        paired.extend(self.sources.iter().map(|source| source.peer.terminal_id).filter(|source| *source != terminal));
+        paired
     }
 
     /// Whom a member is linked to.
@@ -142,5 +186,22 @@ impl KnownSwarm {
             chunk_lengths: self.chunk_lengths.clone(),
             members: members.collect(),
         })
+    }
+}
+
+/// Gives the sources of a download their places, beside the one of its receiver.
+fn add_places(places: &mut HashMap<TerminalId, Place>, groups: &[PlannedGroup], sources: &[StoredSource], opens_at: OffsetDateTime) {
+    let Some(group) = groups.first() else { return };
+    for StoredSource { peer, owner, serving: _ } in sources {
+        let place = Place {
+            owner: *owner,
+            delivery_id: peer.delivery_id,
+            group_id: group.id,
+            root: false,
+            wave: group.wave,
+            opens_at,
+            serves_only: true,
+        };
+        places.entry(peer.terminal_id).or_insert(place);
     }
 }

@@ -117,11 +117,11 @@ async fn check_parties(
             refuse(refused, index, "The receiver's wave has not opened.");
             continue;
         };
-        let paired = peers.entry(body.delivery_id).or_insert_with(|| known.peers(body.receiver));
+        let paired = peers.entry(body.delivery_id).or_insert_with(|| known.paired(body.receiver));
         if !body.source.is_origin() && !paired.contains(&body.source) {
             // The plan at hand may be without the wave of the source. A pair that it has is never unplanned.
             if let Some(grown) = state.swarms.with_member(delivery.swarm_id, body.source).await? {
-                *paired = grown.peers(body.receiver);
+                *paired = grown.paired(body.receiver);
             }
         }
         if body.source.is_origin() || paired.contains(&body.source) {
@@ -199,7 +199,7 @@ async fn settle_complete(
     for delivery in complete.iter().filter_map(|delivery_id| deliveries.get(delivery_id)) {
         if settling::settle(state, delivery.delivery_id, delivery.swarm_id, false).await? {
             let swarm = state.swarms.with_groups(delivery.swarm_id, 0).await?;
-            state.budgets.write_release(swarm.facts.release_id).await?;
+            state.budgets.write_budget(swarm.facts.budget_id).await?;
             settling::finish(state, swarm.facts.release_id).await?;
         }
     }

@@ -88,6 +88,26 @@ impl FromRequest for IfMatch {
     }
 }
 
+/// `If-Match` where what is edited may not be there yet: without it, what is there must not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IfMatchAny(Option<IfMatch>);
+
+impl IfMatchAny {
+    /// The version that is meant, whichever it is for `Some(None)`; none if the client has seen none.
+    pub fn seen(self) -> Option<Option<u32>> {
+        self.0.map(IfMatch::version)
+    }
+}
+
+impl FromRequest for IfMatchAny {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(request.headers().get("If-Match").map(|header| if_match(Some(header))).transpose().map(Self))
+    }
+}
+
 /// A tag that is not one of ours never matches, nor does a weak one: 412 as for an old one (RFC 9110, 13.1.1). What is no tag is no such header.
 fn if_match(header: Option<&HeaderValue>) -> Result<IfMatch, ApiError> {
     let header = header.ok_or_else(|| ApiError::new(ErrorCode::PreconditionRequired))?.to_str().unwrap_or_default().trim();

@@ -104,7 +104,7 @@ async fn a_free_place_is_awarded_without_a_hold() {
 async fn the_origin_may_send_for_a_release_that_is_closed_or_live_and_for_no_other() {
     let world = World::new().await;
     let release = world.release(&[(100, 1)], 0).await;
-    let reserve = async |purpose| world.store.reserve_origin_bytes(release.id, purpose, Bytes(1), Bytes(1)).await.unwrap();
+    let reserve = async |purpose| world.store.reserve_origin_bytes(release.id.into(), purpose, Bytes(1), Bytes(1)).await.unwrap();
     sqlx::query("UPDATE origin_budgets SET limit_bytes = limit_bytes + 100").execute(world.store.raw()).await.unwrap();
     for (state, allowed) in
         [("draft", 0), ("open", 0), ("closed", 1), ("live", 1), ("settled", 0), ("cancelled", 0), ("aborted", 0), ("closed", 1)]

@@ -21,7 +21,9 @@ impl Running<'_> {
             self.reported = Some(progress);
             let (swarm_id, total) = (self.summary.swarm_id, self.total());
             self.context.outbox.progress(swarm_id, progress);
-            self.context.tell(EngineEvent::Progress { swarm_id, progress, total });
+            if !self.summary.serving {
+                self.context.tell(EngineEvent::Progress { swarm_id, progress, total });
+            }
         }
     }
 
@@ -57,6 +59,9 @@ impl Running<'_> {
     pub(super) fn tell_completed(&mut self, finished: Finished) {
         let (blake3, length) = (self.swarm.manifest().blake3, self.total());
         (self.summary.path, self.summary.blake3) = (Some(finished.path.clone()), Some(blake3));
+        if self.context.shelf.add(self.summary.edition_id, self.summary.release_id) {
+            self.context.tell_holdings();
+        }
         self.context.tell(EngineEvent::Completed {
             swarm_id: self.summary.swarm_id,
             release_id: self.summary.release_id,

@@ -88,7 +88,7 @@ async fn two_instances_together_stay_within_the_budget() {
     let other = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
     // What the other instance has taken cannot be sent here any more.
     for _ in 0..10 {
-        let taken = other.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap();
+        let taken = other.take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64)).await.unwrap();
         taken.expect("the budget has it").send(CHUNK as u64);
     }
     let mut sent = 0;
@@ -112,7 +112,12 @@ async fn two_instances_together_stay_within_the_budget() {
 async fn the_rest_of_a_block_goes_back_when_an_instance_stops() {
     let stage = Stage::started(Script { spare_budget: 8 * CHUNK, ranks: &[1], chunks: 2, ..Script::default() }).await;
     let first = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
-    first.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(10)).await.unwrap().expect("the budget has it").send(10);
+    first
+        .take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(10))
+        .await
+        .unwrap()
+        .expect("the budget has it")
+        .send(10);
     assert_eq!(stage.release().await.origin.reserved, Bytes(CHUNK as u64), "a block");
     first.close().await.unwrap();
     let origin = stage.release().await.origin;
@@ -128,14 +133,14 @@ async fn killed_instances_and_repairs_leave_enough_for_every_first_copy() {
     for _ in 0..2 {
         let killed = crate::origin::budget::Budgets::new(stage.service.state.store.clone(), tokio::runtime::Handle::current());
         killed
-            .take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(10))
+            .take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(10))
             .await
             .unwrap()
             .expect("the budget has it")
             .send(10);
     }
     // Repairs take all that they can.
-    let repair = || stage.service.state.budgets.take(stage.release_id, crate::store::budget::Purpose::Repair, Bytes(CHUNK as u64));
+    let repair = || stage.service.state.budgets.take(stage.release_id.into(), crate::store::budget::Purpose::Repair, Bytes(CHUNK as u64));
     let mut repairs = 0;
     while let Some(mut taken) = repair().await.unwrap() {
         taken.send(CHUNK as u64);
@@ -152,7 +157,7 @@ async fn what_was_not_sent_of_a_chunk_whose_receiver_left_can_be_sent_again() {
     let stage = Stage::started(Script { spare_budget: 2 * CHUNK, ranks: &[1], chunks: 4, ..Script::default() }).await;
     let budgets = &stage.service.state.budgets;
     let length = CHUNK as u64;
-    let take = async |purpose| budgets.take(stage.release_id, purpose, Bytes(length)).await.unwrap();
+    let take = async |purpose| budgets.take(stage.release_id.into(), purpose, Bytes(length)).await.unwrap();
     let send = async |purpose, bytes| take(purpose).await.expect("the budget has it").send(bytes);
     use crate::store::budget::Purpose::{FirstCopy, Repair};
     // A quarter of the two chunks to spare is kept for killed instances. Three chunks break off at once: 3 × 1 KiB is lost, and no more.
@@ -162,7 +167,7 @@ async fn what_was_not_sent_of_a_chunk_whose_receiver_left_can_be_sent_again() {
     let given_back = async {
         loop {
             budgets.write().await.unwrap();
-            let budget = stage.service.state.store.origin_budget(stage.release_id).await.unwrap();
+            let budget = stage.service.state.store.origin_budget(stage.release_id.into()).await.unwrap();
             if budget.cut == Bytes(3 * (length - (1 << 10))) {
                 return;
             }
@@ -231,7 +236,7 @@ async fn an_origin_with_a_limit_leases_no_more_than_it_can_send_in_a_moment() {
 async fn bytes_that_were_taken_and_not_sent_are_there_for_the_next_one() {
     let stage = Stage::started(Script { spare_budget: 0, ranks: &[1], chunks: 1, ..Script::default() }).await;
     let budgets = &stage.service.state.budgets;
-    let take = || budgets.take(stage.release_id, crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64));
+    let take = || budgets.take(stage.release_id.into(), crate::store::budget::Purpose::FirstCopy, Bytes(CHUNK as u64));
     let taken = take().await.unwrap().expect("the budget has it");
     assert!(take().await.unwrap().is_none());
     drop(taken);
