@@ -56,6 +56,8 @@ pub struct EngineConfig {
     pub key: TerminalKey,
     /// Where contents go; see [`crate::store`].
     pub dir: PathBuf,
+    /// Other folders that contents were received into: what lies there is not fetched again.
+    pub other_dirs: Vec<PathBuf>,
     /// Limit of what is sent, and the uplink that the server plans with; 0 if it is not known, which limits nothing.
     pub up: BitsPerSecond,
     /// Limit of what is received; 0 if it is not known, which limits nothing.
@@ -78,6 +80,7 @@ impl EngineConfig {
             terminal_id,
             key,
             dir,
+            other_dirs: Vec::new(),
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),
             only_releases: Vec::new(),
@@ -119,6 +122,7 @@ pub(crate) struct Context {
     me: TerminalId,
     key: TerminalKey,
     dir: PathBuf,
+    other_dirs: Vec<PathBuf>,
     up_rate: BitsPerSecond,
     up: RateLimiter,
     down: RateLimiter,
@@ -201,6 +205,7 @@ impl Engine {
             me: config.terminal_id,
             key: config.key.clone(),
             dir: config.dir.clone(),
+            other_dirs: config.other_dirs.clone(),
             up_rate: config.up,
             up,
             down,

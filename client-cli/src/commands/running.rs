@@ -42,6 +42,8 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
     let (file, id) = login.terminal(&setting.folder)?;
     let _claim = setting.folder.claim_run()?;
     std::fs::create_dir_all(&arguments.dir).map_err(while_doing(format_args!("cannot create {}", arguments.dir.display())))?;
+    let dir = std::fs::canonicalize(&arguments.dir).map_err(while_doing(format_args!("cannot open {}", arguments.dir.display())))?;
+    let other_dirs = setting.folder.note_received(&dir, &setting.folder.lock().await?)?;
     let registered = login.api.terminal(id).await?;
     for &release in &arguments.releases {
         // A release that does not exist would be waited for without an end.
@@ -52,7 +54,7 @@ pub(super) async fn run(arguments: RunArguments, setting: &Setting) -> Outcome<(
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop_sender, stopped) = oneshot::channel::<()>();
-    let config = engine_config(&arguments, &login, &registered, &file);
+    let config = EngineConfig { other_dirs, ..engine_config(&arguments, &login, &registered, &file) };
     let (swarms_sender, swarms) = watch::channel(remaining::Swarms::default());
     let engine = Engine::new(config, move |event| {
         remaining::note(&swarms_sender, &event);

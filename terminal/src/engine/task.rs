@@ -95,7 +95,8 @@ impl Task {
     /// Waits until the swarm can start. What the server says meanwhile is kept.
     async fn open(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Result<Ready, Ending> {
         let context = Arc::clone(&self.context);
-        let ready = opening::ready(&context, self.plan.release_id, self.plan.edition_id);
+        let plan = self.plan.clone();
+        let ready = opening::ready(&context, &plan);
         let mut ready = std::pin::pin!(ready);
         loop {
             tokio::select! {

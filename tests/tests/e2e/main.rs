@@ -8,6 +8,7 @@
 )]
 
 mod applications;
+mod disks;
 mod hostile;
 mod interruptions;
 mod refusals;
@@ -15,3 +16,5 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
+mod sparse;
+mod updates;
