@@ -52,11 +52,6 @@ impl Stack {
 
 /// Runs the program to its end.
 pub async fn spillway(config: &Path, arguments: &[&str], input: &str) -> Output {
-    spillway_within(config, arguments, input, Duration::from_secs(60), |_| {}).await
-}
-
-/// The same, with more time; `watch` is called with the process id now and then.
-pub async fn spillway_within(config: &Path, arguments: &[&str], input: &str, within: Duration, watch: impl Fn(u32)) -> Output {
     let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
     command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -64,15 +59,7 @@ pub async fn spillway_within(config: &Path, arguments: &[&str], input: &str, wit
     // A command that reads nothing may have ended by now.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
-    let process = child.id().unwrap_or_default();
-    let output = tokio::time::timeout(within, child.wait_with_output());
-    tokio::pin!(output);
-    loop {
-        tokio::select! {
-            output = &mut output => return output.expect("the program ends in time").expect("its output"),
-            () = tokio::time::sleep(Duration::from_millis(100)) => watch(process),
-        }
-    }
+    tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("the program ends in time").expect("its output")
 }
 
 impl Cli {

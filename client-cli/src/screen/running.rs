@@ -200,10 +200,9 @@ impl RunScreen {
                 Some(format!("rank {rank} {when}, {} planned", links(*peers)))
             }
             EngineEvent::Opened { verified, to_fetch, total, .. } if to_fetch < total => Some(opened(*verified, *to_fetch, *total)),
-            EngineEvent::DiskFull { dir, needed, free, .. } => Some(format!(
-                "the disk of {} is full: {needed} needed, {free} free; goes on when there is room",
-                dir.display()
-            )),
+            EngineEvent::DiskFull { dir, needed, free, .. } => {
+                Some(format!("the disk of {} is full: {needed} needed, {free} free; goes on when there is room", dir.display()))
+            }
             EngineEvent::DiskRoom { .. } => Some("there is room again, going on".to_owned()),
             EngineEvent::Completed { path, elapsed, .. } => {
                 let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));

@@ -60,7 +60,7 @@ fn x09_chunks_of_another_edition_are_not_sent_again_and_are_signed_for_once_the_
 #[test]
 fn x09_who_holds_everything_signs_for_it_and_gives_it_to_who_has_nothing() {
     let all: Vec<u32> = (0..32).collect();
-    let mut world = World::with(&all, &[all.clone()], &[20 * MBIT; 2], one_group(2));
+    let mut world = World::with(&all, std::slice::from_ref(&all), &[20 * MBIT; 2], one_group(2));
     assert!(world.nodes[0].swarm.as_ref().unwrap().is_complete());
     assert!(world.run_until(Duration::from_secs(30), |world| world.all_complete() && world.all_signed()), "stuck at {:?}", world.now);
     let (holder, newcomer) = (world.nodes[0].id, 1);

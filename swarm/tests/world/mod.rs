@@ -474,7 +474,8 @@ impl World {
                 let mut chunks = vec![];
                 while chunks.len() < open as usize {
                     let Some(chunk) = self.returned.pop_first().or_else(|| {
-                        let held = |chunk: u32| self.told.iter().any(|(node, told)| self.nodes[*node].swarm.is_some() && told.contains(chunk));
+                        let held =
+                            |chunk: u32| self.told.iter().any(|(node, told)| self.nodes[*node].swarm.is_some() && told.contains(chunk));
                         while self.next < self.manifest.chunk_count() && held(self.next) {
                             self.next += 1;
                         }

@@ -73,10 +73,10 @@ async fn open(context: &Context, swarm_id: SwarmId, config: StoreConfig) -> Resu
             Err(StoreError::InUse(_)) if tokio::time::Instant::now() < deadline => tokio::time::sleep(backoff.wait()).await,
             Err(error) if error.is_full_for_now() => {
                 if !std::mem::replace(&mut is_full, true) {
-                    let (needed, free) = match error {
-                        StoreError::NoRoom { needed, available, .. } => (needed, available),
-                        _ => (config.manifest.length, Bytes(0)),
-                    };
+                    let (mut needed, mut free) = (config.manifest.length, Bytes(0));
+                    if let StoreError::NoRoom { needed: missing, available, .. } = error {
+                        (needed, free) = (missing, available);
+                    }
                     context.tell(EngineEvent::DiskFull { swarm_id, dir: context.dir.clone(), needed, free });
                 }
                 tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;

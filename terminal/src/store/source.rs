@@ -46,9 +46,10 @@ impl Source {
     fn is_hole(&mut self, layout: &Layout, offset: u64, len: u32) -> bool {
         match self {
             Self::Part(file) => sparse::is_hole(file, offset, len.into()),
-            Self::LaidOut(files) => layout.pieces(offset, len as usize).iter().all(|piece| {
-                files.file(layout, piece.file).is_ok_and(|file| sparse::is_hole(file, piece.offset, piece.len as u64))
-            }),
+            Self::LaidOut(files) => layout
+                .pieces(offset, len as usize)
+                .iter()
+                .all(|piece| files.file(layout, piece.file).is_ok_and(|file| sparse::is_hole(file, piece.offset, piece.len as u64))),
         }
     }
 

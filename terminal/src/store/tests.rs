@@ -3,8 +3,8 @@
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use protocol::manifest::{ChunkEntry, FileEntry, STATE_FOLDER};
 use bytes::Bytes;
+use protocol::manifest::{ChunkEntry, FileEntry, STATE_FOLDER};
 use protocol::{Blake3, Bytes as ByteCount};
 
 use super::*;

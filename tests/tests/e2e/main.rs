@@ -16,5 +16,4 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
-mod sparse;
 mod updates;

@@ -132,9 +132,10 @@ impl Running<'_> {
         if std::mem::replace(&mut self.full.told, true) {
             return;
         }
-        let room = match error {
-            StoreError::NoRoom { needed, available, .. } => Room { needed: *needed, free: *available },
-            _ => self.store.room().await.unwrap_or(Room { needed: self.swarm.manifest().length, free: ByteCount(0) }),
+        let room = if let StoreError::NoRoom { needed, available, .. } = error {
+            Room { needed: *needed, free: *available }
+        } else {
+            self.store.room().await.unwrap_or(Room { needed: self.swarm.manifest().length, free: ByteCount(0) })
         };
         let (swarm_id, dir) = (self.summary.swarm_id, self.context.dir.clone());
         self.context.tell(EngineEvent::DiskFull { swarm_id, dir, needed: room.needed, free: room.free });
