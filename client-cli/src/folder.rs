@@ -3,7 +3,8 @@
 //! ```text
 //! account.json    server, user, tokens         mode 0600, replaced as a whole
 //! terminal.json   terminal id, name, secret    mode 0600, written before the key is registered
-//! lock            held while one of the two is being changed
+//! received.json   folders that contents went into
+//! lock            held while one of them is being changed
 //! run.lock        held by `run`, with its process id
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod claim;
 mod file;
+mod received;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -28,6 +30,7 @@ pub(crate) use claim::RunClaim;
 
 const ACCOUNT_FILE: &str = "account.json";
 const TERMINAL_FILE: &str = "terminal.json";
+const RECEIVED_FILE: &str = "received.json";
 const LOCK_FILE: &str = "lock";
 const RUN_FILE: &str = "run.lock";
 

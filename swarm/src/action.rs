@@ -28,6 +28,12 @@ pub enum Action {
         source: TerminalId,
         bytes: Bytes,
     },
+    /// Write a stored chunk at the places of its repeats too, and note them durably with this terminal as their source; then call
+    /// [`crate::Swarm::handle_repeated`]. One at a time.
+    Repeat {
+        chunk: u32,
+        into: Vec<u32>,
+    },
     /// Ask the server for chunks: the number that this terminal can take more than it holds leases for.
     Credits {
         open: u32,
@@ -38,7 +44,7 @@ pub enum Action {
     SubmitReceipts(Vec<Receipt>),
     /// Ask the server for chunks that no linked terminal offers.
     Missing(Vec<u32>),
-    /// Tell the server everything that is held, and the leases: see [`crate::Swarm::have`] for the chunks.
+    /// Tell the server everything that need not be sent, and the leases: see [`crate::Swarm::needs_no_sending`] for the chunks.
     ReportHoldings {
         leases: Vec<u32>,
     },

@@ -34,6 +34,13 @@ impl Swarm {
         if !self.plan.root || self.is_complete() || now < self.opens_at() {
             return;
         }
+        if self.paused {
+            if self.credits.told > 0 {
+                self.credits = Credits { told: 0, told_at: Some(now) };
+                self.actions.push_back(Action::Credits { open: 0 });
+            }
+            return;
+        }
         let members = self.peers.values().filter(|state| state.role == Role::Member && state.is_live()).count();
         let copies = u64::try_from(members + self.plan.children.len()).unwrap_or(u64::MAX);
         // A peer that takes nothing does not hold the others back.

@@ -62,7 +62,7 @@ impl Swarm {
             }
             state.out.cancel(chunk);
             state.news_at = now;
-            if !self.have.contains(chunk) {
+            if !self.settled.contains(chunk) {
                 self.pulling.known(chunk, state.role == Role::Member, owed, now);
             } else if !state.out.awaits(chunk) {
                 done.push(chunk);

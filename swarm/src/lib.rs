@@ -21,6 +21,7 @@ mod outbox;
 mod peer;
 mod pull;
 mod relay;
+mod repeats;
 mod signing;
 
 pub use action::{Action, Transmit};

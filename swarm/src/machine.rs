@@ -21,9 +21,11 @@ use crate::origin::Fetching;
 use crate::peer::{PeerState, Role};
 use crate::pull::Pulling;
 use crate::relay::Relaying;
+use crate::repeats::Repeats;
 use crate::signing::Signing;
 
-/// A chunk that was verified and stored in an earlier run, and whose copy it was.
+/// A chunk that was verified and stored before this run, and whose copy it was: of this terminal itself if it was taken from another edition on its
+/// disk, or repeats a chunk of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     pub chunk: u32,
@@ -56,6 +58,11 @@ pub struct Swarm {
     pub(crate) manifest: Arc<Manifest>,
     server_time_at_zero: TimestampMs,
     pub(crate) have: ChunkSet,
+    /// What is here, or is written from what is here or comes: nobody has to send it.
+    pub(crate) settled: ChunkSet,
+    pub(crate) repeats: Repeats,
+    /// Nothing can be written at the moment: nothing is asked for.
+    pub(crate) paused: bool,
     pub(crate) pending: BTreeMap<u32, Pending>,
     pub(crate) peers: BTreeMap<TerminalId, PeerState>,
     pub(crate) fetching: Fetching,
@@ -99,7 +106,7 @@ impl Swarm {
         let mut swarm = Self::empty(config, plan, manifest, server_time_at_zero, now)?;
         let chunks = swarm.manifest.chunk_count();
         for held in held.iter().filter(|held| held.chunk < chunks) {
-            if swarm.have.insert(held.chunk) {
+            if swarm.hold(held.chunk) {
                 swarm.count_verified(held.chunk, held.source);
                 swarm.lost.was_signed(held.source, u64::from(swarm.chunk_length(held.chunk)));
             }
@@ -110,6 +117,8 @@ impl Swarm {
             swarm.lost.insert(lost.chunk, lost.source);
         }
         swarm.complete_if_whole();
+        swarm.write_repeats();
+        swarm.tell_own_holdings();
         Ok(swarm)
     }
 
@@ -143,19 +152,24 @@ impl Swarm {
             return Err(PlanError::OtherEdition { planned: plan.edition_id, given });
         }
         let chunks = manifest.chunk_count();
+        let repeats = Repeats::new(&manifest);
+        let signing = Signing::of(config.me);
         let mut swarm = Self {
             config,
             plan: plan.clone(),
             manifest,
             server_time_at_zero,
             have: ChunkSet::with_chunks(chunks),
+            settled: repeats.all().clone(),
+            repeats,
+            paused: false,
             pending: BTreeMap::new(),
             peers: BTreeMap::new(),
             fetching: Fetching::default(),
             lost: Lost::default(),
             asking: Asking::default(),
             relaying: BTreeMap::new(),
-            signing: Signing::default(),
+            signing,
             notices: Vec::new(),
             new_holdings: Vec::new(),
             actions: VecDeque::new(),
@@ -219,6 +233,7 @@ impl Swarm {
     /// The connection to the server is new: it may have missed receipts and credits.
     pub fn handle_connected(&mut self, now: Now) {
         self.signing.owe_server_everything();
+        self.tell_own_holdings();
         self.credits = Credits::default();
         self.receipts_to_server_due = now;
         self.report_due = now;
@@ -283,10 +298,36 @@ impl Swarm {
         self.tick_due = now;
     }
 
+    /// Tells the server what it cannot know from notices, because nobody sends it: the origin would give it out.
+    fn tell_own_holdings(&mut self) {
+        let received = self.progress.from_origin.0 + self.progress.from_peers.0;
+        if self.progress.verified.0 > received || !self.repeats.all().is_empty() {
+            self.actions.push_back(Action::ReportHoldings { leases: self.fetching.chunks().collect() });
+        }
+    }
+
+    /// Nothing can be written for now, or again: while `paused` nothing is asked for, neither of terminals nor of the origin. What is held is still
+    /// passed on.
+    pub fn handle_paused(&mut self, paused: bool, now: Now) {
+        self.paused = paused;
+        self.update_credits(now);
+        self.tick_due = now;
+    }
+
+    /// Counts a chunk as here; `false` if it was.
+    pub(crate) fn hold(&mut self, chunk: u32) -> bool {
+        let new = self.have.insert(chunk);
+        self.settled.insert(chunk);
+        if new {
+            self.repeats.arrived(chunk);
+        }
+        new
+    }
+
     /// A chunk is written, and its source noted: it counts from here on.
     pub fn handle_stored(&mut self, chunk: u32, now: Now) {
         let Some(pending) = self.pending.remove(&chunk) else { return };
-        self.have.insert(chunk);
+        self.hold(chunk);
         let source = self.lost.signed_for(chunk, pending.source);
         let unsigned = self.count_verified(chunk, source);
         self.acknowledge_again(chunk, pending.source);
@@ -313,6 +354,7 @@ impl Swarm {
         if self.completed || self.origin_unreported >= REPORT_ORIGIN_CHUNKS {
             self.report_due = now;
         }
+        self.write_repeats();
         self.update_credits(now);
         self.pull(now);
     }
@@ -327,18 +369,22 @@ impl Swarm {
     pub fn handle_store_failed(&mut self, chunk: u32, now: Now) {
         if self.pending.remove(&chunk).is_some() {
             self.handle_origin_failed(chunk, true, now);
+            self.repeats.look_again(&self.have);
+            self.write_repeats();
         }
     }
 
-    fn count_verified(&mut self, chunk: u32, source: TerminalId) -> u64 {
+    pub(crate) fn count_verified(&mut self, chunk: u32, source: TerminalId) -> u64 {
         let length = u64::from(self.chunk_length(chunk));
         self.progress.verified.0 += length;
-        let by = if source.is_origin() { &mut self.progress.from_origin } else { &mut self.progress.from_peers };
-        *by = ByteCount(by.0 + length);
+        if source != self.config.me {
+            let by = if source.is_origin() { &mut self.progress.from_origin } else { &mut self.progress.from_peers };
+            *by = ByteCount(by.0 + length);
+        }
         self.signing.add(source, chunk, length)
     }
 
-    fn complete_if_whole(&mut self) {
+    pub(crate) fn complete_if_whole(&mut self) {
         if !self.completed && self.have.len() == self.manifest.chunk_count() {
             self.completed = true;
             self.actions.push_back(Action::Complete { delivery_id: self.plan.delivery_id });
@@ -390,6 +436,13 @@ impl Swarm {
 
     pub fn have(&self) -> &ChunkSet {
         &self.have
+    }
+    /// What is here, or is written from what is here or is yet to come.
+    pub fn needs_no_sending(&self) -> &ChunkSet {
+        &self.settled
+    }
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
     pub fn is_complete(&self) -> bool {
         self.completed

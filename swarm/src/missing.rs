@@ -104,7 +104,7 @@ impl Swarm {
             if chunks.len() >= MISSING_MAX {
                 break;
             }
-            match self.have.next_missing(next, if wrapped { start } else { limit }) {
+            match self.settled.next_missing(next, if wrapped { start } else { limit }) {
                 Some(chunk) => {
                     next = chunk + 1;
                     if is_lost(self, chunk) {

@@ -61,7 +61,7 @@ impl Swarm {
     pub fn handle_grant(&mut self, kind: GrantKind, chunks: &[u32], now: Now) {
         let received_at = self.server_time(now);
         for &chunk in chunks.iter().filter(|chunk| **chunk < self.manifest.chunk_count()) {
-            if self.have.contains(chunk) {
+            if self.settled.contains(chunk) {
                 self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
             } else {
                 match self.fetching.leases.entry(chunk) {
@@ -120,6 +120,9 @@ impl Swarm {
     }
 
     pub(crate) fn retry_fetches(&mut self, now: Now) {
+        if self.paused {
+            return;
+        }
         for (&chunk, lease) in &mut self.fetching.leases {
             if lease.retry_at.is_some_and(|at| at <= now) {
                 lease.retry_at = None;

@@ -104,7 +104,7 @@ fn mix(value: u64) -> u64 {
 impl Swarm {
     /// Asks for what is late, as far as the peers' windows allow.
     pub(crate) fn pull(&mut self, now: Now) {
-        if self.is_complete() || now < self.opens_at() {
+        if self.is_complete() || self.paused || now < self.opens_at() {
             return;
         }
         self.expire_pulls(now);
@@ -119,7 +119,7 @@ impl Swarm {
                 break;
             }
             let end = if wrapped { start } else { count };
-            let Some(chunk) = self.have.next_missing(next, end) else {
+            let Some(chunk) = self.settled.next_missing(next, end) else {
                 if wrapped {
                     break;
                 }

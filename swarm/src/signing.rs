@@ -16,14 +16,20 @@ struct Entry {
     signed: Option<Receipt>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Signing {
+    /// The signer. As a source it stands for what nobody had to send.
+    me: TerminalId,
     entries: BTreeMap<(TerminalId, u32), Entry>,
     /// Bytes verified from a source since its last receipt.
     unsigned_bytes: BTreeMap<TerminalId, u64>,
 }
 
 impl Signing {
+    pub(crate) fn of(me: TerminalId) -> Self {
+        Self { me, entries: BTreeMap::new(), unsigned_bytes: BTreeMap::new() }
+    }
+
     /// Notes a stored chunk. Returns the bytes that the source waits to see acknowledged.
     pub(crate) fn add(&mut self, source: TerminalId, chunk: u32, bytes: u64) -> u64 {
         let entry = self.entries.entry((source, chunk / SEGMENT_CHUNKS)).or_insert_with(|| Entry {
@@ -39,7 +45,7 @@ impl Signing {
             entry.count += 1;
             entry.signed = None;
         }
-        entry.owed_to_source = !source.is_origin();
+        entry.owed_to_source = !source.is_origin() && source != self.me;
         entry.owed_to_server = true;
         let unsigned = self.unsigned_bytes.entry(source).or_default();
         *unsigned += bytes;
@@ -118,7 +124,7 @@ mod tests {
             at: TimestampMs(1),
         };
         let source = TerminalId::from_bytes([9; 16]);
-        let mut signing = Signing::default();
+        let mut signing = Signing::of(signer.receiver);
         signing.add(source, 5, 10);
         assert_eq!(signing.add(source, 4097, 10), 20);
         let first = signing.take_for_sources(&signer);
@@ -134,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_origin_is_sent_no_receipts_but_the_server_is() {
+    fn neither_the_origin_nor_the_signer_is_sent_receipts_but_the_server_is() {
         let key = TerminalKey::from_secret(&[1; 32]);
         let signer = Signer {
             key: &key,
@@ -142,9 +148,11 @@ mod tests {
             delivery_id: DeliveryId::from_bytes([3; 16]),
             at: TimestampMs(1),
         };
-        let mut signing = Signing::default();
+        let mut signing = Signing::of(signer.receiver);
         signing.add(TerminalId::ORIGIN, 0, 10);
+        signing.add(signer.receiver, 1, 10);
         assert!(signing.take_for_sources(&signer).is_empty());
-        assert_eq!(signing.take_for_server(&signer).len(), 1);
+        let sources: Vec<_> = signing.take_for_server(&signer).iter().map(|receipt| receipt.body.source).collect();
+        assert_eq!(sources, [TerminalId::ORIGIN, signer.receiver]);
     }
 }

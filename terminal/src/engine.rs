@@ -58,6 +58,8 @@ pub struct EngineConfig {
     pub key: TerminalKey,
     /// Where contents go; see [`crate::store`].
     pub dir: PathBuf,
+    /// Other folders that contents were received into: what lies there is not fetched again.
+    pub other_dirs: Vec<PathBuf>,
     /// Limit of what is sent, and the uplink that the server plans with; 0 if it is not known, which limits nothing.
     pub up: BitsPerSecond,
     /// Limit of what is received; 0 if it is not known, which limits nothing.
@@ -82,6 +84,7 @@ impl EngineConfig {
             terminal_id,
             key,
             dir,
+            other_dirs: Vec::new(),
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),
             only_releases: Vec::new(),
@@ -124,6 +127,7 @@ pub(crate) struct Context {
     me: TerminalId,
     key: TerminalKey,
     dir: PathBuf,
+    other_dirs: Vec<PathBuf>,
     up_rate: BitsPerSecond,
     up: RateLimiter,
     down: RateLimiter,
@@ -213,6 +217,7 @@ impl Engine {
             me: config.terminal_id,
             key: config.key.clone(),
             dir: config.dir.clone(),
+            other_dirs: config.other_dirs.clone(),
             up_rate: config.up,
             up,
             down,

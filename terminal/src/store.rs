@@ -8,7 +8,7 @@
 //! <dir>/<name>                                       the content itself: a file is `content.part` renamed, a directory is copied out of it
 //! ```
 //!
-//! Flow: [`Store::open`] reads the journal and verifies every chunk that it names → [`Store::put`] writes a chunk, then its journal record →
+//! Flow: [`Store::open`] reads the journal, verifies every chunk that it names and takes over what other editions have → [`Store::put`] writes a chunk, then its journal record →
 //! [`Store::read`] gives a chunk that was verified in this process → [`Store::finish`] checks the whole content and lays the files out, after which
 //! chunks are served from there.
 //!
@@ -26,16 +26,17 @@ mod holding;
 mod journal;
 mod layout;
 mod opening;
+mod reuse;
 mod source;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use protocol::manifest::Manifest;
-use protocol::{EditionId, ReleaseId, TerminalId};
+use protocol::{Bytes, EditionId, ReleaseId, TerminalId};
 use swarm::Held;
 
 pub use error::StoreError;
@@ -47,6 +48,18 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     pub release_id: ReleaseId,
     pub manifest: Arc<Manifest>,
+    /// This terminal: the source of what nobody had to send.
+    pub me: TerminalId,
+    /// Other folders that contents were received into: what they hold is not fetched again.
+    pub others: Vec<PathBuf>,
+}
+
+/// Bytes on the disk that a delivery goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// That the delivery still needs.
+    pub needed: Bytes,
+    pub free: Bytes,
 }
 
 /// A delivery's chunks. Cheap to clone; the files are closed when the last clone is gone.
@@ -59,7 +72,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Opened {
     pub store: Store,
-    /// Verified chunks of earlier runs, ascending.
+    /// Verified chunks of earlier runs and of other editions, ascending.
     pub held: Vec<Held>,
     /// Chunks that earlier runs had and that are not right on disk any more, ascending. Their sources delivered them nevertheless.
     pub lost: Vec<Held>,
@@ -108,15 +121,28 @@ impl Store {
     }
 
     /// Writes a verified chunk and notes its source. On return both outlive the process.
-    pub async fn put(&self, chunk: u32, source: TerminalId, bytes: Bytes) -> Result<(), StoreError> {
+    pub async fn put(&self, chunk: u32, source: TerminalId, bytes: bytes::Bytes) -> Result<(), StoreError> {
         self.actor.put(chunk, source, bytes).await
+    }
+
+    /// Writes a held chunk at the places of its repeats too and notes `source` for those. On return they outlive the process.
+    ///
+    /// # Errors
+    /// As for reading and writing; nothing is noted then, and it can be tried again.
+    pub async fn repeat(&self, chunk: u32, into: Vec<u32>, source: TerminalId) -> Result<(), StoreError> {
+        self.actor.repeat(chunk, into, source).await
+    }
+
+    /// How much room there is, and how much is needed.
+    pub async fn room(&self) -> Result<Room, StoreError> {
+        self.actor.room().await
     }
 
     /// A held chunk, as it was verified.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if the file has been changed underneath; the bytes are never given out then.
-    pub async fn read(&self, chunk: u32) -> Result<Bytes, StoreError> {
+    pub async fn read(&self, chunk: u32) -> Result<bytes::Bytes, StoreError> {
         self.actor.read(chunk).await
     }
 

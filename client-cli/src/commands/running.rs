@@ -72,7 +72,9 @@ pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Sig
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop_sender, stopped) = oneshot::channel::<()>();
-    let config = engine_config(&arguments, work, &login, &registered, &file);
+    let dir = std::fs::canonicalize(&arguments.dir).map_err(while_doing(format_args!("cannot open {}", arguments.dir.display())))?;
+    let other_dirs = setting.folder.note_received(&dir, &setting.folder.lock().await?)?;
+    let config = EngineConfig { other_dirs, ..engine_config(&arguments, work, &login, &registered, &file) };
     let (swarms_sender, swarms) = watch::channel(remaining::Swarms::default());
     let engine = Engine::new(config, move |event| {
         remaining::note(&swarms_sender, &event);

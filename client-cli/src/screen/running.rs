@@ -80,6 +80,8 @@ impl RunScreen {
             EngineEvent::Plan { swarm_id, .. }
             | EngineEvent::Serving { swarm_id, .. }
             | EngineEvent::Opened { swarm_id, .. }
+            | EngineEvent::DiskFull { swarm_id, .. }
+            | EngineEvent::DiskRoom { swarm_id }
             | EngineEvent::Completed { swarm_id, .. }
             | EngineEvent::Settled { swarm_id, .. }
             | EngineEvent::Earned { swarm_id, .. }
@@ -199,7 +201,11 @@ impl RunScreen {
                 Some(format!("rank {rank} {when}, {} planned", links(*peers)))
             }
             EngineEvent::Serving { .. } if is_new => Some("another terminal downloads it from here".to_owned()),
-            EngineEvent::Opened { verified, total, .. } if verified.0 > 0 => Some(format!("{verified} of {total} were there already")),
+            EngineEvent::Opened { verified, to_fetch, total, .. } if to_fetch < total => Some(opened(*verified, *to_fetch, *total)),
+            EngineEvent::DiskFull { dir, needed, free, .. } => {
+                Some(format!("the disk of {} is full: {needed} needed, {free} free; goes on when there is room", dir.display()))
+            }
+            EngineEvent::DiskRoom { .. } => Some("there is room again, going on".to_owned()),
             EngineEvent::Completed { path, elapsed, .. } => {
                 let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));
                 Some(format!("complete{}, in {}", time.unwrap_or_default(), path.display()))
@@ -232,6 +238,15 @@ impl RunScreen {
         }
         let paid = swarm.charged.map_or_else(|| "not settled yet".to_owned(), |charged| format!("paid {}", self.money(charged)));
         [received, format!("  {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))]
+    }
+}
+
+/// How much somebody has to send.
+fn opened(verified: Bytes, to_fetch: Bytes, total: Bytes) -> String {
+    match (to_fetch.0, verified.0) {
+        (0, _) => format!("nothing to fetch, all of {total} is here already"),
+        (_, 0) => format!("{to_fetch} of {total} to fetch, the rest repeats"),
+        _ => format!("{to_fetch} of {total} to fetch, the rest is here already"),
     }
 }
 

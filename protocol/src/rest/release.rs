@@ -200,7 +200,7 @@ pub enum DeliveryState {
 /// Payload that one source delivered to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SourceShare {
-    /// The nil UUID is the origin.
+    /// The nil UUID is the origin; the receiver itself stands for what nobody had to send: it had that before, or it repeats another chunk.
     pub source: TerminalId,
     pub bytes: Bytes,
     pub earned: Money,

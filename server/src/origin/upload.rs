@@ -97,7 +97,13 @@ impl Ingest {
         }
         let length = u32::try_from(chunk.len()).map_err(|_| IngestError::TooManyChunks)?;
         let hash = Blake3::of(&chunk);
+        let repeats = self.chunks.last().is_some_and(|last| last.hash == hash);
         self.chunks.push(ChunkEntry { length, hash });
+        // Of a run of zeros the store is asked once.
+        if repeats {
+            count(false);
+            return Ok(());
+        }
         if self.writing.len() >= WRITES_MAX
             && let Some(written) = self.writing.join_next().await
         {

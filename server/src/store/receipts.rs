@@ -153,16 +153,19 @@ impl Store {
         Ok(rest)
     }
 
-    /// Every chunk that the receipts of these deliveries contain, as a bitmap: least significant bit first within a byte.
+    /// Every chunk that somebody sent according to the receipts of these deliveries, as a bitmap: least significant bit first within a byte.
     ///
     /// # Errors
     /// The database fails.
     pub async fn receipted_bitmap(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<u8>, StoreError> {
         let ids: Vec<Uuid> = deliveries.into_iter().map(|delivery_id| delivery_id.0).collect();
         // One row at a time: a group of sixteen has eight mebibytes of them in a swarm of the largest edition.
-        let mut rows = sqlx::query_as::<_, (i32, Vec<u8>)>("SELECT segment, credited FROM receipts WHERE delivery_id = ANY ($1)")
-            .bind(ids)
-            .fetch(&self.pool);
+        let mut rows = sqlx::query_as::<_, (i32, Vec<u8>)>(
+            "SELECT segment, credited FROM receipts JOIN deliveries ON deliveries.id = delivery_id
+             WHERE delivery_id = ANY ($1) AND source <> terminal_id",
+        )
+        .bind(ids)
+        .fetch(&self.pool);
         let mut bitmap = Vec::new();
         while let Some((segment, credited)) = rows.try_next().await? {
             let begin = usize::try_from(segment).unwrap_or(0) * SEGMENT_BYTES;

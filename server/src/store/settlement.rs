@@ -35,7 +35,7 @@ pub struct Settled {
     pub fee: Amount,
     /// The publisher's part of the charge, the origin's earnings included.
     pub publisher: Amount,
-    /// Every source that delivered something, ascending by id, the origin last.
+    /// Every source that delivered something, ascending by id, the origin last; the receiver itself for what nobody had to send.
     pub shares: Vec<Share>,
 }
 
@@ -84,7 +84,7 @@ impl Store {
         let Some((release_id, pending)) = lock_pending(&mut tx, delivery_id).await? else { return Ok(None) };
         check_edition(&pending, chunk_lengths)?;
         let receipts = read_receipts(&mut tx, delivery_id).await?;
-        let attribution = attribute_receipts(delivery_id, chunk_lengths, &receipts)?;
+        let attribution = attribute_receipts(delivery_id, TerminalId(pending.terminal_id), chunk_lengths, &receipts)?;
         let verified_chunks = receipts.iter().fold(ChunkSet::default(), |mut all, (_, chunks)| {
             all.extend(chunks);
             all
@@ -113,7 +113,7 @@ impl Store {
             charged: settlement.charge,
             fee: settlement.fee,
             publisher: settlement.publisher,
-            shares: shares(&attribution, &settlement),
+            shares: shares(TerminalId(pending.terminal_id), &attribution, &settlement),
         };
         write_settled(&mut tx, &settled, verified_chunks.len(), now).await?;
         tx.commit().await?;
@@ -199,13 +199,17 @@ pub(super) async fn read_receipts(tx: &mut PgConnection, delivery_id: DeliveryId
     Ok(receipts)
 }
 
+/// What the receiver signed for itself it had, or it repeats another chunk: it is delivered by nobody.
 fn attribute_receipts(
     delivery_id: DeliveryId,
+    receiver: TerminalId,
     chunk_lengths: &[u32],
     receipts: &[(TerminalId, ChunkSet)],
 ) -> Result<Attribution, StoreError> {
-    let records: Vec<Record<'_>> = receipts.iter().map(|(source, chunks)| Record { source: *source, chunks }).collect();
-    let attribution = attribute(chunk_lengths, &records, &ChunkSet::default(), |_| None).map_err(invariant)?;
+    let sent = receipts.iter().filter(|(source, _)| *source != receiver);
+    let records: Vec<Record<'_>> = sent.map(|(source, chunks)| Record { source: *source, chunks }).collect();
+    let had = receipts.iter().find(|(source, _)| *source == receiver).map(|(_, chunks)| chunks);
+    let attribution = attribute(chunk_lengths, &records, had.unwrap_or(&ChunkSet::default()), |_| None).map_err(invariant)?;
     if !attribution.contested.is_empty() {
         // Crediting keeps this from happening; should it happen all the same, the first one is paid and nobody twice.
         tracing::error!(%delivery_id, chunks = attribution.contested.len(), "chunks were credited to more than one source");
@@ -213,7 +217,9 @@ fn attribute_receipts(
     Ok(attribution)
 }
 
-fn shares(attribution: &Attribution, settlement: &Settlement) -> Vec<Share> {
+/// The bytes of all shares add up to what was counted. What the receiver had earns it nothing; the origin's part, which that belongs to, is the
+/// publisher's whether the origin sent anything or not.
+fn shares(receiver: TerminalId, attribution: &Attribution, settlement: &Settlement) -> Vec<Share> {
     let relays = settlement.relays.iter().filter(|part| part.bytes.0 > 0);
     let mut shares: Vec<Share> = relays.map(|part| Share { source: part.terminal_id, bytes: part.bytes, earned: part.amount }).collect();
     let paid: u64 = shares.iter().map(|share| share.earned.0).sum();
@@ -223,6 +229,10 @@ fn shares(attribution: &Attribution, settlement: &Settlement) -> Vec<Share> {
         bytes: origin.bytes,
         earned: Amount(settlement.pool.0.saturating_sub(paid)),
     }));
+    if attribution.held.0 > 0 {
+        shares.push(Share { source: receiver, bytes: attribution.held, earned: Amount(0) });
+    }
+    shares.sort_by_key(|share| (share.source.is_origin(), share.source));
     shares
 }
 

@@ -187,6 +187,7 @@ impl World {
             }
             Action::OriginSpoilt { chunk } => self.broken(Invariant::VerifiedOnly, format!("the origin sent chunk {chunk} wrong")),
             Action::Store { chunk, source, bytes } => self.store(terminal, chunk, source, &bytes),
+            Action::Repeat { chunk, into } => self.repeat(terminal, chunk, &into),
             Action::Credits { open } => self.say(terminal, Says::Credits(open)),
             Action::Notices(notices) => {
                 self.check_length(terminal, "notices in a message", notices.len(), LIST_MAX);
@@ -198,7 +199,8 @@ impl World {
                 self.say(terminal, Says::Missing(chunks));
             }
             Action::ReportHoldings { leases } => {
-                let have = self.terminals[terminal].have().cloned().unwrap_or_default();
+                let machine = self.terminals[terminal].machine.as_ref();
+                let have = machine.map(|machine| machine.needs_no_sending().clone()).unwrap_or_default();
                 self.say(terminal, Says::Holdings { have, leases });
             }
             Action::Suspect { peer, reason } => {
@@ -244,6 +246,21 @@ impl World {
         let checked = self.invariants.stores(terminal, chunk, right, held);
         self.check(checked);
         self.queue.post(self.now + WRITING, Event::Stored { terminal, life, chunk });
+    }
+
+    /// Random chunks are hardly ever equal, so that this takes no time here.
+    fn repeat(&mut self, terminal: usize, chunk: u32, into: &[u32]) {
+        let me = self.terminals[terminal].identity.id;
+        for &repeat in into {
+            let right = self.content.chunks.get(repeat as usize) == self.content.chunks.get(chunk as usize);
+            let held = self.terminals[terminal].disk.insert(repeat, me).is_some();
+            let checked = self.invariants.stores(terminal, repeat, right, held);
+            self.check(checked);
+        }
+        let now = self.now;
+        if let Some(machine) = self.terminals[terminal].machine.as_mut() {
+            machine.handle_repeated(into, now);
+        }
     }
 
     fn submit(&mut self, terminal: usize, receipts: Vec<Receipt>) {

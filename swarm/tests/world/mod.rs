@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::bitmap::ChunkSet;
 use protocol::frame::{ChunkFrame, Frame};
 use protocol::manifest::{ChunkEntry, FileEntry, Manifest};
 use protocol::ws::{ChildGroup, GrantKind, Peer, SuspectReason, SwarmPlan};
@@ -24,6 +25,7 @@ pub(crate) enum Event {
     Frame { from: usize, to: usize, bytes: Bytes },
     Origin { node: usize, chunk: u32 },
     Stored { node: usize, chunk: u32 },
+    Repeated { node: usize, chunks: Vec<u32> },
     Credits { node: usize, open: u32 },
     Missing { node: usize, chunks: Vec<u32> },
     Wake { node: usize },
@@ -36,6 +38,7 @@ impl Event {
             Self::Frame { to: node, .. }
             | Self::Origin { node, .. }
             | Self::Stored { node, .. }
+            | Self::Repeated { node, .. }
             | Self::Credits { node, .. }
             | Self::Missing { node, .. }
             | Self::Wake { node } => *node,
@@ -94,6 +97,8 @@ pub(crate) struct World {
     pub(crate) asked: Vec<u32>,
     pub(crate) premature: Vec<u32>,
     leases: BTreeMap<u32, usize>,
+    /// What terminals have told that they need nobody to send.
+    told: BTreeMap<usize, ChunkSet>,
     /// When a repair was first refused because somebody has the chunk: who goes on asking for five seconds is given it.
     refused: BTreeMap<u32, Now>,
     /// A terminal that does nothing until then: no processor time, or a cable pulled.
@@ -105,27 +110,39 @@ pub(crate) struct World {
     last_arrival: RefCell<BTreeMap<(usize, usize), Now>>,
 }
 
-pub(crate) fn manifest(chunks: u32, length: u32) -> (Vec<Vec<u8>>, Manifest) {
-    let payload: Vec<Vec<u8>> =
-        (0..chunks).map(|chunk| (0..length).map(|at| (at.wrapping_mul(31) ^ chunk.wrapping_mul(17)).to_le_bytes()[0]).collect()).collect();
-    let entries = payload.iter().map(|bytes| ChunkEntry { length, hash: Blake3::of(bytes) }).collect();
-    let total = protocol::Bytes(u64::from(chunks) * u64::from(length));
-    let files = vec![FileEntry { path: "x".into(), length: total, executable: false }];
-    (payload.clone(), Manifest { directory: false, length: total, blake3: Blake3::of(&payload.concat()), files, chunks: entries })
+const CHUNK: u32 = 100_000;
+
+/// The bytes of a chunk of this kind; up to 256 kinds differ.
+fn payload(kind: u32) -> Vec<u8> {
+    (0..CHUNK).map(|at| (at.wrapping_mul(31) ^ kind.wrapping_mul(17)).to_le_bytes()[0]).collect()
+}
+
+fn manifest(payload: &[Vec<u8>]) -> Manifest {
+    let chunks = payload.iter().map(|bytes| ChunkEntry { length: CHUNK, hash: Blake3::of(bytes) }).collect();
+    let length = protocol::Bytes(payload.len() as u64 * u64::from(CHUNK));
+    let files = vec![FileEntry { path: "x".into(), length, executable: false }];
+    Manifest { directory: false, length, blake3: Blake3::of(&payload.concat()), files, chunks }
 }
 
 impl World {
     /// `up`: each terminal's uplink in bits per second.
     pub(crate) fn new(chunks: u32, up: &[u64], groups: Vec<GroupSpec>) -> Self {
-        let (payload, manifest) = manifest(chunks, 100_000);
+        Self::with(&(0..chunks).collect::<Vec<_>>(), &[], up, groups)
+    }
+
+    /// An edition of chunks of these kinds, and for each terminal the chunks that it has from another one.
+    pub(crate) fn with(kinds: &[u32], own: &[Vec<u32>], up: &[u64], groups: Vec<GroupSpec>) -> Self {
+        let payload: Vec<Vec<u8>> = kinds.iter().map(|&kind| payload(kind)).collect();
+        let manifest = manifest(&payload);
         let nodes = up.iter().enumerate().map(|(index, &up)| {
             let byte = u8::try_from(index + 1).unwrap();
+            let id = TerminalId::from_bytes([byte; 16]);
             Node {
-                id: TerminalId::from_bytes([byte; 16]),
+                id,
                 key: TerminalKey::from_secret(&[byte; 32]),
                 delivery_id: DeliveryId::from_bytes([byte; 16]),
                 swarm: None,
-                disk: BTreeMap::new(),
+                disk: own.get(index).into_iter().flatten().map(|&chunk| (chunk, id)).collect(),
                 lost: BTreeMap::new(),
                 up,
                 uplink_free_at: Now::ZERO,
@@ -160,6 +177,7 @@ impl World {
             asked: vec![],
             premature: vec![],
             leases: BTreeMap::new(),
+            told: BTreeMap::new(),
             refused: BTreeMap::new(),
             frozen: None,
             requested: BTreeMap::new(),
@@ -336,6 +354,14 @@ impl World {
                 assert!(self.nodes[node].disk.insert(chunk, source).is_none(), "stored twice");
                 self.post(self.now + Duration::from_micros(200), Event::Stored { node, chunk });
             }
+            Action::Repeat { chunk, into } => {
+                let me = self.nodes[node].id;
+                for &repeat in &into {
+                    assert_eq!(self.payload[repeat as usize], self.payload[chunk as usize], "a repeat of another chunk");
+                    assert!(self.nodes[node].disk.insert(repeat, me).is_none(), "stored twice");
+                }
+                self.post(self.now + Duration::from_micros(200), Event::Repeated { node, chunks: into });
+            }
             Action::Credits { open } => self.post(self.now + LATENCY, Event::Credits { node, open }),
             Action::Missing(chunks) => {
                 self.asked.extend(&chunks);
@@ -366,7 +392,11 @@ impl World {
                 }
             }
             Action::OriginSpoilt { .. } => self.complaints += 1,
-            Action::ReportHoldings { .. } | Action::Complete { .. } => {}
+            Action::ReportHoldings { .. } => {
+                let told = self.nodes[node].swarm.as_ref().unwrap().needs_no_sending().clone();
+                self.told.insert(node, told);
+            }
+            Action::Complete { .. } => {}
         }
     }
 
@@ -435,11 +465,20 @@ impl World {
                 self.nodes[node].swarm.as_mut()?.handle_stored(chunk, now);
                 Some(node)
             }
+            Event::Repeated { node, chunks } => {
+                self.nodes[node].swarm.as_mut()?.handle_repeated(&chunks, now);
+                Some(node)
+            }
             Event::Credits { node, open } => {
                 self.nodes[node].swarm.as_ref()?;
                 let mut chunks = vec![];
                 while chunks.len() < open as usize {
                     let Some(chunk) = self.returned.pop_first().or_else(|| {
+                        let held =
+                            |chunk: u32| self.told.iter().any(|(node, told)| self.nodes[*node].swarm.is_some() && told.contains(chunk));
+                        while self.next < self.manifest.chunk_count() && held(self.next) {
+                            self.next += 1;
+                        }
                         (self.next < self.manifest.chunk_count()).then(|| {
                             self.next += 1;
                             self.next - 1

@@ -30,8 +30,13 @@ pub enum EngineEvent {
     },
     /// Somebody who asked for an edition that is here is served from it.
     Serving { swarm_id: SwarmId, release_id: ReleaseId, edition_id: EditionId },
-    /// What an earlier run has left on disk was verified; `verified` of `total` is there.
-    Opened { swarm_id: SwarmId, verified: Bytes, total: Bytes },
+    /// What is on disk from earlier runs and other editions was verified: `verified` of `total` is there. What repeats a chunk of the same edition need
+    /// not be sent either, so that `to_fetch` may be less than the difference.
+    Opened { swarm_id: SwarmId, verified: Bytes, to_fetch: Bytes, total: Bytes },
+    /// The disk that `dir` is on is full. The swarm waits, keeps what it has, and goes on by itself when there is room.
+    DiskFull { swarm_id: SwarmId, dir: PathBuf, needed: Bytes, free: Bytes },
+    /// There is room again.
+    DiskRoom { swarm_id: SwarmId },
     /// About once a second while something moves.
     Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
     /// The content is complete, checked as a whole, and lies at `path`.

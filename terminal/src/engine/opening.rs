@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
-use protocol::ws::LeaveReason;
-use protocol::{EditionId, ReleaseId};
+use protocol::ws::{LeaveReason, SwarmPlan};
+use protocol::{Bytes, EditionId, ReleaseId, SwarmId};
 
-use super::running::Ending;
-use super::{Context, EngineError};
+use super::running::{Ending, LOOK_FOR_ROOM_EVERY};
+use super::{Context, EngineError, EngineEvent};
 use crate::backoff::Backoff;
 use crate::socket::ServerClock;
 use crate::store::{Opened, Store, StoreConfig, StoreError};
@@ -25,11 +25,18 @@ pub(super) struct Ready {
 }
 
 /// Waits for everything. Dropping the future stops the verification.
-pub(super) async fn ready(context: &Context, release: ReleaseId, edition: EditionId) -> Result<Ready, EngineError> {
+pub(super) async fn ready(context: &Context, plan: &SwarmPlan) -> Result<Ready, EngineError> {
+    let (release, edition) = (plan.release_id, plan.edition_id);
     let manifest = Arc::new(manifest(context, release, edition).await?);
     let clock = clock(context).await?;
-    let config = StoreConfig { dir: context.dir.clone(), release_id: release, manifest: Arc::clone(&manifest) };
-    let opened = open(config).await.map_err(EngineError::Store)?;
+    let config = StoreConfig {
+        dir: context.dir.clone(),
+        release_id: release,
+        manifest: Arc::clone(&manifest),
+        me: context.me,
+        others: context.other_dirs.clone(),
+    };
+    let opened = open(context, plan.swarm_id, config).await.map_err(EngineError::Store)?;
     Ok(Ready { manifest, clock, opened })
 }
 
@@ -69,13 +76,30 @@ async fn clock(context: &Context) -> Result<ServerClock, EngineError> {
     known.ok_or(EngineError::Broken)
 }
 
-async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
+/// Opens the store; waits for room if the disk is full.
+async fn open(context: &Context, swarm_id: SwarmId, config: StoreConfig) -> Result<Opened, StoreError> {
     let deadline = tokio::time::Instant::now() + RELEASE_WITHIN;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+    let mut is_full = false;
     loop {
         match Store::open(config.clone()).await {
             Err(StoreError::InUse(_)) if tokio::time::Instant::now() < deadline => tokio::time::sleep(backoff.wait()).await,
-            other => return other,
+            Err(error) if error.is_full_for_now() => {
+                if !std::mem::replace(&mut is_full, true) {
+                    let (mut needed, mut free) = (config.manifest.length, Bytes(0));
+                    if let StoreError::NoRoom { needed: missing, available, .. } = error {
+                        (needed, free) = (missing, available);
+                    }
+                    context.tell(EngineEvent::DiskFull { swarm_id, dir: context.dir.clone(), needed, free });
+                }
+                tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
+            }
+            other => {
+                if is_full && other.is_ok() {
+                    context.tell(EngineEvent::DiskRoom { swarm_id });
+                }
+                return other;
+            }
         }
     }
 }

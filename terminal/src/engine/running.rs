@@ -1,6 +1,7 @@
 //! One swarm while it runs: events go into the machine, and what the machine asks is done.
 
 mod finishing;
+mod full;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,9 +25,13 @@ use crate::links::{Inbound, LinkHandle, PlannedPeer, SwarmEnd, SwarmLinks};
 use crate::socket::ServerClock;
 use crate::store::{Finished, Store, StoreError};
 pub(super) use finishing::chain;
+pub(super) use full::LOOK_FOR_ROOM_EVERY;
+use full::{Full, Writing};
 
 /// Verified bytes that may wait to be written. Above it no frames are taken and nothing is fetched, until the disk has caught up.
 const STORING_MAX: usize = 8 << 20;
+/// The same while the disk is full and nothing is asked for: what some thirty links may still bring, a window of 256 KiB each, and fetches under way.
+const STORING_MAX_WHEN_FULL: usize = 24 << 20;
 /// A timer that goes off this late means that the machine had no processor time to spare. What was not heard meanwhile says nothing about the peers.
 const STARVED_AFTER: Duration = Duration::from_millis(150);
 
@@ -67,14 +72,16 @@ pub(super) enum Ending {
     Failed(EngineError),
 }
 
-type Storing = BoxFuture<'static, (u32, usize, Result<(), StoreError>)>;
+type Storing = BoxFuture<'static, (Writing, Result<(), StoreError>)>;
 
 /// What a task waits for.
 enum Event {
     Input(Option<Input>),
     LinksChanged,
     Frame(Option<Inbound>),
-    Stored(u32, usize, Result<(), StoreError>),
+    Stored(Writing, Result<(), StoreError>),
+    /// It may be that the disk has room again.
+    LookForRoom,
     Fetched(Fetched),
     /// The uplink or a link has room again.
     Room,
@@ -98,6 +105,7 @@ pub(super) struct Running<'a> {
     heard: BTreeMap<TerminalId, Now>,
     storing: FuturesUnordered<Storing>,
     storing_bytes: usize,
+    full: Full,
     origin: OriginQueue,
     sending: Sending,
     clock: watch::Receiver<Option<ServerClock>>,
@@ -138,7 +146,8 @@ impl<'a> Running<'a> {
         };
         let swarm = swarm.map_err(EngineError::Plan)?;
         if !serving {
-            context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, total });
+            let to_fetch = to_fetch(&swarm);
+            context.tell(EngineEvent::Opened { swarm_id, verified: swarm.progress().verified, to_fetch, total });
         }
         let mut running = Self {
             context: Arc::clone(context),
@@ -152,6 +161,7 @@ impl<'a> Running<'a> {
             heard: BTreeMap::new(),
             storing: FuturesUnordered::new(),
             storing_bytes: 0,
+            full: Full::default(),
             clock: context.clock.clone(),
             finishing: None,
             finish_error: None,
@@ -197,8 +207,8 @@ impl<'a> Running<'a> {
     async fn wait(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Event {
         let deadline = self.swarm.next_deadline();
         let due = Instant::from_std(self.context.start + deadline);
-        let has_room = self.storing_bytes < STORING_MAX;
-        if has_room {
+        let has_room = self.storing_bytes < if self.full.is_full() { STORING_MAX_WHEN_FULL } else { STORING_MAX };
+        if has_room && !self.full.is_full() {
             self.origin.start();
         }
         let (paying, corrupt) = self.sending.waits();
@@ -206,7 +216,8 @@ impl<'a> Running<'a> {
             input = mailbox.recv() => Event::Input(input),
             changed = self.links.up.changed() => if changed.is_ok() { Event::LinksChanged } else { Event::Input(None) },
             frame = self.links.frames.recv(), if has_room => Event::Frame(frame),
-            Some((chunk, bytes, result)) = self.storing.next() => Event::Stored(chunk, bytes, result),
+            Some((writing, result)) = self.storing.next() => Event::Stored(writing, result),
+            () = self.full.wait() => Event::LookForRoom,
             fetched = self.origin.next() => Event::Fetched(fetched),
             () = Sending::paid(paying) => Event::Room,
             _ = self.links.room.changed() => Event::Room,
@@ -234,16 +245,8 @@ impl<'a> Running<'a> {
                 }
             }
             Event::Frame(None) => return Err(Ending::Stopped),
-            Event::Stored(chunk, bytes, result) => {
-                self.storing_bytes -= bytes;
-                match result {
-                    Ok(()) => self.swarm.handle_stored(chunk, now),
-                    Err(error) => {
-                        self.swarm.handle_store_failed(chunk, now);
-                        return Err(Ending::Failed(EngineError::Store(error)));
-                    }
-                }
-            }
+            Event::Stored(writing, result) => return self.stored(writing, result, now).await,
+            Event::LookForRoom => self.try_again(),
             Event::Fetched(Fetched::Chunk { chunk, bytes }) => self.swarm.handle_origin_chunk(chunk, bytes, now),
             Event::Fetched(Fetched::Failed { chunk, retry_later }) => self.swarm.handle_origin_failed(chunk, retry_later, now),
             Event::Room => {}
@@ -262,7 +265,7 @@ impl<'a> Running<'a> {
                     self.swarm.handle_clock(clock.server_time_at_zero);
                 }
             }
-            Event::Finished(result) => self.finished(result),
+            Event::Finished(result) => self.finished(result).await,
             Event::Due(deadline) => self.due(deadline, now),
             Event::Report => self.report(now),
         }
@@ -336,17 +339,17 @@ impl<'a> Running<'a> {
                     self.context.warn(format!("the origin sent chunk {chunk} with wrong bytes; it is fetched again until it is right"));
                 }
                 Action::Store { chunk, source, bytes } => {
-                    let (store, len) = (self.store.clone(), bytes.len());
-                    self.storing_bytes += len;
-                    self.storing.push(Box::pin(async move { (chunk, len, store.put(chunk, source, bytes).await) }));
+                    self.storing_bytes += bytes.len();
+                    self.write(Writing::Chunk { chunk, source, bytes });
                 }
+                Action::Repeat { chunk, into } => self.write(Writing::Repeats { chunk, into }),
                 Action::Credits { open } => outbox.credits(swarm_id, open),
                 Action::Notices(notices) => outbox.notices(swarm_id, &notices),
                 Action::SubmitReceipts(receipts) => outbox.receipts(receipts),
                 Action::Missing(chunks) => outbox.missing(swarm_id, chunks),
                 Action::ReportHoldings { leases } => {
                     let count = self.swarm.manifest().chunk_count();
-                    outbox.holdings(swarm_id, holdings::messages(swarm_id, self.swarm.have(), count, leases));
+                    outbox.holdings(swarm_id, holdings::messages(swarm_id, self.swarm.needs_no_sending(), count, leases));
                 }
                 Action::Suspect { peer, reason } => outbox.suspect(swarm_id, peer, reason),
                 Action::CloseLink { peer, reason } => {
@@ -423,6 +426,13 @@ async fn finished(finishing: &mut Option<BoxFuture<'static, Result<Finished, Sto
     };
     *finishing = None;
     result
+}
+
+/// What somebody has to send of what is missing.
+fn to_fetch(swarm: &Swarm) -> protocol::Bytes {
+    let chunks = (0u32..).zip(&swarm.manifest().chunks);
+    let missing = chunks.filter(|(chunk, _)| !swarm.needs_no_sending().contains(*chunk));
+    protocol::Bytes(missing.map(|(_, entry)| u64::from(entry.length)).sum())
 }
 
 pub(super) fn planned_peers(plan: &SwarmPlan) -> Vec<PlannedPeer> {

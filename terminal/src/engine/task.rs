@@ -96,12 +96,12 @@ impl Task {
     /// Waits until the swarm can start. What the server says meanwhile is kept.
     async fn open(&mut self, mailbox: &mut mpsc::Receiver<Input>) -> Result<Ready, Ending> {
         let context = Arc::clone(&self.context);
-        let (release, edition, serves_only) = (self.plan.release_id, self.plan.edition_id, self.plan.serves_only());
+        let plan = self.plan.clone();
         let ready = async {
-            if serves_only {
-                return opening::ready_to_serve(&context, edition).await;
+            if plan.serves_only() {
+                return opening::ready_to_serve(&context, plan.edition_id).await;
             }
-            opening::ready(&context, release, edition).await.map_err(Ending::Failed)
+            opening::ready(&context, &plan).await.map_err(Ending::Failed)
         };
         let mut ready = std::pin::pin!(ready);
         loop {

@@ -16,7 +16,7 @@ use super::error::Doing;
 use super::journal::Journal;
 use super::opening::{CancelOnDrop, Home, PART, Parts};
 use super::source::{LaidOut, Source};
-use super::{Finished, StoreError, finish};
+use super::{Finished, Room, StoreError, finish, sparse};
 
 /// Requests that may wait. Each caller waits for its answer, and the engine bounds the bytes that are waiting to be written (8 MiB); when the queue is
 /// full, callers wait before they ask.
@@ -29,6 +29,12 @@ enum Request {
         chunk: u32,
         source: TerminalId,
         bytes: Bytes,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Repeat {
+        chunk: u32,
+        into: Vec<u32>,
+        source: TerminalId,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
     Read {
@@ -90,6 +96,15 @@ impl Handle {
         Ok(())
     }
 
+    pub(super) async fn repeat(&self, chunk: u32, into: Vec<u32>, source: TerminalId) -> Result<(), StoreError> {
+        self.ask(|done| Request::Repeat { chunk, into, source, done }).await
+    }
+
+    pub(super) async fn room(&self) -> Result<Room, StoreError> {
+        let home = Arc::clone(&self.home);
+        tokio::task::spawn_blocking(move || home.room()).await.map_err(|_| StoreError::Stopped)
+    }
+
     pub(super) async fn read(&self, chunk: u32) -> Result<Bytes, StoreError> {
         let cached = self.cache().get(chunk);
         if let Some(bytes) = cached {
@@ -125,6 +140,7 @@ impl Actor {
         while let Some(request) = queue.blocking_recv() {
             match request {
                 Request::Put { chunk, source, bytes, done } => drop(done.send(self.put(Held { chunk, source }, &bytes))),
+                Request::Repeat { chunk, into, source, done } => drop(done.send(self.repeat(chunk, &into, source))),
                 Request::Read { chunk, done } => drop(done.send(self.read(chunk))),
                 Request::Finished { files, done } => {
                     self.source = Source::LaidOut(files);
@@ -144,8 +160,34 @@ impl Actor {
         };
         // A finished delivery has every chunk.
         let (Source::Part(part), Some(journal)) = (&self.source, &mut self.journal) else { return Ok(()) };
-        part.write_all_at(bytes, offset).doing("write", &self.home.state.path_of(PART))?;
-        journal.append(held).doing("write the journal of", self.home.state.path())?;
+        sparse::write(part, offset, bytes).doing("write", &self.home.state.path_of(PART))?;
+        journal.append(&[held]).doing("write the journal of", self.home.state.path())?;
+        self.sync_now_and_then();
+        Ok(())
+    }
+
+    /// Writes a chunk at the places of its repeats. Neighbouring holes are made at once.
+    fn repeat(&mut self, chunk: u32, into: &[u32], source: TerminalId) -> Result<(), StoreError> {
+        let bytes = self.read(chunk)?;
+        let part_path = self.part_path();
+        let (Source::Part(part), Some(journal)) = (&self.source, &mut self.journal) else { return Ok(()) };
+        let mut places = Vec::with_capacity(into.len());
+        for &repeat in into {
+            let place = self.home.layout.chunk(repeat).filter(|(_, entry)| entry.length as usize == bytes.len());
+            places.push(place.ok_or(StoreError::NoSuchChunk(repeat))?.0);
+        }
+        let (length, is_zero) = (bytes.len() as u64, sparse::is_zero(&bytes));
+        for run in places.chunk_by(|before, after| before + length == *after) {
+            let (Some(&first), len) = (run.first(), length * run.len() as u64) else { continue };
+            if is_zero && sparse::make_hole(part, first, len) {
+                continue;
+            }
+            for &offset in run {
+                part.write_all_at(&bytes, offset).doing("write", &part_path)?;
+            }
+        }
+        let held: Vec<Held> = into.iter().map(|&chunk| Held { chunk, source }).collect();
+        journal.append(&held).doing("write the journal of", self.home.state.path())?;
         self.sync_now_and_then();
         Ok(())
     }

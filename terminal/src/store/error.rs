@@ -36,6 +36,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it may go away by itself: the disk is full, or somebody's quota on it is used up.
+    #[must_use]
+    pub fn is_full_for_now(&self) -> bool {
+        let too_long = matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge);
+        self.is_full() && !too_long
+    }
+
     /// Whether the disk is full (or a quota is used up, or the file system takes no file of this length).
     #[must_use]
     pub fn is_full(&self) -> bool {

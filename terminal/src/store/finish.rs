@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::atomic::AtomicBool;
 
 use protocol::manifest::FileEntry;
@@ -15,7 +15,7 @@ use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::opening::{Home, PART, go_on};
 use super::source::LaidOut;
-use super::{Finished, StoreError};
+use super::{Finished, StoreError, sparse};
 
 /// Read and written at a time.
 const BUFFER: usize = 1 << 20;
@@ -94,13 +94,18 @@ fn each_buffer(
     cancelled: &AtomicBool,
     mut take: impl FnMut(u64, &[u8]) -> io::Result<bool>,
 ) -> Result<bool, Interrupted> {
-    let mut buffer = vec![0; BUFFER];
+    let (mut buffer, zeros) = (vec![0; BUFFER], vec![0; BUFFER]);
     let mut done = 0;
     while done < length {
         go_on(cancelled)?;
         let len = usize::try_from(length - done).unwrap_or(usize::MAX).min(BUFFER);
-        file.read_exact_at(&mut buffer[..len], start + done)?;
-        if !take(done, &buffer[..len])? {
+        let bytes = if sparse::is_hole(file, start + done, len as u64) {
+            &zeros[..len]
+        } else {
+            file.read_exact_at(&mut buffer[..len], start + done)?;
+            &buffer[..len]
+        };
+        if !take(done, bytes)? {
             return Ok(false);
         }
         done += len as u64;
@@ -187,7 +192,10 @@ fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelle
 fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, cancelled: &AtomicBool) -> Result<bool, StoreError> {
     let Some(missing) = missing_files(home, root, part, cancelled)? else { return Ok(false) };
     let manifest = home.layout.manifest();
-    let needed = missing.iter().map(|&index| manifest.files[index].length.0).sum();
+    let length: u64 = missing.iter().map(|&index| manifest.files[index].length.0).sum();
+    // What is a hole here stays one.
+    let allocated = part.metadata().doing("measure", root.path())?.blocks().saturating_mul(512);
+    let needed = length.min(allocated);
     let available = root.room().doing("measure", root.path())?;
     if needed > available.0 {
         return Err(StoreError::NoRoom { path: root.path().to_owned(), needed: Bytes(needed), available });
@@ -229,8 +237,9 @@ fn copy_out(home: &Home, root: &Folder, part: &File, index: usize, sync: bool, c
     let entry = &home.layout.manifest().files[index];
     let (path, temporary) = (root.path_of(&entry.path), home.state.path_of(FILE));
     let file = home.state.open(FILE, Open::Fresh).doing("open", &temporary)?;
+    file.set_len(entry.length.0).doing("make", &temporary)?;
     let copied = each_buffer(part, home.layout.file_start(index), entry.length.0, cancelled, |done, bytes| {
-        file.write_all_at(bytes, done)?;
+        sparse::write(&file, done, bytes)?;
         Ok(true)
     });
     match copied {

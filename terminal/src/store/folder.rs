@@ -35,6 +35,12 @@ impl Folder {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// A folder that is there already.
+    pub(super) fn existing(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

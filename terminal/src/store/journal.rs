@@ -94,10 +94,11 @@ impl Journal {
         Ok(Self { file, edition, len })
     }
 
-    /// Appends a record. After an error the next record takes its place.
-    pub(super) fn append(&mut self, held: Held) -> io::Result<()> {
-        self.file.write_all_at(&record(self.edition, held), self.len)?;
-        self.len += RECORD_LEN as u64;
+    /// Appends records. After an error the next ones take their place.
+    pub(super) fn append(&mut self, held: &[Held]) -> io::Result<()> {
+        let records: Vec<u8> = held.iter().flat_map(|held| record(self.edition, *held)).collect();
+        self.file.write_all_at(&records, self.len)?;
+        self.len += records.len() as u64;
         Ok(())
     }
 
@@ -130,7 +131,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut journal = Journal::begin(file.try_clone().unwrap(), EDITION, &[]).unwrap();
         for &chunk in chunks {
-            journal.append(held(chunk)).unwrap();
+            journal.append(&[held(chunk)]).unwrap();
         }
         file
     }
@@ -193,7 +194,7 @@ mod tests {
         let mut torn = file.try_clone().unwrap();
         torn.seek(io::SeekFrom::End(0)).unwrap();
         torn.write_all(&[1, 2, 3]).unwrap();
-        journal.append(held(2)).unwrap();
+        journal.append(&[held(2)]).unwrap();
         let mut file = file;
         assert_eq!(replay(&mut file, EDITION), (vec![1, 2], false));
     }

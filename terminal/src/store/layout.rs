@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use protocol::frame::CHUNK_MAX;
 use protocol::manifest::{ChunkEntry, Manifest};
+
+use super::sparse::ZeroHashes;
+
+/// How long the chunks of a long run of zeros are: the longest by content, or those of fixed length.
+const ZERO_LENGTHS: [u32; 2] = [CHUNK_MAX, 64 << 10];
 
 /// Offsets of an edition, computed once: 8 bytes per chunk and per file.
 #[derive(Debug, Clone)]
@@ -47,6 +53,13 @@ impl Layout {
     pub(super) fn chunk(&self, chunk: u32) -> Option<(u64, ChunkEntry)> {
         let index = chunk as usize;
         Some((*self.chunks.get(index)?, *self.manifest.chunks.get(index)?))
+    }
+
+    /// Bytes that take room on a disk: all but long runs of zeros.
+    pub(super) fn data_bytes(&self) -> u64 {
+        let mut zeros = ZeroHashes::default();
+        let is_data = |entry: &&ChunkEntry| !ZERO_LENGTHS.contains(&entry.length) || entry.hash != zeros.of(entry.length);
+        self.manifest.chunks.iter().filter(is_data).map(|entry| u64::from(entry.length)).sum()
     }
 
     /// Where a file starts in the byte stream.

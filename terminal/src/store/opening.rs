@@ -18,13 +18,14 @@ use super::folder::{Folder, Open};
 use super::journal::{Journal, Replay};
 use super::layout::Layout;
 use super::source::{LaidOut, Source};
-use super::{Finished, Opened, Store, StoreConfig, StoreError, actor};
+use super::sparse::{self, ZeroHashes};
+use super::{Finished, Opened, Room, Store, StoreConfig, StoreError, actor, reuse};
 use crate::api::MANIFEST_BYTES_MAX;
 
 pub(super) const PART: &str = "content.part";
 const SALVAGE: &str = "content.salvage";
-const JOURNAL: &str = "journal";
-const MANIFEST: &str = "manifest";
+pub(super) const JOURNAL: &str = "journal";
+pub(super) const MANIFEST: &str = "manifest";
 pub(super) const COMPLETE: &str = "complete";
 const LOCK: &str = "lock";
 /// For a file that replaces another one in one step.
@@ -97,15 +98,22 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
     let journal_path = home.state.path_of(JOURNAL);
     let journal_file = home.state.open(JOURNAL, Open::Write).doing("open", &journal_path)?;
     let replay = Journal::replay(&journal_file, home.edition, config.manifest.chunk_count()).doing("read", &journal_path)?;
-    let (source, held, finished) = find_content(&home, &replay, cancelled)?;
+    let (source, mut held, finished) = find_content(&home, &replay, cancelled)?;
     // What was lost stays in the journal: whose copies they were must be known for as long as the delivery is.
-    let journal = if replay.damaged {
+    let mut journal = if replay.damaged {
         rewrite_journal(&home, &replay.held)?
     } else {
         Journal::resume(journal_file, home.edition).doing("open", &journal_path)?
     };
     let on_disk: ChunkSet = held.iter().map(|held| held.chunk).collect();
-    let lost = replay.held.into_iter().filter(|promise| !on_disk.contains(promise.chunk)).collect();
+    let mut lost: Vec<Held> = replay.held.into_iter().filter(|promise| !on_disk.contains(promise.chunk)).collect();
+    if let Source::Part(part) = &source {
+        let taken = reuse::take_over(&home, (part, &mut journal), (&held, &lost), (config.me, &config.others), cancelled)?;
+        let found: ChunkSet = taken.iter().map(|held| held.chunk).collect();
+        lost.retain(|lost| !found.contains(lost.chunk));
+        held.extend(taken);
+        held.sort_unstable_by_key(|held| held.chunk);
+    }
     Ok(Parts { home, source, journal: Some(journal), held, lost, finished })
 }
 
@@ -131,7 +139,7 @@ type Found = (Source, Vec<Held>, Option<Finished>);
 /// The part file is the truth as long as it exists; a `complete` beside it was written just before a crash.
 fn find_content(home: &Home, replay: &Replay, cancelled: &AtomicBool) -> Result<Found, StoreError> {
     let has_part = home.state.has(PART).doing("look for", &home.state.path_of(PART))?;
-    if !has_part && let Some(complete) = read_complete(home) {
+    if !has_part && let Some(complete) = read_complete(&home.state) {
         return find_laid_out(home, &complete, replay, cancelled);
     }
     home.state.remove(COMPLETE).doing("remove", &home.state.path_of(COMPLETE))?;
@@ -158,7 +166,7 @@ fn find_laid_out(home: &Home, complete: &Complete, replay: &Replay, cancelled: &
         go_on(cancelled)?;
         let Some((offset, _)) = home.layout.chunk(held.chunk) else { continue };
         if let Some(bytes) = source.chunk(&home.layout, held.chunk).doing("read", home.root.path())? {
-            part.write_all_at(&bytes, offset).doing("write", &home.state.path_of(SALVAGE))?;
+            sparse::write(&part, offset, &bytes).doing("write", &home.state.path_of(SALVAGE))?;
         }
     }
     home.state.move_over(SALVAGE, PART).doing("rename", &home.state.path_of(SALVAGE))?;
@@ -172,7 +180,7 @@ fn make_part(home: &Home, name: &str, how: Open) -> Result<File, StoreError> {
     let part = home.state.open(name, how).doing("open", &path)?;
     let metadata = part.metadata().doing("open", &path)?;
     let length = home.layout.manifest().length.0;
-    let needed = length.saturating_sub(metadata.blocks().saturating_mul(512));
+    let needed = home.layout.data_bytes().saturating_sub(metadata.blocks().saturating_mul(512));
     let available = home.state.room().doing("measure", &path)?;
     if needed > available.0 {
         return Err(StoreError::NoRoom { path, needed: Bytes(needed), available });
@@ -185,10 +193,10 @@ fn make_part(home: &Home, name: &str, how: Open) -> Result<File, StoreError> {
 
 /// Those of the journal's chunks that are on disk as they should be. One chunk in memory at a time.
 fn verify(home: &Home, source: &mut Source, promised: &[Held], cancelled: &AtomicBool) -> Result<Vec<Held>, StoreError> {
-    let mut held = Vec::with_capacity(promised.len());
+    let (mut held, mut zeros) = (Vec::with_capacity(promised.len()), ZeroHashes::default());
     for promise in promised {
         go_on(cancelled)?;
-        if source.chunk(&home.layout, promise.chunk).doing("read", home.state.path())?.is_some() {
+        if source.has(&home.layout, promise.chunk, &mut zeros).doing("read", home.state.path())? {
             held.push(*promise);
         }
     }
@@ -219,14 +227,21 @@ fn replace(folder: &Folder, name: &str, content: &[u8]) -> Result<(), StoreError
     folder.sync().doing("sync", folder.path())
 }
 
-pub(super) fn read_complete(home: &Home) -> Option<Complete> {
+pub(super) fn read_complete(state: &Folder) -> Option<Complete> {
     let mut text = String::new();
-    home.state.open(COMPLETE, Open::Read).ok()?.take(4096).read_to_string(&mut text).ok()?;
+    state.open(COMPLETE, Open::Read).ok()?.take(4096).read_to_string(&mut text).ok()?;
     let complete: Complete = serde_json::from_str(&text).ok()?;
     (complete.root.is_empty() || (is_safe_path(&complete.root) && !complete.root.contains('/'))).then_some(complete)
 }
 
 impl Home {
+    /// The room that this delivery still needs, and what there is: both at most what the file system says at the moment.
+    pub(super) fn room(&self) -> Room {
+        let allocated = self.state.open(PART, Open::Read).and_then(|part| part.metadata()).map_or(0, |metadata| metadata.blocks() * 512);
+        let needed = Bytes(self.layout.data_bytes().saturating_sub(allocated));
+        Room { needed, free: self.state.room().unwrap_or(Bytes(0)) }
+    }
+
     /// Notes that the files are, or are about to be, below `root`.
     pub(super) fn write_complete(&self, root: &str) -> Result<(), StoreError> {
         let text = serde_json::to_vec(&Complete { root: root.to_owned() }).unwrap_or_default();

@@ -8,6 +8,7 @@ use protocol::Blake3;
 
 use super::folder::{Folder, Open};
 use super::layout::Layout;
+use super::sparse::{self, ZeroHashes};
 
 #[derive(Debug)]
 pub(super) enum Source {
@@ -30,6 +31,25 @@ impl Source {
         match self {
             Self::Part(file) => file.read_exact_at(target, offset),
             Self::LaidOut(files) => files.read(layout, offset, target),
+        }
+    }
+
+    /// Whether a chunk is there as it should be. A hole that should be one is not read.
+    pub(super) fn has(&mut self, layout: &Layout, chunk: u32, zeros: &mut ZeroHashes) -> io::Result<bool> {
+        let Some((offset, entry)) = layout.chunk(chunk) else { return Ok(false) };
+        if self.is_hole(layout, offset, entry.length) && entry.hash == zeros.of(entry.length) {
+            return Ok(true);
+        }
+        Ok(self.chunk(layout, chunk)?.is_some())
+    }
+
+    fn is_hole(&mut self, layout: &Layout, offset: u64, len: u32) -> bool {
+        match self {
+            Self::Part(file) => sparse::is_hole(file, offset, len.into()),
+            Self::LaidOut(files) => layout
+                .pieces(offset, len as usize)
+                .iter()
+                .all(|piece| files.file(layout, piece.file).is_ok_and(|file| sparse::is_hole(file, piece.offset, piece.len as u64))),
         }
     }
 

@@ -5,6 +5,7 @@ mod holding;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use bytes::Bytes;
 use protocol::manifest::{ChunkEntry, FileEntry, STATE_FOLDER};
 use protocol::{Blake3, Bytes as ByteCount};
 
@@ -44,7 +45,8 @@ fn tree() -> (Arc<Manifest>, Vec<u8>) {
 }
 
 fn config(dir: &Path, manifest: &Arc<Manifest>) -> StoreConfig {
-    StoreConfig { dir: dir.to_owned(), release_id: ReleaseId::from_bytes([1; 16]), manifest: Arc::clone(manifest) }
+    let release_id = ReleaseId::from_bytes([1; 16]);
+    StoreConfig { dir: dir.to_owned(), release_id, manifest: Arc::clone(manifest), me: source(200), others: Vec::new() }
 }
 
 fn state(dir: &Path, manifest: &Manifest) -> PathBuf {

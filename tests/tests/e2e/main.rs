@@ -8,6 +8,7 @@
 )]
 
 mod applications;
+mod disks;
 mod downloads;
 mod hostile;
 mod interruptions;
@@ -16,3 +17,4 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
+mod updates;

@@ -33,17 +33,34 @@ impl Scene {
             terminals.push(stack.cli(&operator, &format!("terminal-{index}"), 10_000).await);
         }
         let release = publisher.schedule(&[&published], plan).await;
-        for (index, terminal) in terminals.iter().enumerate() {
-            let ranks = u32::try_from(plan.ranks.len()).unwrap();
-            let rank = u32::try_from(index).unwrap() % ranks + 1;
-            terminal.person.applied(&release, terminal.terminal_id, rank, 2_000 + 100 * u64::try_from(index).unwrap()).await;
-        }
         let mut scene = Self { stack, operator, publisher, published, release, terminals, running: vec![], bytes };
-        for index in 0..count {
-            let running = scene.run(index);
-            scene.running.push(running);
-        }
+        scene.apply_from(0, u32::try_from(plan.ranks.len()).unwrap()).await;
+        scene.run_all();
         scene
+    }
+
+    /// Terminals that have applied for rank 1 and do not run yet.
+    pub(crate) async fn add_terminals(&mut self, count: usize) {
+        let first = self.terminals.len();
+        for index in first..first + count {
+            self.terminals.push(self.stack.cli(&self.operator, &format!("terminal-{index}"), 10_000).await);
+        }
+        self.apply_from(first, 1).await;
+    }
+
+    async fn apply_from(&self, first: usize, ranks: u32) {
+        for (index, terminal) in self.terminals.iter().enumerate().skip(first) {
+            let rank = u32::try_from(index).unwrap() % ranks + 1;
+            terminal.person.applied(&self.release, terminal.terminal_id, rank, 2_000 + 100 * u64::try_from(index).unwrap()).await;
+        }
+    }
+
+    /// Starts those that do not run yet.
+    pub(crate) fn run_all(&mut self) {
+        for index in self.running.len()..self.terminals.len() {
+            let running = self.run(index);
+            self.running.push(running);
+        }
     }
 
     pub(crate) fn run(&self, index: usize) -> Running {

@@ -87,9 +87,13 @@ fn edition_row(edition: &Edition) -> EditionRow {
 fn rows(facts: &Facts<'_>) -> Vec<TerminalRow> {
     let row = |index: usize| {
         let (delivery, terminal) = (&facts.deliveries[index], &facts.scenario.terminals[index]);
-        let from =
-            |origin: bool| delivery.sources.iter().filter(|share| share.source.is_origin() == origin).map(|share| share.bytes.0).sum();
-        let shares = facts.deliveries.iter().flat_map(|other| &other.sources).filter(|share| share.source == delivery.terminal_id);
+        // As its own source a receiver stands for what nobody had to send.
+        let sent = |other: &'_ Delivery| {
+            let receiver = other.terminal_id;
+            other.sources.clone().into_iter().filter(move |share| share.source != receiver)
+        };
+        let from = |origin: bool| sent(delivery).filter(|share| share.source.is_origin() == origin).map(|share| share.bytes.0).sum();
+        let shares = facts.deliveries.iter().flat_map(sent).filter(|share| share.source == delivery.terminal_id);
         TerminalRow {
             name: terminal.name.clone(),
             edition: facts.scenario.editions[terminal.edition].label.clone(),

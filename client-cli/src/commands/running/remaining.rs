@@ -42,6 +42,8 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
         | EngineEvent::Connected { .. }
         | EngineEvent::Disconnected { .. }
         | EngineEvent::Opened { .. }
+        | EngineEvent::DiskFull { .. }
+        | EngineEvent::DiskRoom { .. }
         | EngineEvent::Progress { .. }
         | EngineEvent::Completed { .. }
         | EngineEvent::Settled { .. }

@@ -17,9 +17,13 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
         EngineEvent::Serving { swarm_id, release_id, edition_id } => {
             json!({ "event": "serving", "swarm_id": swarm_id, "release_id": release_id, "edition_id": edition_id })
         }
-        EngineEvent::Opened { swarm_id, verified, total } => {
-            json!({ "event": "opened", "swarm_id": swarm_id, "verified": verified, "total": total })
+        EngineEvent::Opened { swarm_id, verified, to_fetch, total } => {
+            json!({ "event": "opened", "swarm_id": swarm_id, "verified": verified, "to_fetch": to_fetch, "total": total })
         }
+        EngineEvent::DiskFull { swarm_id, dir, needed, free } => json!({
+            "event": "disk_full", "swarm_id": swarm_id, "dir": dir.display().to_string(), "needed": needed, "free": free,
+        }),
+        EngineEvent::DiskRoom { swarm_id } => json!({ "event": "disk_room", "swarm_id": swarm_id }),
         EngineEvent::Progress { swarm_id, progress, total } => {
             let mut object = json!({ "event": "progress", "swarm_id": swarm_id, "total": total });
             add_progress(&mut object, progress);

@@ -36,12 +36,18 @@ fn settled() -> EngineEvent {
     EngineEvent::Settled { swarm_id: SWARM, delivery_id: DeliveryId::from_bytes([5; 16]), charged: Amount(220), earned: Amount(12) }
 }
 
+fn disk_full() -> EngineEvent {
+    EngineEvent::DiskFull { swarm_id: SWARM, dir: "got".into(), needed: Bytes(3 << 20), free: Bytes(4096) }
+}
+
 fn every_event() -> Vec<EngineEvent> {
     vec![
         EngineEvent::Connected { resumed: false },
         EngineEvent::Disconnected { reason: "closed".into() },
         plan(1),
-        EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(1), total: Bytes(2) },
+        EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(1), to_fetch: Bytes(1), total: Bytes(2) },
+        disk_full(),
+        EngineEvent::DiskRoom { swarm_id: SWARM },
         EngineEvent::Progress { swarm_id: SWARM, progress: Progress::default(), total: Bytes(2) },
         completed(),
         settled(),
@@ -66,10 +72,8 @@ fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
             json["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(
-        words,
-        ["connected", "disconnected", "plan", "opened", "progress", "completed", "settled", "earned", "left", "failed", "warning"]
-    );
+    let expected = "connected disconnected plan opened disk_full disk_room progress completed settled earned left failed warning";
+    assert_eq!(words.join(" "), expected);
 }
 
 #[test]
@@ -126,6 +130,29 @@ fn events_become_lines_a_person_understands_and_a_changed_plan_none() {
         ["not complete: 1.0 KiB of 2.0 KiB received", "  512 B relayed; not settled yet, earned 0.12 EUR"]
     );
     assert_eq!((links(0), links(1)), ("0 links".into(), "1 link".into()));
+}
+
+#[test]
+fn x09_what_there_is_to_fetch_is_said_before_it_starts() {
+    let screen = RunScreen::new(false, Currency::EUR, String::new());
+    let line = |verified, to_fetch| {
+        let event = EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(verified), to_fetch: Bytes(to_fetch), total: Bytes(64 << 20) };
+        screen.line(&event, false, NOW)
+    };
+    assert_eq!(line(0, 64 << 20), None, "all of it, as always");
+    assert_eq!(line(60 << 20, 3_300_000).unwrap(), "3.1 MiB of 64.0 MiB to fetch, the rest is here already");
+    assert_eq!(line(0, 1 << 20).unwrap(), "1.0 MiB of 64.0 MiB to fetch, the rest repeats");
+    assert_eq!(line(64 << 20, 0).unwrap(), "nothing to fetch, all of 64.0 MiB is here already");
+    let json = event_json(&EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(1), to_fetch: Bytes(2), total: Bytes(4) }, NOW);
+    assert_eq!((&json["verified"], &json["to_fetch"], &json["total"]), (&1.into(), &2.into(), &4.into()));
+}
+
+#[test]
+fn a_full_disk_is_told_with_what_is_missing_and_that_it_goes_on_by_itself() {
+    let screen = RunScreen::new(false, Currency::EUR, String::new());
+    let line = screen.line(&disk_full(), false, NOW).unwrap();
+    assert_eq!(line, "the disk of got is full: 3.0 MiB needed, 4.0 KiB free; goes on when there is room");
+    assert_eq!(screen.line(&EngineEvent::DiskRoom { swarm_id: SWARM }, false, NOW).unwrap(), "there is room again, going on");
 }
 
 #[test]

@@ -96,7 +96,8 @@ fn read(from: TerminalId, encoded: &[String], refused: &mut Vec<RefusedReceipt>)
     receipts
 }
 
-/// Keeps receipts that name a planned delivery's own receiver, and as the source the origin or a terminal that the plan pairs with the receiver.
+/// Keeps receipts that name a planned delivery's own receiver, and as the source the origin, a terminal that the plan pairs with the receiver, or the
+/// receiver itself for what nobody had to send: it had that from another edition, or it repeats another chunk.
 async fn check_parties(
     state: &AppState,
     receipts: Vec<Placed>,
@@ -117,6 +118,10 @@ async fn check_parties(
             refuse(refused, index, "The receiver's wave has not opened.");
             continue;
         };
+        if body.source == body.receiver {
+            kept.push((index, receipt));
+            continue;
+        }
         let paired = peers.entry(body.delivery_id).or_insert_with(|| known.paired(body.receiver));
         if !body.source.is_origin() && !paired.contains(&body.source) {
             // The plan at hand may be without the wave of the source. A pair that it has is never unplanned.

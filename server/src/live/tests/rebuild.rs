@@ -169,6 +169,27 @@ async fn chunks_are_found_again_across_segments() {
 }
 
 #[tokio::test]
+async fn x09_what_members_tell_that_they_hold_is_passed_over_and_the_rest_is_given() {
+    let fixture = Fixture::new().await;
+    let live = &fixture.live;
+    live.create_group(&spec(9_000, true), at(0)).await.unwrap();
+    let missing = [0, 9, 4_095, 4_096, 6_001, 8_999];
+    let held: ChunkSet = (0..9_000).filter(|chunk| !missing.contains(chunk)).collect();
+    for member in 0..2 {
+        fixture.set_present(terminal(member), true).await;
+        // Each tells half of it, in turns of 100 chunks.
+        let half: ChunkSet = held.iter().filter(|chunk| chunk / 100 % 2 == u32::from(member)).collect();
+        for segment in 0..3 {
+            let holdings = Holdings { segment, bitmap: &half.segment(segment), last: segment == 2, leases: &[] };
+            assert!(matches!(live.holdings(from(member), &holdings, at(1)).await.unwrap(), Table::Ready(_)));
+        }
+    }
+    let chunks: Vec<u32> = given(live.credits(from(0), 20, at(2)).await).into_iter().map(|(_, chunk)| chunk).collect();
+    assert_eq!(chunks, missing);
+    fixture.lose_everything().await;
+}
+
+#[tokio::test]
 async fn a_group_that_the_origin_does_not_feed_gives_repairs_only() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;

@@ -6,7 +6,7 @@ use protocol::Bytes as ByteCount;
 use swarm::Now;
 use tokio::time::Instant;
 
-use super::Running;
+use super::{LOOK_FOR_ROOM_EVERY, Running};
 use crate::engine::EngineEvent;
 use crate::store::{Finished, StoreError};
 
@@ -45,9 +45,20 @@ impl Running<'_> {
         self.finishing = Some(Box::pin(async move { store.finish().await }));
     }
 
-    pub(super) fn finished(&mut self, result: Result<Finished, StoreError>) {
+    pub(super) async fn finished(&mut self, result: Result<Finished, StoreError>) {
         match result {
-            Ok(finished) => self.tell_completed(finished),
+            Ok(finished) => {
+                self.there_is_room();
+                self.tell_completed(finished);
+            }
+            Err(error) if error.is_full_for_now() && self.leaving.is_none() => {
+                self.tell_full(&error).await;
+                let store = self.store.clone();
+                self.finishing = Some(Box::pin(async move {
+                    tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
+                    store.finish().await
+                }));
+            }
             Err(error) => {
                 // All chunks are safe and are served on; the next run tries again.
                 self.context.warn(format!("the complete content cannot be put in its place: {}", chain(&error)));

@@ -132,8 +132,8 @@ async fn a_receipt_that_somebody_made_up_is_refused_and_the_good_one_beside_it_i
     receipts.extend(stage.machines[0].sign(own, ids[1], &[0]));
     // Of a delivery that is not the signer's.
     receipts.extend(stage.machines[0].sign(other, ids[2], &[0]));
-    // From itself.
-    receipts.extend(stage.machines[0].sign(own, ids[0], &[1]));
+    // From itself, as if it had needed nobody, for another's delivery.
+    receipts.extend(stage.machines[0].sign(other, ids[0], &[1]));
     // From a terminal that is no winner.
     receipts.extend(stage.machines[0].sign(own, TerminalId::from_bytes([7; 16]), &[1]));
     // Of a chunk that does not exist.

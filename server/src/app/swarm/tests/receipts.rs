@@ -165,3 +165,44 @@ async fn signing_a_relays_chunks_for_the_origin_as_well_does_not_keep_the_relay_
     });
     assert!(earned.await.0 > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn x09_what_the_receiver_had_counts_for_its_price_and_in_the_division_as_the_origins() {
+    let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
+    stage.connect(0..2).await;
+    let (me, relay) = (stage.machines[0].id(), stage.machines[1].id());
+    let from_relay = signed(&stage, 0, relay, (0, 2), &[0, 1]);
+    assert!(submit(&mut stage, 0, &[from_relay]).await.is_empty());
+    // What it signs for itself afterwards takes nothing from the relay.
+    let had = signed(&stage, 0, me, (0, 7), &[1, 2, 3, 4, 5, 6, 7]);
+    assert!(submit(&mut stage, 0, &[had]).await.is_empty());
+    let (delivery, store) = (stage.delivery(0), &stage.service.state.store);
+    let page = store.deliveries(stage.release_id, crate::store::contents::Viewer::Operator, &Default::default()).await.unwrap();
+    let settled = page.items.into_iter().find(|shown| shown.id == delivery).unwrap();
+    assert_eq!((settled.state, settled.charged), (DeliveryState::Settled, settled.price), "it pays for its rank, not for the bytes");
+    let length = stage.edition.length.0;
+    let shares: Vec<_> = settled.sources.iter().map(|share| (share.source, share.bytes.0, share.earned.amount.0)).collect();
+    // Of the charge a tenth is the fee, and half of the rest is divided: two of eight chunks came from the relay.
+    let earned = (settled.charged.amount.0 * 9 / 10 / 2).div_ceil(4);
+    let mut expected = vec![(me, length * 6 / 8, 0), (relay, length * 2 / 8, earned)];
+    expected.sort_unstable();
+    assert_eq!(shares, expected);
+    assert_eq!(stage.release().await.origin.sent.0, 0);
+    assert_eq!(store.receipted_bitmap(vec![delivery]).await.unwrap()[0], 0b11, "only what was sent counts as sent when Redis is lost");
+    store.assert_books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn x09_a_receiver_that_had_everything_is_settled_and_nobody_but_the_publisher_earns() {
+    let mut stage = Stage::started(Script { ranks: &[1], ..Script::default() }).await;
+    stage.connect(0..1).await;
+    let me = stage.machines[0].id();
+    let had = signed(&stage, 0, me, (0, 8), &(0..8).collect::<Vec<_>>());
+    assert!(submit(&mut stage, 0, &[had]).await.is_empty());
+    let store = &stage.service.state.store;
+    let page = store.deliveries(stage.release_id, crate::store::contents::Viewer::Operator, &Default::default()).await.unwrap();
+    let settled = &page.items[0];
+    assert_eq!((settled.state, settled.charged, settled.earned.amount.0), (DeliveryState::Settled, settled.price, 0));
+    assert_eq!(settled.sources.iter().map(|share| (share.source, share.bytes)).collect::<Vec<_>>(), [(me, stage.edition.length)]);
+    store.assert_books_balance().await;
+}
