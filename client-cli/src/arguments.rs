@@ -12,7 +12,7 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
-pub(crate) use market::{ApplyArguments, ListArguments, RunArguments, StatusArguments};
+pub(crate) use market::{ApplyArguments, ListArguments, ReportArguments, RunArguments, StatusArguments};
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Show this terminal, its applications and its deliveries
     Status(StatusArguments),
+    /// Show how a release went, or goes so far: times beside the bound, bytes, money, replacements
+    Report(ReportArguments),
 }
 
 #[cfg(test)]
@@ -121,6 +123,7 @@ mod tests {
             &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --release {RELEASE} --exit-when-done"),
             "run",
             "status --all",
+            &format!("report {RELEASE}"),
             &format!("status {RELEASE} --json --config /tmp/x"),
             "--json --config /tmp/x wallet",
         ];
@@ -184,6 +187,7 @@ mod tests {
             &format!("contents {RELEASE} --all"),
             "run --up-mbit -1",
             "status --release",
+            "report",
         ];
         for line in lines {
             match parse(line) {
@@ -210,7 +214,7 @@ mod tests {
 
     #[test]
     fn an_id_that_is_none_is_refused_without_the_name_of_a_type() {
-        for line in ["list 42", "apply 42 --maximum 1", "status 42", "run --release 42", "release cancel 42", "contents 42"] {
+        for line in ["list 42", "apply 42 --maximum 1", "status 42", "run --release 42", "release cancel 42", "contents 42", "report 42"] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");
         }

@@ -8,6 +8,7 @@ mod listing;
 mod money;
 mod publication;
 mod release;
+mod report;
 mod running;
 mod status;
 
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
+        Command::Report(arguments) => report::report(arguments, folder).await,
         Command::Status(arguments) => status::status(arguments, folder).await,
     }?;
     report.print(setting.json)

@@ -3,10 +3,12 @@
 mod account;
 mod content;
 mod release;
+mod report;
 
 pub use account::*;
 pub use content::*;
 pub use release::*;
+pub use report::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -12,4 +12,5 @@ pub mod settlement;
 // Planning: who copies to whom, who counts as gone, and what no schedule can beat.
 pub mod bound;
 pub mod relay_plan;
+pub mod report;
 pub mod suspicion;

@@ -5,6 +5,7 @@ pub mod applications;
 pub mod checks;
 pub mod contents;
 pub mod releases;
+pub mod reports;
 pub mod swarm;
 pub mod terminals;
 pub mod wallet;

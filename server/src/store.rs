@@ -14,6 +14,7 @@
 
 pub mod applications;
 pub mod budget;
+pub mod candidates;
 pub mod clearing;
 pub mod contents;
 pub mod conversions;
@@ -30,6 +31,8 @@ pub mod receipts;
 pub(crate) mod rehearsal;
 pub mod releases;
 pub mod releasing;
+pub mod reports;
+pub mod reselections;
 pub mod scheduling;
 pub mod sessions;
 pub mod settlement;

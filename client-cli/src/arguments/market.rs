@@ -68,3 +68,10 @@ pub(crate) struct StatusArguments {
     #[arg(long, conflicts_with = "release")]
     pub all: bool,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// The release's id, as `list` shows it
+    #[arg(value_parser = release_id)]
+    pub release: ReleaseId,
+}

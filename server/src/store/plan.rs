@@ -9,7 +9,7 @@ use rules::relay_plan::PlannedGroup;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::conversions::{amount, byte_array, integer, small, unsigned};
+use super::conversions::{amount, bigint, byte_array, integer, small, unsigned};
 use super::releases::state_of;
 use super::{Store, StoreError};
 
@@ -106,22 +106,6 @@ impl Store {
         })
     }
 
-    /// The winners of one rank whose deliveries are pending.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn wave_candidates(&self, swarm_id: SwarmId, wave: u32) -> Result<Vec<Peer>, StoreError> {
-        let rows: Vec<(Uuid, Uuid, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT deliveries.id, terminal_id, public_key, up_bps FROM deliveries JOIN terminals ON terminals.id = terminal_id
-             WHERE swarm_id = $1 AND rank = $2 AND state = 'pending' ORDER BY deliveries.id",
-        )
-        .bind(swarm_id.0)
-        .bind(integer(wave.saturating_add(1))?)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(|(delivery_id, terminal_id, key, up)| peer_of(delivery_id, terminal_id, &key, up)).collect()
-    }
-
     /// Whether some terminal of an earlier wave has verified a chunk.
     ///
     /// # Errors
@@ -154,7 +138,8 @@ impl Store {
     /// The database fails.
     pub async fn stored_plan(&self, swarm_id: SwarmId) -> Result<StoredPlan, StoreError> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key, up_bps
+            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
+                 coalesce(swarm_group_members.up_bps, terminals.up_bps) AS up_bps
              FROM swarm_groups
              JOIN swarm_group_members ON swarm_group_members.group_id = swarm_groups.id
              JOIN deliveries ON deliveries.id = delivery_id
@@ -184,11 +169,18 @@ impl Store {
         Ok(plan)
     }
 
-    /// Stores the groups of a new wave; `false` if that wave was stored before, by whomever, and nothing was changed.
+    /// Stores the groups of a new wave with the lines that they were planned with; `false` if that wave was stored before, by whomever, and nothing was
+    /// changed. A downlink that `downs` does not have is not known.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn store_wave(&self, swarm_id: SwarmId, wave: u32, groups: &[PlannedGroup]) -> Result<bool, StoreError> {
+    pub async fn store_wave(
+        &self,
+        swarm_id: SwarmId,
+        wave: u32,
+        groups: &[PlannedGroup],
+        downs: &BTreeMap<DeliveryId, BitsPerSecond>,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         // Two instances that plan the same wave stand in line here.
         sqlx::query("SELECT FROM release_editions WHERE swarm_id = $1 FOR UPDATE").bind(swarm_id.0).execute(&mut *tx).await?;
@@ -211,12 +203,18 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             let deliveries: Vec<Uuid> = group.members.iter().map(|member| member.delivery_id.0).collect();
+            let ups = group.members.iter().map(|member| bigint(member.up.0)).collect::<Result<Vec<_>, _>>()?;
+            let down = |member: &Peer| downs.get(&member.delivery_id).map_or(0, |down| down.0);
+            let downs = group.members.iter().map(|member| bigint(down(member))).collect::<Result<Vec<_>, _>>()?;
             sqlx::query(
-                "INSERT INTO swarm_group_members (delivery_id, group_id, position)
-                 SELECT delivery_id, $2, (position - 1)::integer FROM unnest($1::uuid[]) WITH ORDINALITY AS member (delivery_id, position)",
+                "INSERT INTO swarm_group_members (delivery_id, group_id, position, up_bps, down_bps)
+                 SELECT delivery_id, $2, (position - 1)::integer, up_bps, down_bps
+                 FROM unnest($1::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS member (delivery_id, up_bps, down_bps, position)",
             )
             .bind(deliveries)
             .bind(group.id.0)
+            .bind(ups)
+            .bind(downs)
             .execute(&mut *tx)
             .await?;
         }
@@ -331,7 +329,7 @@ impl Store {
     }
 }
 
-fn peer_of(delivery_id: Uuid, terminal_id: Uuid, public_key: &[u8], up_bps: i64) -> Result<Peer, StoreError> {
+pub(super) fn peer_of(delivery_id: Uuid, terminal_id: Uuid, public_key: &[u8], up_bps: i64) -> Result<Peer, StoreError> {
     Ok(Peer {
         terminal_id: TerminalId(terminal_id),
         public_key: PublicKey(byte_array(public_key)?),

@@ -8,6 +8,7 @@
 )]
 
 mod applications;
+mod bounds;
 mod hostile;
 mod interruptions;
 mod refusals;

@@ -3,11 +3,12 @@
 //! Unsealed releases keep a secret: nothing about a wave, no link and no destination, reaches anybody before the wave opens. Only wave 0 is told
 //! early, so that its links are open at the start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::rest::{DeliveryState, ReleaseState};
 use protocol::ws::{LeaveReason, PushMessage};
-use protocol::{GroupId, ReleaseId, SwarmId, TerminalId};
+use protocol::{BitsPerSecond, DeliveryId, GroupId, ReleaseId, SwarmId, TerminalId};
 use rules::relay_plan::{Candidate, Shape, SwarmTree, choose_shape, plan_wave};
 use uuid::Uuid;
 
@@ -94,8 +95,9 @@ fn tree_before(swarm: &KnownSwarm, wave: u32) -> Result<SwarmTree, ApiError> {
 /// Decides on the groups of a wave and stores them. Answers those that this call stored.
 async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<Vec<GroupId>, ApiError> {
     let swarm_id = swarm.facts.swarm_id;
-    // A terminal states its rates and nothing else about its line: of region, round trip, loss and NAT nothing is known.
-    let candidates: Vec<Candidate> = state.store.wave_candidates(swarm_id, wave).await?.into_iter().map(Candidate::from).collect();
+    let found = state.store.wave_candidates(swarm_id, wave).await?;
+    let downs: BTreeMap<DeliveryId, BitsPerSecond> = found.iter().map(|found| (found.candidate.peer.delivery_id, found.down)).collect();
+    let candidates: Vec<Candidate> = found.into_iter().map(|found| found.candidate).collect();
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
@@ -104,7 +106,7 @@ async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Resu
     let ids: Vec<GroupId> = (0..shape.groups(candidates.len())).map(|_| GroupId(Uuid::now_v7())).collect();
     let groups = plan_wave(&swarm.tree, wave, &candidates, shape, earlier_holder, &ids).map_err(ApiError::internal)?;
     let (store, count, groups_for_store) = (state.store.clone(), groups.len(), groups);
-    let stored = state.to_the_end(async move { store.store_wave(swarm_id, wave, &groups_for_store).await }).await?;
+    let stored = state.to_the_end(async move { store.store_wave(swarm_id, wave, &groups_for_store, &downs).await }).await?;
     let Shape { m, k, .. } = shape;
     tracing::info!(%swarm_id, wave, groups = count, members = candidates.len(), m, k, earlier_holder, stored, "planned a wave");
     Ok(if stored { ids } else { Vec::new() })
