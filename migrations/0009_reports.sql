@@ -5,6 +5,11 @@ ALTER TABLE swarm_group_members
     ADD COLUMN up_bps bigint CHECK (up_bps >= 0),
     ADD COLUMN down_bps bigint CHECK (down_bps >= 0);
 
+-- When rates were last seen in transfers, and what the terminal's disk takes.
+ALTER TABLE communication_states
+    ADD COLUMN seen_at timestamptz,
+    ADD COLUMN disk_write_bps bigint CHECK (disk_write_bps >= 0);
+
 -- Payload of the chunks that count for the source. Rows of earlier versions are reckoned with their next receipt; what is settled is in `delivery_shares`.
 ALTER TABLE receipts ADD COLUMN credited_bytes bigint NOT NULL DEFAULT 0 CHECK (credited_bytes >= 0);
 

@@ -12,7 +12,7 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
-pub(crate) use market::{ApplyArguments, ListArguments, ReportArguments, RunArguments, StatusArguments};
+pub(crate) use market::{ApplyArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments};
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Show this terminal, its applications and its deliveries
     Status(StatusArguments),
+    /// Measure this machine's line and disk, and tell the server
+    Measure(MeasureArguments),
     /// Show how a release went, or goes so far: times beside the bound, bytes, money, replacements
     Report(ReportArguments),
 }
@@ -123,6 +125,8 @@ mod tests {
             &format!("run --up-mbit 20 --down-mbit 100 --dir out --release {RELEASE} --release {RELEASE} --exit-when-done"),
             "run",
             "status --all",
+            "measure",
+            "measure --region 7",
             &format!("report {RELEASE}"),
             &format!("status {RELEASE} --json --config /tmp/x"),
             "--json --config /tmp/x wallet",
@@ -187,6 +191,7 @@ mod tests {
             &format!("contents {RELEASE} --all"),
             "run --up-mbit -1",
             "status --release",
+            "measure --region 65536",
             "report",
         ];
         for line in lines {

@@ -5,6 +5,7 @@ mod application;
 mod contents;
 mod credentials;
 mod listing;
+mod measure;
 mod money;
 mod publication;
 mod release;
@@ -49,6 +50,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
+        Command::Measure(arguments) => measure::measure(arguments, folder).await,
         Command::Report(arguments) => report::report(arguments, folder).await,
         Command::Status(arguments) => status::status(arguments, folder).await,
     }?;

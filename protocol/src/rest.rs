@@ -2,11 +2,13 @@
 
 mod account;
 mod content;
+mod measurement;
 mod release;
 mod report;
 
 pub use account::*;
 pub use content::*;
+pub use measurement::*;
 pub use release::*;
 pub use report::*;
 

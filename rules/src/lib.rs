@@ -13,4 +13,5 @@ pub mod settlement;
 pub mod bound;
 pub mod relay_plan;
 pub mod report;
+pub mod seen_rate;
 pub mod suspicion;

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod applications;
 pub mod checks;
 pub mod contents;
+pub mod measurements;
 pub mod releases;
 pub mod reports;
 pub mod swarm;

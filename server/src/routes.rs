@@ -4,7 +4,8 @@ mod answers;
 pub mod applications;
 pub mod contents;
 pub mod input;
-mod limits;
+pub(crate) mod limits;
+pub mod measurements;
 pub mod openapi;
 pub mod origin;
 pub mod problems;
@@ -31,6 +32,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(users::configure)
         .configure(sessions::configure)
         .configure(terminals::configure)
+        .configure(measurements::configure)
         .configure(contents::configure)
         .configure(uploads::configure)
         .configure(releases::configure)

@@ -16,6 +16,7 @@ pub mod applications;
 pub mod budget;
 pub mod candidates;
 pub mod clearing;
+pub mod communication;
 pub mod contents;
 pub mod conversions;
 pub mod deliveries;

@@ -8,6 +8,7 @@
 mod account;
 mod content;
 mod error;
+mod measurement;
 mod release;
 mod request;
 mod session;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::ApiError;
+pub use measurement::Measured;
 pub use session::{FixedToken, Session, TokenError, TokenProvider};
 pub use transfer::MANIFEST_BYTES_MAX;
 

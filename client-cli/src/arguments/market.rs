@@ -75,3 +75,10 @@ pub(crate) struct ReportArguments {
     #[arg(value_parser = release_id)]
     pub release: ReleaseId,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArguments {
+    /// Where this machine stands, as a number that its neighbours use too; what the operator knows counts before it [default: as before]
+    #[arg(long, value_name = "N")]
+    pub region: Option<u16>,
+}

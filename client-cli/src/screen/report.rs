@@ -44,8 +44,8 @@ fn of_bound(ratio: &Spread) -> String {
     match (parts.is_empty(), ratio.last) {
         (true, _) => "no time to compare with the bound yet".to_owned(),
         // 1,000 thousandths of the bound are 100 %.
-        (false, Some(last)) if last > 0 => format!("{} of the bound: {}% of what is possible", parts.join(", "), 100_000 / last),
-        (false, _) => format!("{} of the bound", parts.join(", ")),
+        (false, Some(last)) if last > 0 => format!("{} times it: {}% of what is possible", parts.join(", "), 100_000 / last),
+        (false, _) => format!("{} times it", parts.join(", ")),
     }
 }
 
@@ -176,7 +176,7 @@ fn because(reason: ReselectionReason) -> &'static str {
         ReselectionReason::Corrupt => "it sent chunks with a wrong hash",
         ReselectionReason::Malformed => "it sent what is not allowed",
         ReselectionReason::Unacknowledged => "it did not acknowledge chunks",
-        ReselectionReason::Disconnected => "it left while it owed chunks",
+        ReselectionReason::Disconnected => "its connection to the server ended",
         ReselectionReason::LeaseExpired => "it did not fetch chunks in time",
         ReselectionReason::Missing => "nobody gave it the chunks",
     }
@@ -280,7 +280,7 @@ mod tests {
         assert!(page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX), "{page}");
         assert!(page.chars().all(|character| character == '\n' || !character.is_control()), "{page}");
         for part in [
-            "median 1.00, 99th 1.05, last 1.06 of the bound: 94% of what is possible",
+            "median 1.00, 99th 1.05, last 1.06 times it: 94% of what is possible",
             "1.0 MiB from the origin, 3.0 MiB from terminals",
             "999999/1000000  123.46s  124.00s  126.60s  120.00s  1.06",
             "124.00s  -        none     -",

@@ -114,7 +114,7 @@ pub enum ReselectionReason {
     Malformed,
     /// It did not acknowledge what it was sent.
     Unacknowledged,
-    /// Its WebSocket ended while it owed chunks.
+    /// Its WebSocket ended.
     Disconnected,
     /// It did not fetch chunks in time that it was given.
     LeaseExpired,

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
-use super::{applications, contents, origin, releases, service, sessions, terminals, uploads, users, wallet};
+use super::{applications, contents, measurements, origin, releases, service, sessions, terminals, uploads, users, wallet};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +27,7 @@ use super::{applications, contents, origin, releases, service, sessions, termina
         users::create, users::list, users::me, users::change_password, users::change_role,
         sessions::create, sessions::refresh, sessions::end,
         terminals::create, terminals::list, terminals::get, crate::ws::open,
+        measurements::downlink, measurements::uplink, measurements::record, measurements::get,
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
         releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, releases::report,

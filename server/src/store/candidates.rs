@@ -39,7 +39,7 @@ pub(crate) fn nat_of(text: &str) -> Result<NatKind, StoreError> {
     }
 }
 
-fn short(value: i32) -> Result<u16, StoreError> {
+pub(crate) fn short(value: i32) -> Result<u16, StoreError> {
     u16::try_from(value).map_err(|_| StoreError::Invariant(format!("the stored {value} is not within 0 and 65535")))
 }
 

@@ -86,7 +86,7 @@ async fn the_program_shows_it(scene: &Scene, all: &ReleaseReport) {
     let output = spillway(&winner.config, &["report", &id], "").await;
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("of the bound") && text.contains("Nobody had to be replaced") == all.reselections.is_empty(), "{text}");
+    assert!(text.contains("% of what is possible") && text.contains("Nobody had to be replaced") == all.reselections.is_empty(), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ mod applications;
 mod bounds;
 mod hostile;
 mod interruptions;
+mod measurements;
 mod refusals;
 mod release;
 mod reports;

@@ -102,8 +102,14 @@ pub async fn join(state: &AppState, member: &Member) -> Result<(), ApiError> {
 /// # Errors
 /// A store fails.
 pub async fn leave(state: &AppState, member: &Member) -> Result<(), ApiError> {
+    let now = clock::now();
     // A lost table is not rebuilt for somebody who leaves.
-    state.live.leave(sender(state, member), Duration::ZERO, clock::now()).await?;
+    let table = state.live.leave(sender(state, member), Duration::ZERO, now).await?;
+    // What it owed is noted where it was passed on; a relay is lost even if it owed nothing at that moment.
+    if matches!(table, Table::Ready(answer) if answer.returned.is_empty()) && member.check_open(now).is_ok() {
+        let (group_id, terminal_id, reason) = (member.place.group_id, member.terminal, ReselectionReason::Disconnected);
+        state.reselections.note([NewReselection { group_id, at: now, reason, terminal_id, replacement: None, chunks: 0 }]);
+    }
     Ok(())
 }
 
