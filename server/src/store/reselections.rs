@@ -58,7 +58,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let mut releases: Vec<Uuid> = sqlx::query_scalar(
             "WITH noted AS (
-                 SELECT release_id, swarm_id, at, reason, terminal_id, replacement, chunks, place
+                 SELECT release_id, swarm_id, at, reason, terminal_id, replacement, event.chunks, place
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[], $5::uuid[], $6::integer[]) WITH ORDINALITY
                      AS event (group_id, at, reason, terminal_id, replacement, chunks, place)
                  JOIN swarm_groups ON swarm_groups.id = event.group_id JOIN release_editions USING (swarm_id)

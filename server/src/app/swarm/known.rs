@@ -48,6 +48,11 @@ pub struct KnownSwarm {
     places: HashMap<TerminalId, Place>,
 }
 
+/// Groups are only ever added, so their number rises with each wave.
+fn epoch_of(tree: &SwarmTree) -> u64 {
+    u64::try_from(tree.groups().len()).unwrap_or(u64::MAX)
+}
+
 impl KnownSwarm {
     pub(super) async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
         let facts = store.swarm_facts(swarm_id).await?;
@@ -65,9 +70,10 @@ impl KnownSwarm {
                 places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at });
             }
         }
+        let tree = SwarmTree::new(plan.groups).map_err(ApiError::internal)?;
         Ok(Self {
-            epoch: u64::try_from(plan.groups.len()).unwrap_or(u64::MAX),
-            tree: SwarmTree::new(plan.groups).map_err(ApiError::internal)?,
+            epoch: epoch_of(&tree),
+            tree,
             chunk_lengths: manifest.chunks.iter().map(|chunk| chunk.length).collect(),
             facts,
             manifest,
@@ -98,13 +104,18 @@ impl KnownSwarm {
 
     /// What a member is told; `None` for who is no member.
     pub fn plan(&self, terminal: TerminalId) -> Option<SwarmPlan> {
-        let (view, place) = (self.tree.view(terminal)?, self.place(terminal)?);
+        self.plan_in(&self.tree, terminal)
+    }
+
+    /// What a member was told while the swarm had no groups but those of `tree`.
+    pub fn plan_in(&self, tree: &SwarmTree, terminal: TerminalId) -> Option<SwarmPlan> {
+        let (view, place) = (tree.view(terminal)?, self.place(terminal)?);
         Some(SwarmPlan {
             release_id: self.facts.release_id,
             swarm_id: self.facts.swarm_id,
             edition_id: self.facts.edition_id,
             delivery_id: place.delivery_id,
-            epoch: self.epoch,
+            epoch: epoch_of(tree),
             rank: place.wave.saturating_add(1),
             opens_at: to_timestamp_ms(place.opens_at),
             deadline_at: to_timestamp_ms(self.facts.deadline_at),
