@@ -86,7 +86,9 @@ async fn a03_groups_are_alike_in_place_and_an_unstated_uplink_is_planned_as_it_w
     let store = &stage.service.state.store;
     let mut regions: BTreeMap<TerminalId, u16> = BTreeMap::new();
     for (index, machine) in (0u16..).zip(&stage.machines) {
-        let measured = Measurement { region: Some(index % 2), ..Measurement::default() };
+        // Stated when it was registered; nobody knows it any more.
+        let unknown = Some(BitsPerSecond(0));
+        let measured = Measurement { region: Some(index % 2), up: unknown, down: unknown, ..Measurement::default() };
         store.set_measurement(machine.id(), &measured, clock::now()).await.unwrap();
         store.note_seen_rates(machine.id(), BitsPerSecond(7_000_000), BitsPerSecond(70_000_000), clock::now()).await.unwrap();
         regions.insert(machine.id(), index % 2);
