@@ -12,7 +12,7 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
-pub(crate) use market::{ApplyArguments, GetArguments, ListArguments, RunArguments, StatusArguments};
+pub(crate) use market::{ApplyArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments};
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
@@ -79,6 +79,10 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Show this terminal, its applications and its deliveries
     Status(StatusArguments),
+    /// Measure this machine's line and disk, and tell the server
+    Measure(MeasureArguments),
+    /// Show how a release went, or goes so far: times beside the bound, bytes, money, replacements
+    Report(ReportArguments),
 }
 
 #[cfg(test)]
@@ -130,6 +134,9 @@ mod tests {
             &format!("offer {RELEASE} --price 0.50 --origin-budget 0 --relay-share 80% --fee 2% --limit 2d"),
             &format!("offer {RELEASE} --withdraw"),
             "status --all",
+            "measure",
+            "measure --region 7",
+            &format!("report {RELEASE}"),
             &format!("status {RELEASE} --json --config /tmp/x"),
             "--json --config /tmp/x wallet",
         ];
@@ -193,6 +200,8 @@ mod tests {
             &format!("contents {RELEASE} --all"),
             "run --up-mbit -1",
             "status --release",
+            "measure --region 65536",
+            "report",
         ];
         for line in lines {
             match parse(line) {
@@ -228,6 +237,7 @@ mod tests {
             "contents 42",
             "get 42",
             "offer 42 --price 1",
+            "report 42",
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");

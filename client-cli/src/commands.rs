@@ -6,10 +6,12 @@ mod contents;
 mod credentials;
 mod getting;
 mod listing;
+mod measure;
 mod money;
 mod offering;
 mod publication;
 mod release;
+mod report;
 mod running;
 mod status;
 
@@ -52,6 +54,8 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
+        Command::Measure(arguments) => measure::measure(arguments, folder).await,
+        Command::Report(arguments) => report::report(arguments, folder).await,
         Command::Status(arguments) => status::status(arguments, folder).await,
     }?;
     report.print(setting.json)

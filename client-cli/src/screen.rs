@@ -3,6 +3,7 @@
 mod content;
 mod market;
 mod money;
+mod report;
 mod running;
 mod table;
 
@@ -16,6 +17,7 @@ use crate::failure::{Failure, Outcome};
 pub(crate) use content::content_page;
 pub(crate) use market::{application_line, deliveries_table, left_out, percent, release_page, releases_table};
 pub(crate) use money::wallet_page;
+pub(crate) use report::report_page;
 #[cfg(test)]
 pub(crate) use running::standing_for_tests;
 pub(crate) use running::{Named, RunScreen, Standing};

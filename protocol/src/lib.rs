@@ -9,6 +9,7 @@ pub mod frame;
 pub mod hello;
 pub mod ids;
 pub mod manifest;
+pub mod plan_change;
 pub mod receipt;
 pub mod rest;
 pub mod units;

@@ -2,13 +2,17 @@
 
 mod account;
 mod content;
+mod measurement;
 mod on_demand;
 mod release;
+mod report;
 
 pub use account::*;
 pub use content::*;
+pub use measurement::*;
 pub use on_demand::*;
 pub use release::*;
+pub use report::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 use crate::ids::*;
+use crate::plan_change::PlanChange;
 use crate::units::{Amount, BitsPerSecond, Bytes, TimestampMs};
 
 /// The longest WebSocket message either way.
@@ -70,7 +71,7 @@ pub enum ClientMessage {
     /// Complete editions that this terminal holds and serves to others (a01, a22). `whole`: these and no others; else these as well. Told after every
     /// connection, and whenever it changes.
     Holds { editions: Vec<EditionId>, whole: bool },
-    /// Asks for the plans again, after a push said [`PushMessage::Reload`] or a gap was seen.
+    /// Asks for the plans again, after a push said [`PushMessage::Reload`], a gap was seen, or a [`PushMessage::PlanChange`] was of another plan.
     Sync,
 }
 
@@ -174,6 +175,8 @@ pub struct IceServer {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PushMessage {
     Plan(Box<SwarmPlan>),
+    /// What became different in a plan that was told before. Whoever has another one asks for it by [`ClientMessage::Sync`].
+    PlanChange(Box<PlanChange>),
     /// The terminal is no longer part of the swarm: settle, close its links, keep what is complete.
     Leave {
         swarm_id: SwarmId,

@@ -12,5 +12,7 @@ pub mod settlement;
 // Planning: who copies to whom, who counts as gone, and what no schedule can beat.
 pub mod bound;
 pub mod relay_plan;
+pub mod report;
+pub mod seen_rate;
 pub mod sources;
 pub mod suspicion;

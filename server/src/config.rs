@@ -7,6 +7,8 @@ use protocol::BitsPerSecond;
 use protocol::units::Currency;
 use protocol::ws::IceServer;
 
+use crate::regions::Regions;
+
 /// Settings of one instance. All instances of a service share everything but `listen` and `public_url`.
 #[derive(Clone, clap::Args)]
 pub struct Config {
@@ -73,6 +75,10 @@ pub struct Config {
     /// Whether a proxy stands before this instance: a client's address is then what the proxy put last into `X-Forwarded-For`.
     #[arg(long, env = "SPILLWAY_BEHIND_PROXY", default_value_t = false, action = clap::ArgAction::Set)]
     pub behind_proxy: bool,
+
+    /// Where network addresses stand: a JSON list of `{"prefix": "192.0.2.0/24", "region": 1}`. Terminals of one region are put together.
+    #[arg(long, env = "SPILLWAY_REGIONS", default_value = "[]")]
+    pub regions: Regions,
 
     /// Threads that serve HTTP; by default one per core.
     #[arg(long, env = "SPILLWAY_WORKERS")]

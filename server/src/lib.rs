@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod live;
 pub mod metrics;
 pub mod origin;
+pub mod regions;
 pub mod routes;
 pub mod serve;
 pub mod state;

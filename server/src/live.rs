@@ -7,6 +7,7 @@
 //! One Redis serves all instances (not a cluster: the scripts touch keys of several terminals at once). It must not evict keys.
 
 mod group;
+mod passing;
 mod presence;
 mod progress;
 mod push;
@@ -26,12 +27,16 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use group::{Affordable, Budget, FetchRight, Grant, GroupAnswer, GroupSpec, Holdings, Limits, Missing, Sender, Table, Wanted};
+pub use group::{
+    Affordable, Budget, FetchRight, Grant, GroupAnswer, GroupSpec, Holdings, Limits, Missing, Returned, Sender, Table, Wanted, WhyReturned,
+};
+pub use passing::{LeasesPassed, passed};
 pub use presence::{Attachment, PRESENCE_FOR, REFRESH_EVERY, Refreshed};
 pub use push::Pushes;
 pub use usage::Usage;
 pub use wake::Listener;
 
+use passing::PassedLeases;
 use scripts::Scripts;
 use wake::WakeHub;
 
@@ -71,6 +76,7 @@ struct Inner {
     connection: ConnectionManager,
     scripts: Scripts,
     wake: WakeHub,
+    passed: PassedLeases,
 }
 
 impl std::fmt::Debug for Live {
@@ -95,7 +101,15 @@ impl Live {
             .set_max_delay(RETRY_PAUSE_MAX);
         let connection = ConnectionManager::new_with_config(client.clone(), config).await.map_err(LiveError::Unavailable)?;
         let wake = WakeHub::start(client, namespace);
-        Ok(Self { inner: Arc::new(Inner { namespace: namespace.to_owned(), connection, scripts: Scripts::new(), wake }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                namespace: namespace.to_owned(),
+                connection,
+                scripts: Scripts::new(),
+                wake,
+                passed: PassedLeases::default(),
+            }),
+        })
     }
 
     /// Whether Redis answers now.

@@ -5,7 +5,8 @@ pub mod applications;
 pub mod contents;
 pub mod downloads;
 pub mod input;
-mod limits;
+pub(crate) mod limits;
+pub mod measurements;
 pub mod openapi;
 pub mod origin;
 pub mod problems;
@@ -32,6 +33,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(users::configure)
         .configure(sessions::configure)
         .configure(terminals::configure)
+        .configure(measurements::configure)
         .configure(contents::configure)
         .configure(uploads::configure)
         .configure(downloads::configure)

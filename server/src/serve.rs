@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_actix_web::TracingLogger;
 
-use crate::app::swarm::Swarms;
+use crate::app::swarm::{Reselections, Swarms};
 use crate::auth::keys::KeyError;
 use crate::auth::passwords::HashError;
 use crate::auth::{Keys, Passwords};
@@ -74,6 +74,7 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
     let runtime = tokio::runtime::Handle::current();
     let state = AppState {
         swarms: Swarms::new(store.clone(), chunks.clone()),
+        reselections: Reselections::new(store.clone(), live.clone()),
         budgets: Budgets::new(store.clone(), runtime.clone()),
         pace: Pace::new(config.origin_up),
         store,
@@ -120,6 +121,7 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
     tokio::spawn(state.keys.clone().keep_rotating());
     tokio::spawn(crate::metrics::keep_up(state.metrics.clone()));
     tokio::spawn(state.budgets.clone().keep_written(state.stopping.clone()));
+    tokio::spawn(state.reselections.clone().keep_written(state.stopping.clone()));
     let jobs = tokio::spawn(crate::jobs::run(state.clone()));
     tokio::spawn(async move {
         tokio::select! {
@@ -138,6 +140,9 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
         Ok(Err(error)) => tracing::error!(%error, "the work with a due time did not end well"),
         // Its claims run out in a few seconds, and what was half done is rolled back.
         Err(_) => tracing::warn!("work with a due time is left to another instance"),
+    }
+    if let Err(error) = state.reselections.write().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "what was chosen again last is not in the reports");
     }
     // After the last chunk was sent: what is left of the reserved blocks is free again.
     state.budgets.close().await?;

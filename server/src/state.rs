@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::app::swarm::Swarms;
+use crate::app::swarm::{Reselections, Swarms};
 use crate::auth::tokens::Parties;
 use crate::auth::{Keys, Passwords};
 use crate::config::Config;
@@ -26,6 +26,8 @@ pub struct AppState {
     pub chunks: ChunkStore,
     /// The plans at hand.
     pub swarms: Swarms,
+    /// What was chosen again, on its way into the report.
+    pub reselections: Reselections,
     /// This instance's part of the origin budgets.
     pub budgets: Budgets,
     /// The origin's uplink.

@@ -14,7 +14,9 @@
 
 pub mod applications;
 pub mod budget;
+pub mod candidates;
 pub mod clearing;
+pub mod communication;
 pub mod contents;
 pub mod conversions;
 pub mod deliveries;
@@ -33,6 +35,8 @@ pub mod receipts;
 pub(crate) mod rehearsal;
 pub mod releases;
 pub mod releasing;
+pub mod reports;
+pub mod reselections;
 pub mod scheduling;
 pub mod sessions;
 pub mod settlement;

@@ -6,6 +6,7 @@
 
 mod handshake;
 mod messages;
+mod observing;
 mod outbox;
 mod pushes;
 mod session;
@@ -20,6 +21,7 @@ use protocol::ErrorCode;
 use crate::auth::Caller;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::routes::limits::region_of;
 use crate::state::AppState;
 
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
@@ -38,8 +40,9 @@ pub(crate) async fn open(
     check_origin(&state.config, &request)?;
     let opened = actix_ws::handle(&request, body);
     let (response, sink, stream) = opened.map_err(|error| ApiError::invalid("header/Upgrade", error.to_string()))?;
+    let region = region_of(&state, &request);
     let state = AppState::clone(&state);
-    actix_web::rt::spawn(session::run(state, caller, sink, stream));
+    actix_web::rt::spawn(session::run(state, caller, region, sink, stream));
     Ok(response)
 }
 

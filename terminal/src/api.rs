@@ -9,6 +9,7 @@ mod account;
 mod content;
 mod download;
 mod error;
+mod measurement;
 mod release;
 mod request;
 mod session;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::ApiError;
+pub use measurement::Measured;
 pub use session::{FixedToken, Session, TokenError, TokenProvider};
 pub use transfer::MANIFEST_BYTES_MAX;
 

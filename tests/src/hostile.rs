@@ -25,6 +25,10 @@ pub struct Hostile {
     pub key: TerminalKey,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     endpoint: Endpoint,
+    /// The plan that was told last.
+    known: Option<SwarmPlan>,
+    /// How often a plan was told as a difference.
+    pub differences: u32,
 }
 
 /// Opens the WebSocket and waits for the challenge; the hello is the caller's.
@@ -43,7 +47,7 @@ impl Hostile {
     pub async fn connect(person: &Person, terminal_id: TerminalId, key: TerminalKey) -> Self {
         let socket = open(&person.url, &person.token).await.expect("a WebSocket");
         let endpoint = Endpoint::new(LinkConfig { include_loopback: true, ..LinkConfig::default() }).expect("an endpoint");
-        let mut hostile = Self { terminal_id, key, socket, endpoint };
+        let mut hostile = Self { terminal_id, key, socket, endpoint, known: None, differences: 0 };
         let ServerMessage::Challenge { nonce, .. } = hostile.next().await.expect("a challenge") else { panic!("no challenge") };
         let signature = hostile.key.sign(&challenge_bytes(&nonce, terminal_id));
         let hello = ClientMessage::Hello {
@@ -102,8 +106,22 @@ impl Hostile {
         }
     }
 
+    /// The next plan, told whole or as a difference to the one before.
     pub async fn plan(&mut self) -> SwarmPlan {
-        self.push(|message| if let PushMessage::Plan(plan) = message { Some(*plan) } else { None }).await
+        let (known, mut differences) = (self.known.take(), 0);
+        let plan = self
+            .push(|message| {
+                if let PushMessage::Plan(plan) = message {
+                    return Some(*plan);
+                }
+                let PushMessage::PlanChange(change) = message else { return None };
+                differences += 1;
+                Some(change.apply(known.as_ref().expect("a plan before")).expect("the change is of that plan"))
+            })
+            .await;
+        self.differences += differences;
+        self.known = Some(plan.clone());
+        plan
     }
 
     /// Opens the link to one planned peer, without a hello. An offer that has waited too long is dead: the peer makes another.

@@ -93,3 +93,17 @@ pub(crate) struct StatusArguments {
     #[arg(long, conflicts_with = "release")]
     pub all: bool,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// The release's id, as `list` shows it
+    #[arg(value_parser = release_id)]
+    pub release: ReleaseId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArguments {
+    /// Where this machine stands, as a number that its neighbours use too; what the operator knows counts before it [default: as before]
+    #[arg(long, value_name = "N")]
+    pub region: Option<u16>,
+}

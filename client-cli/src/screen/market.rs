@@ -117,7 +117,7 @@ pub(crate) fn deliveries_table(deliveries: &[Delivery], release: &Release) -> St
     table(&["RANK", "DONE", "STATE", "CHARGED", "EARNED", "EDITION"], &rows)
 }
 
-fn state_word(state: ReleaseState) -> &'static str {
+pub(super) fn state_word(state: ReleaseState) -> &'static str {
     match state {
         ReleaseState::Draft => "draft",
         ReleaseState::Open => "open",

@@ -221,7 +221,7 @@ pub struct Delivery {
     pub charged: Money,
     /// What this terminal was paid so far in this release as a relay.
     pub earned: Money,
-    /// By source, known once the delivery is settled.
+    /// By source, as receipts have it; what each earned is known once the delivery is settled.
     pub sources: Vec<SourceShare>,
     /// What the terminal itself last reported.
     #[serde(skip_serializing_if = "Option::is_none", default)]

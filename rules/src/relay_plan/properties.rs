@@ -1,5 +1,6 @@
 //! What holds for every plan.
 
+mod changes;
 mod grouping;
 mod message;
 mod trees;

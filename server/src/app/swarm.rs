@@ -11,6 +11,7 @@ pub mod known;
 pub mod pairs;
 pub mod planning;
 pub mod receipts;
+pub mod reselections;
 pub mod settling;
 mod shelf;
 pub mod sources;
@@ -25,6 +26,7 @@ use protocol::{ErrorCode, SwarmId, TerminalId};
 pub use ending::{on_cancelled, on_deadline};
 pub use known::{KnownSwarm, Place};
 pub use planning::{on_closed, on_wave};
+pub use reselections::Reselections;
 pub use swarms::Swarms;
 
 use crate::clock;

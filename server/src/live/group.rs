@@ -11,6 +11,7 @@ use protocol::ws::{ChunkNotice, GrantKind};
 use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
 use time::OffsetDateTime;
 
+use super::passing::passed;
 use super::{Arguments, Live, LiveError};
 
 /// How long members are asked what they hold before the table is built from those who answered (a connected one may take longer).
@@ -80,11 +81,27 @@ impl<T> Table<T> {
 /// What a call changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupAnswer<T> {
-    /// Leases that ended without the chunk.
-    pub returned: u64,
+    /// Leases that ended without the chunk, by chunk.
+    pub returned: Vec<Returned>,
     /// Chunks given by this call, to whomever; the terminals have been told.
     pub granted: Vec<Grant>,
     pub outcome: T,
+}
+
+/// A lease that ended without its chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Returned {
+    pub chunk: u32,
+    pub terminal: TerminalId,
+    pub why: WhyReturned,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhyReturned {
+    /// The terminal did not fetch the chunk in time.
+    Expired,
+    /// The terminal is gone, or was removed.
+    Gone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +171,7 @@ pub struct Missing {
     pub unaffordable: Vec<u32>,
 }
 
-type Reply = (String, u64, Vec<String>, Vec<String>);
+type Reply = (String, Vec<String>, Vec<String>, Vec<String>);
 
 impl Live {
     /// Makes the table of a group whose members cannot hold anything yet. One that is there already is left alone.
@@ -220,7 +237,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn credits(&self, from: Sender, open: u32, now: OffsetDateTime) -> Result<Table<GroupAnswer<Vec<u32>>>, LiveError> {
-        let table = self.group_with(&self.inner.scripts.allocate, arguments(from).add(open), now).await?;
+        let table = self.group_with(from.group, &self.inner.scripts.allocate, arguments(from).add(open), now).await?;
         table.try_map(|answer| answer.read(numbers))
     }
 
@@ -229,7 +246,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn join(&self, from: Sender, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group(&self.inner.scripts.allocate, arguments(from).add(""), now).await
+        self.group(from.group, &self.inner.scripts.allocate, arguments(from).add(""), now).await
     }
 
     /// Gives chunks to the credits that are open, as at the moment when a wave begins.
@@ -237,7 +254,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn allocate(&self, group: GroupId, limits: Limits, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group(&self.inner.scripts.allocate, of_server(group, limits).add(""), now).await
+        self.group(group, &self.inner.scripts.allocate, of_server(group, limits).add(""), now).await
     }
 
     /// Records what became of chunks; the outcome are the overheads measured, in nanoseconds per byte. The caller has checked that the chunks exist.
@@ -254,16 +271,24 @@ impl Live {
         for notice in notices {
             call = call.add(notice.chunk).add(notice.copies_done_at.map(|TimestampMs(at)| at.to_string()).unwrap_or_default());
         }
-        let table = self.group_with(&self.inner.scripts.notices, call, now).await?;
+        let table = self.group_with(from.group, &self.inner.scripts.notices, call, now).await?;
         table.try_map(|answer| answer.read(numbers))
     }
 
-    /// The terminal is gone: what it leases goes to others. With `bench` it was removed and is given nothing for that time.
+    /// The terminal is gone: what it leases goes to others. With `bench` it was removed and is given nothing for that time. The outcome is whether it
+    /// had been removed before, and its time is not over.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn leave(&self, from: Sender, bench: Duration, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group(&self.inner.scripts.leave, arguments(from).add(bench.as_millis()), now).await
+    pub async fn leave(&self, from: Sender, bench: Duration, now: OffsetDateTime) -> Result<Table<GroupAnswer<bool>>, LiveError> {
+        let call = arguments(from).add(bench.as_millis());
+        // Whoever removes a terminal knows the reason, and says himself what became of its leases.
+        let table = if bench.is_zero() {
+            self.group_with(from.group, &self.inner.scripts.leave, call, now).await?
+        } else {
+            self.group_call(&self.inner.scripts.leave, call, now).await?
+        };
+        table.try_map(|answer| answer.read(|rest| Ok(!rest.is_empty())))
     }
 
     /// The terminal finds nobody who has these chunks.
@@ -285,7 +310,7 @@ impl Live {
         for (chunk, receipted) in wanted.chunks {
             call = call.add(chunk).add(u8::from(*receipted));
         }
-        let table = self.group_with(&self.inner.scripts.missing, call, now).await?;
+        let table = self.group_with(from.group, &self.inner.scripts.missing, call, now).await?;
         table.try_map(|answer| answer.read(read_missing))
     }
 
@@ -294,7 +319,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn fetch(&self, from: Sender, chunk: u32, now: OffsetDateTime) -> Result<Table<FetchRight>, LiveError> {
-        let table = self.group_with(&self.inner.scripts.fetch, arguments(from).add(chunk).add("fetch"), now).await?;
+        let table = self.group_with(from.group, &self.inner.scripts.fetch, arguments(from).add(chunk).add("fetch"), now).await?;
         table.try_map(|answer| match answer.outcome.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["none"] => Ok(FetchRight::None),
             ["unsigned", ..] => Ok(FetchRight::Unsigned(numbers(&answer.outcome[1..])?)),
@@ -309,7 +334,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn unfetch(&self, from: Sender, chunk: u32, marks: &str, now: OffsetDateTime) -> Result<(), LiveError> {
-        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}")), now).await.map(|_| ())
+        self.group(from.group, &self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}")), now).await.map(|_| ())
     }
 
     /// The chunk was not sent because the budget does not have it: its lease ends, so that it holds up no other chunk.
@@ -317,7 +342,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn unaffordable(&self, from: Sender, chunk: u32, marks: &str, now: OffsetDateTime) -> Result<(), LiveError> {
-        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}d")), now).await.map(|_| ())
+        self.group(from.group, &self.inner.scripts.fetch, arguments(from).add(chunk).add(format!("undo{marks}d")), now).await.map(|_| ())
     }
 
     /// The chunk is still on its way to the terminal: its lease lasts longer.
@@ -325,7 +350,7 @@ impl Live {
     /// # Errors
     /// Redis is away.
     pub async fn renew_lease(&self, from: Sender, chunk: u32, now: OffsetDateTime) -> Result<(), LiveError> {
-        self.group(&self.inner.scripts.fetch, arguments(from).add(chunk).add("renew"), now).await.map(|_| ())
+        self.group(from.group, &self.inner.scripts.fetch, arguments(from).add(chunk).add("renew"), now).await.map(|_| ())
     }
 
     /// The terminal has signed for these chunks, for whichever source.
@@ -334,7 +359,7 @@ impl Live {
     /// Redis is away.
     pub async fn signed(&self, from: Sender, chunks: impl IntoIterator<Item = u32>, now: OffsetDateTime) -> Result<(), LiveError> {
         let call = chunks.into_iter().fold(arguments(from), Arguments::add);
-        self.group(&self.inner.scripts.signed, call, now).await.map(|_| ())
+        self.group(from.group, &self.inner.scripts.signed, call, now).await.map(|_| ())
     }
 
     /// Takes what the terminal holds into the table, be it there or being rebuilt. The caller has checked that the chunks exist.
@@ -346,7 +371,7 @@ impl Live {
         for chunk in holdings.leases {
             call = call.add(chunk);
         }
-        self.group(&self.inner.scripts.holdings, call, now).await
+        self.group(from.group, &self.inner.scripts.holdings, call, now).await
     }
 
     /// Forgets a group whose release is over.
@@ -358,14 +383,35 @@ impl Live {
         for member in members {
             call = call.add(member);
         }
-        self.group(&self.inner.scripts.drop_group, call, now).await.map(|_| ())
+        self.group(group, &self.inner.scripts.drop_group, call, now).await.map(|_| ())
     }
 
-    async fn group(&self, script: &redis::Script, call: Arguments, now: OffsetDateTime) -> Result<Table<GroupAnswer<()>>, LiveError> {
-        self.group_with(script, call, now).await?.try_map(|answer| answer.read(|_| Ok(())))
+    async fn group(
+        &self,
+        group: GroupId,
+        script: &redis::Script,
+        call: Arguments,
+        now: OffsetDateTime,
+    ) -> Result<Table<GroupAnswer<()>>, LiveError> {
+        self.group_with(group, script, call, now).await?.try_map(|answer| answer.read(|_| Ok(())))
     }
 
+    /// Runs a script of a group, and keeps what it took from one terminal for [`Live::passed_leases`].
     async fn group_with(
+        &self,
+        group: GroupId,
+        script: &redis::Script,
+        call: Arguments,
+        now: OffsetDateTime,
+    ) -> Result<Table<GroupAnswer<Vec<String>>>, LiveError> {
+        let table = self.group_call(script, call, now).await?;
+        if let Table::Ready(answer) = &table {
+            self.inner.passed.keep(passed(group, &answer.returned, &answer.granted, now));
+        }
+        Ok(table)
+    }
+
+    async fn group_call(
         &self,
         script: &redis::Script,
         call: Arguments,
@@ -376,7 +422,9 @@ impl Live {
             "ready" => {
                 let granted = grants.chunks_exact(3).map(grant_of).collect::<Result<Vec<_>, _>>()?;
                 metrics::counter!("spillway_leases_granted_total").increment(granted.len() as u64);
-                metrics::counter!("spillway_leases_returned_total").increment(returned);
+                let mut returned = returned.chunks_exact(3).map(returned_of).collect::<Result<Vec<_>, _>>()?;
+                returned.sort_unstable();
+                metrics::counter!("spillway_leases_returned_total").increment(returned.len() as u64);
                 Ok(Table::Ready(GroupAnswer { returned, granted, outcome: rest }))
             }
             "rebuilding" => Ok(Table::Rebuilding),
@@ -419,6 +467,12 @@ fn grant_of(fields: &[String]) -> Result<Grant, LiveError> {
     let terminal = fields[0].parse().map_err(|_| LiveError::Reply(format!("{:?} is no terminal", fields[0])))?;
     let kind = if fields[2] == "f" { GrantKind::FirstCopy } else { GrantKind::Repair };
     Ok(Grant { terminal, chunk: number(&fields[1])?, kind })
+}
+
+fn returned_of(fields: &[String]) -> Result<Returned, LiveError> {
+    let terminal = fields[1].parse().map_err(|_| LiveError::Reply(format!("{:?} is no terminal", fields[1])))?;
+    let why = if fields[2] == "x" { WhyReturned::Expired } else { WhyReturned::Gone };
+    Ok(Returned { chunk: number(&fields[0])?, terminal, why })
 }
 
 fn number<N: std::str::FromStr>(text: &str) -> Result<N, LiveError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::TerminalId;
 use protocol::ws::GrantKind;
 
-use super::{Affordable, Budget, FetchRight, Grant, Wanted};
+use super::{Affordable, Budget, FetchRight, Grant, Returned, Wanted, WhyReturned};
 
 const LEASE_MS: u64 = 15_000;
 const COPIES_MS: u64 = 60_000;
@@ -60,11 +60,11 @@ pub(super) struct Model {
     pub(super) present: BTreeSet<TerminalId>,
     pub(super) now: u64,
     pub(super) grants: Vec<Grant>,
-    pub(super) came_back: u64,
+    pub(super) came_back: Vec<Returned>,
 }
 
 /// What one call did: leases that came back, and what was given.
-pub(super) type Outcome = (u64, Vec<Grant>);
+pub(super) type Outcome = (Vec<Returned>, Vec<Grant>);
 
 impl Model {
     fn length(&self, chunk: u32) -> u64 {
@@ -90,13 +90,13 @@ impl Model {
         lease
     }
 
-    fn end_lease(&mut self, chunk: u32) {
+    fn end_lease(&mut self, chunk: u32, why: WhyReturned) {
         let lease = self.drop_lease(chunk);
         if !lease.received {
             if self.root && !self.live_holder(chunk, None) {
                 self.returned.insert(chunk);
             }
-            self.came_back += 1;
+            self.came_back.push(Returned { chunk, terminal: lease.terminal, why });
         }
     }
 
@@ -104,7 +104,7 @@ impl Model {
         self.live.remove(&terminal);
         self.open.remove(&terminal);
         let leased: Vec<u32> = self.leases.iter().filter(|(_, lease)| lease.terminal == terminal).map(|(&chunk, _)| chunk).collect();
-        leased.into_iter().for_each(|chunk| self.end_lease(chunk));
+        leased.into_iter().for_each(|chunk| self.end_lease(chunk, WhyReturned::Gone));
         self.outstanding.remove(&terminal);
     }
 
@@ -112,7 +112,7 @@ impl Model {
         let mut over: Vec<(u64, u32)> =
             self.leases.iter().filter(|(_, lease)| lease.until <= self.now).map(|(&chunk, lease)| (lease.until, chunk)).collect();
         over.sort_unstable();
-        over.into_iter().for_each(|(_, chunk)| self.end_lease(chunk));
+        over.into_iter().for_each(|(_, chunk)| self.end_lease(chunk, WhyReturned::Expired));
         let gone: Vec<TerminalId> =
             self.live.iter().filter(|terminal| Some(**terminal) != caller && !self.present.contains(terminal)).copied().collect();
         gone.into_iter().for_each(|terminal| self.gone(terminal));
@@ -193,6 +193,7 @@ impl Model {
     }
 
     fn done(&mut self) -> Outcome {
+        self.came_back.sort_unstable();
         (std::mem::take(&mut self.came_back), std::mem::take(&mut self.grants))
     }
 

@@ -3,6 +3,7 @@
 //! Every answer of a limited operation says how much is left (`RateLimit-Policy` and `RateLimit`, as in the IETF draft on rate-limit headers). When
 //! Redis is away nothing is counted: people must be able to log in, and the bound on password hashes still protects the instance.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
@@ -98,6 +99,11 @@ async fn count(state: &AppState, what: &str, who: &str, window: Duration) -> Opt
             None
         }
     }
+}
+
+/// Where the operator says that the client's address stands.
+pub(crate) fn region_of(state: &AppState, request: &HttpRequest) -> Option<u16> {
+    client_address(state, request).parse::<IpAddr>().ok().and_then(|address| state.config.regions.of(address))
 }
 
 /// The address of the client as the network has it, or as our own proxy says. What a client itself claims never counts.

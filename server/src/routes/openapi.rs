@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
-use super::{applications, contents, downloads, origin, releases, service, sessions, terminals, uploads, users, wallet};
+use super::{applications, contents, downloads, measurements, origin, releases, service, sessions, terminals, uploads, users, wallet};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,9 +27,11 @@ use super::{applications, contents, downloads, origin, releases, service, sessio
         users::create, users::list, users::me, users::change_password, users::change_role,
         sessions::create, sessions::refresh, sessions::end,
         terminals::create, terminals::list, terminals::get, crate::ws::open,
+        measurements::downlink, measurements::uplink, measurements::record, measurements::get,
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
-        releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, origin::chunk,
+        releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, releases::report,
+        origin::chunk,
         downloads::terms, downloads::offer, downloads::withdraw, downloads::ask, downloads::list, downloads::get, downloads::cancel,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw,
         wallet::get, wallet::entries, wallet::redeem, wallet::make_vouchers, wallet::totals,

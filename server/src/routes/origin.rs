@@ -68,7 +68,7 @@ pub async fn chunk(
         .streaming(paid.body(bytes)))
 }
 
-fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {
+pub(super) fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {
     let header = request.headers().get(TERMINAL_HEADER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     header.ok_or_else(|| ApiError::invalid(format!("header/{TERMINAL_HEADER}"), "the id of the terminal that fetches is needed"))
 }

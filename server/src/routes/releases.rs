@@ -2,14 +2,14 @@
 
 use actix_web::{HttpResponse, web};
 use protocol::ReleaseId;
-use protocol::rest::{Delivery, NewRelease, Page, Release, Role};
+use protocol::rest::{Delivery, NewRelease, Page, Release, ReleaseReport, Role};
 
 use super::answers::once;
 use super::contents::viewer;
 use super::input::query::{PagingParameters, cursor_fault};
 use super::input::{Body, IdempotencyKey, Paging};
 use super::refusals::{Conflict, NotFound, Unprocessable};
-use crate::app::releases;
+use crate::app::{releases, reports};
 use crate::auth::{Caller, Publisher};
 use crate::clock;
 use crate::error::ApiError;
@@ -22,7 +22,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/releases/{id}").route(web::get().to(get)))
         .service(web::resource("/v1/releases/{id}/cancel").route(web::post().to(cancel)))
         .service(web::resource("/v1/releases/{id}/abort").route(web::post().to(abort)))
-        .service(web::resource("/v1/releases/{id}/deliveries").route(web::get().to(deliveries)));
+        .service(web::resource("/v1/releases/{id}/deliveries").route(web::get().to(deliveries)))
+        .service(web::resource("/v1/releases/{id}/report").route(web::get().to(report)));
 }
 
 /// Schedule a release of an own content. Publishers only.
@@ -101,4 +102,19 @@ pub async fn deliveries(
 ) -> Result<HttpResponse, ApiError> {
     let page = releases::deliveries(&state, *id, viewer(caller), &paging.0).await.map_err(cursor_fault)?;
     Ok(HttpResponse::Ok().json(page))
+}
+
+/// How a release went, or goes so far: its waves beside their fluid bounds, bytes by source, money, re-selections, and a page of its terminals. The
+/// publisher and operators see every terminal; who has won in the release sees the totals and the own ones.
+#[utoipa::path(get, path = "/v1/releases/{id}/report", tag = "releases", operation_id = "get_release_report",
+    params(("id" = ReleaseId, Path), PagingParameters),
+    responses((status = 200, description = "The report.", body = ReleaseReport), NotFound))]
+pub async fn report(
+    state: web::Data<AppState>,
+    caller: Caller,
+    id: web::Path<ReleaseId>,
+    paging: Paging,
+) -> Result<HttpResponse, ApiError> {
+    let found = reports::report(&state, *id, viewer(caller), &paging.0, clock::now()).await;
+    Ok(HttpResponse::Ok().json(found.map_err(cursor_fault)?))
 }

@@ -77,6 +77,7 @@ impl Service {
             ice_servers: IceServers::default(),
             login_limit: 0,
             behind_proxy: false,
+            regions: crate::regions::Regions::default(),
             workers: std::num::NonZeroUsize::new(1),
         };
         change(&mut config);

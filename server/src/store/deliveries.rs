@@ -77,7 +77,12 @@ impl Store {
 
     async fn sources(&self, deliveries: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<SourceShare>>, StoreError> {
         let rows: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(
-            "SELECT delivery_id, source, bytes, earned FROM delivery_shares WHERE delivery_id = ANY ($1)
+            "SELECT delivery_id, source, bytes, earned FROM (
+                 SELECT delivery_id, source, bytes, earned FROM delivery_shares WHERE delivery_id = ANY ($1)
+                 UNION ALL
+                 SELECT delivery_id, source, sum(credited_bytes)::bigint, 0 FROM receipts JOIN deliveries ON deliveries.id = delivery_id
+                 WHERE delivery_id = ANY ($1) AND state = 'pending' AND credited_bytes > 0 GROUP BY delivery_id, source
+             ) AS moved
              ORDER BY delivery_id, source = '00000000-0000-0000-0000-000000000000', source",
         )
         .bind(deliveries)

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::budget::BudgetId;
-use super::conversions::{amount, byte_array, integer, small, unsigned};
+use super::conversions::{amount, bigint, byte_array, integer, small, unsigned};
 use super::releases::state_of;
 use super::{Store, StoreError};
 
@@ -72,6 +72,9 @@ struct MemberRow {
     up_bps: i64,
 }
 
+/// Release, edition, budget, whether it is a download, state, start, deadline.
+type FactsRow = (Uuid, Vec<u8>, Uuid, bool, String, OffsetDateTime, OffsetDateTime);
+
 impl Store {
     /// The swarms of a release, in its order.
     ///
@@ -88,7 +91,7 @@ impl Store {
     /// # Errors
     /// `not_found`, or the database fails.
     pub async fn swarm_facts(&self, swarm_id: SwarmId) -> Result<SwarmFacts, StoreError> {
-        let row: Option<(Uuid, Vec<u8>, Uuid, bool, String, OffsetDateTime, OffsetDateTime)> = sqlx::query_as(
+        let row: Option<FactsRow> = sqlx::query_as(
             "SELECT release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at FROM release_editions
              JOIN releases ON releases.id = release_id WHERE swarm_id = $1",
         )
@@ -121,22 +124,6 @@ impl Store {
         let id: Option<Uuid> =
             sqlx::query_scalar("SELECT budget_id FROM releases WHERE id = $1").bind(release_id.0).fetch_optional(&self.pool).await?;
         Ok(BudgetId(id.ok_or(StoreError::NotFound("release"))?))
-    }
-
-    /// The winners of one rank whose deliveries are pending.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn wave_candidates(&self, swarm_id: SwarmId, wave: u32) -> Result<Vec<Peer>, StoreError> {
-        let rows: Vec<(Uuid, Uuid, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT deliveries.id, terminal_id, public_key, up_bps FROM deliveries JOIN terminals ON terminals.id = terminal_id
-             WHERE swarm_id = $1 AND rank = $2 AND state = 'pending' ORDER BY deliveries.id",
-        )
-        .bind(swarm_id.0)
-        .bind(integer(wave.saturating_add(1))?)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(|(delivery_id, terminal_id, key, up)| peer_of(delivery_id, terminal_id, &key, up)).collect()
     }
 
     /// Whether some terminal of an earlier wave has verified a chunk.
@@ -172,7 +159,8 @@ impl Store {
     /// The database fails.
     pub async fn stored_plan(&self, swarm_id: SwarmId) -> Result<StoredPlan, StoreError> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key, up_bps
+            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
+                 coalesce(swarm_group_members.up_bps, terminals.up_bps) AS up_bps
              FROM swarm_groups
              JOIN swarm_group_members ON swarm_group_members.group_id = swarm_groups.id
              JOIN deliveries ON deliveries.id = delivery_id
@@ -202,11 +190,18 @@ impl Store {
         Ok(plan)
     }
 
-    /// Stores the groups of a new wave; `false` if that wave was stored before, by whomever, and nothing was changed.
+    /// Stores the groups of a new wave with the lines that they were planned with; `false` if that wave was stored before, by whomever, and nothing was
+    /// changed. A downlink that `downs` does not have is not known.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn store_wave(&self, swarm_id: SwarmId, wave: u32, groups: &[PlannedGroup]) -> Result<bool, StoreError> {
+    pub async fn store_wave(
+        &self,
+        swarm_id: SwarmId,
+        wave: u32,
+        groups: &[PlannedGroup],
+        downs: &BTreeMap<DeliveryId, BitsPerSecond>,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         // Two instances that plan the same wave stand in line here.
         sqlx::query("SELECT FROM release_editions WHERE swarm_id = $1 FOR UPDATE").bind(swarm_id.0).execute(&mut *tx).await?;
@@ -229,12 +224,18 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             let deliveries: Vec<Uuid> = group.members.iter().map(|member| member.delivery_id.0).collect();
+            let ups = group.members.iter().map(|member| bigint(member.up.0)).collect::<Result<Vec<_>, _>>()?;
+            let down = |member: &Peer| downs.get(&member.delivery_id).map_or(0, |down| down.0);
+            let downs = group.members.iter().map(|member| bigint(down(member))).collect::<Result<Vec<_>, _>>()?;
             sqlx::query(
-                "INSERT INTO swarm_group_members (delivery_id, group_id, position)
-                 SELECT delivery_id, $2, (position - 1)::integer FROM unnest($1::uuid[]) WITH ORDINALITY AS member (delivery_id, position)",
+                "INSERT INTO swarm_group_members (delivery_id, group_id, position, up_bps, down_bps)
+                 SELECT delivery_id, $2, (position - 1)::integer, up_bps, down_bps
+                 FROM unnest($1::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS member (delivery_id, up_bps, down_bps, position)",
             )
             .bind(deliveries)
             .bind(group.id.0)
+            .bind(ups)
+            .bind(downs)
             .execute(&mut *tx)
             .await?;
         }
@@ -355,7 +356,7 @@ impl Store {
     }
 }
 
-fn peer_of(delivery_id: Uuid, terminal_id: Uuid, public_key: &[u8], up_bps: i64) -> Result<Peer, StoreError> {
+pub(super) fn peer_of(delivery_id: Uuid, terminal_id: Uuid, public_key: &[u8], up_bps: i64) -> Result<Peer, StoreError> {
     Ok(Peer {
         terminal_id: TerminalId(terminal_id),
         public_key: PublicKey(byte_array(public_key)?),

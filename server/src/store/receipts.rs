@@ -66,6 +66,8 @@ pub struct ReceiptWrite {
     /// What all receipts for the source and the segment add up to, this one included.
     pub bitmap: Box<[u8; SEGMENT_BYTES]>,
     pub credited: Box<[u8; SEGMENT_BYTES]>,
+    /// Payload of the credited chunks.
+    pub credited_bytes: Bytes,
 }
 
 /// How far a delivery has come by receipts.
@@ -267,12 +269,14 @@ async fn write_receipts(tx: &mut Tx, writes: &[ReceiptWrite], now: OffsetDateTim
     let times = bodies().map(|body| bigint(body.at.0)).collect::<Result<Vec<_>, _>>()?;
     let bitmaps: Vec<Vec<u8>> = writes.iter().map(|write| write.bitmap.to_vec()).collect();
     let credited: Vec<Vec<u8>> = writes.iter().map(|write| write.credited.to_vec()).collect();
+    let credited_bytes = writes.iter().map(|write| bigint(write.credited_bytes.0)).collect::<Result<Vec<_>, _>>()?;
     let signatures: Vec<Vec<u8>> = writes.iter().map(|write| write.receipt.signature.0.to_vec()).collect();
     sqlx::query(
-        "INSERT INTO receipts (delivery_id, source, segment, sequence, signed_at_ms, bitmap, credited, signature, recorded_at)
-         SELECT *, $9 FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
+        "INSERT INTO receipts (delivery_id, source, segment, sequence, signed_at_ms, bitmap, credited, signature, credited_bytes, recorded_at)
+         SELECT *, $10
+         FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bigint[])
          ON CONFLICT (delivery_id, source, segment) DO UPDATE SET
-             bitmap = excluded.bitmap, credited = excluded.credited, recorded_at = excluded.recorded_at,
+             bitmap = excluded.bitmap, credited = excluded.credited, credited_bytes = excluded.credited_bytes, recorded_at = excluded.recorded_at,
              sequence = greatest(receipts.sequence, excluded.sequence),
              signed_at_ms = CASE WHEN excluded.sequence < receipts.sequence THEN receipts.signed_at_ms ELSE excluded.signed_at_ms END,
              signature = CASE WHEN excluded.sequence < receipts.sequence THEN receipts.signature ELSE excluded.signature END",
@@ -285,6 +289,7 @@ async fn write_receipts(tx: &mut Tx, writes: &[ReceiptWrite], now: OffsetDateTim
     .bind(bitmaps)
     .bind(credited)
     .bind(signatures)
+    .bind(credited_bytes)
     .bind(now)
     .execute(&mut **tx)
     .await?;

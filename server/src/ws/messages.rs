@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use protocol::ws::{ClientMessage, MESSAGE_MAX, ServerMessage};
-use protocol::{ErrorCode, TerminalId};
+use protocol::{BitsPerSecond, ErrorCode, TerminalId};
 use tokio::time::Instant;
 
+use super::observing::Observed;
 use super::outbox::Outbox;
 use super::pushes::Links;
 use crate::app::swarm::{self, allocation, pairs, planning, receipts};
@@ -23,6 +24,7 @@ pub(super) struct Desk<'session> {
     pub(super) state: &'session AppState,
     pub(super) outbox: &'session Outbox,
     pub(super) links: &'session Links,
+    pub(super) observed: &'session Observed,
     pub(super) terminal: TerminalId,
     /// When the plans were last asked for.
     pub(super) synced_at: &'session Cell<Option<Instant>>,
@@ -83,7 +85,8 @@ impl Desk<'_> {
             }
             ClientMessage::Progress { swarm_id, progress } => {
                 let member = swarm::member(state, swarm_id, terminal).await?;
-                Ok(state.live.set_progress(member.place.delivery_id, &progress).await?)
+                state.live.set_progress(member.place.delivery_id, &progress).await?;
+                note_rates(state, terminal, self.observed.progress(&progress, Instant::now())).await
             }
             ClientMessage::Holds { editions, whole } => swarm::sources::holds(state, terminal, editions, whole).await,
             ClientMessage::Sync => {
@@ -95,4 +98,15 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// Keeps the highest rates of a window of transfers, if one is over.
+pub(super) async fn note_rates(
+    state: &AppState,
+    terminal: TerminalId,
+    highest: Option<(BitsPerSecond, BitsPerSecond)>,
+) -> Result<(), ApiError> {
+    let Some((up, down)) = highest else { return Ok(()) };
+    let store = state.store.clone();
+    state.to_the_end(async move { store.note_seen_rates(terminal, up, down, clock::now()).await }).await
 }

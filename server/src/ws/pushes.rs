@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use protocol::plan_change::PlanChange;
 use protocol::ws::{PushMessage, PushPosition, ServerMessage, SwarmPlan};
 use protocol::{SwarmId, TerminalId};
 
@@ -30,6 +31,7 @@ impl Links {
     fn follow(&self, message: &PushMessage) {
         match message {
             PushMessage::Plan(plan) => self.add(plan),
+            PushMessage::PlanChange(change) => self.widen(change),
             PushMessage::Leave { swarm_id, reason: _ } => _ = self.swarms.borrow_mut().remove(swarm_id),
             PushMessage::Grant { .. }
             | PushMessage::RepairRefused { .. }
@@ -45,6 +47,15 @@ impl Links {
         let mut swarms = self.swarms.borrow_mut();
         if swarms.get(&plan.swarm_id).is_none_or(|(epoch, _)| *epoch <= plan.epoch) {
             swarms.insert(plan.swarm_id, (plan.epoch, plan.peers().map(|peer| peer.terminal_id).collect()));
+        }
+    }
+
+    /// Whoever joins is linked at once; who has left is found by [`Forwarder::catch_up`], which has the whole plan.
+    fn widen(&self, change: &PlanChange) {
+        let peers = [&change.members, &change.parents, &change.serves].into_iter().flat_map(|list| &list.joined);
+        let contacts = change.children.joined.iter().flat_map(|(_, child)| &child.contacts);
+        if let Some((_, known)) = self.swarms.borrow_mut().get_mut(&change.swarm_id) {
+            known.extend(peers.map(|(_, peer)| peer).chain(contacts).map(|peer| peer.terminal_id));
         }
     }
 
@@ -124,9 +135,21 @@ impl Forwarder<'_> {
 
     /// A plan that another instance has made must be at hand here before the terminal acts on it.
     async fn catch_up(&self, message: &PushMessage) {
-        let PushMessage::Plan(plan) = message else { return };
-        if let Err(error) = self.state.swarms.with_groups(plan.swarm_id, plan.epoch).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "the plan is read when it is needed");
+        let (swarm_id, epoch) = match message {
+            PushMessage::Plan(plan) => (plan.swarm_id, plan.epoch),
+            PushMessage::PlanChange(change) => (change.swarm_id, change.to),
+            PushMessage::Leave { .. }
+            | PushMessage::Grant { .. }
+            | PushMessage::RepairRefused { .. }
+            | PushMessage::ReportHoldings { .. }
+            | PushMessage::Signal { .. }
+            | PushMessage::Settled { .. }
+            | PushMessage::Earned { .. }
+            | PushMessage::Reload => return,
+        };
+        match self.state.swarms.with_groups(swarm_id, epoch).await {
+            Ok(swarm) => swarm.plan(self.terminal).iter().for_each(|plan| self.links.add(plan)),
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the plan is read when it is needed"),
         }
     }
 

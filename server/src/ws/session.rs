@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, MessageStream, ProtocolError};
 use protocol::ErrorCode;
+use protocol::rest::Measurement;
 use protocol::ws::{ClientMessage, MESSAGE_MAX, RECEIPTS_MAX};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::handshake::{self, Claim, Greeted, HELLO_WITHIN};
 use super::messages::{self, Desk};
+use super::observing::Observed;
 use super::outbox::{Closing, Outbox};
 use super::pushes::{Forwarder, Links};
 use crate::app::swarm::{self, allocation};
@@ -37,15 +39,15 @@ const RECEIPTS_PER_SECOND: u32 = 1_000;
 /// Receipts that may come at once before that counts: everything that a terminal signed while it was away.
 const RECEIPTS_BURST: u32 = 4_000;
 
-/// Runs a session. Never fails: whatever happens, the terminal's place is given up in good order.
-pub(super) async fn run(state: AppState, caller: Caller, sink: actix_ws::Session, stream: MessageStream) {
+/// Runs a session of a client in a `region`, if its address tells one. Never fails: whatever happens, the terminal's place is given up in good order.
+pub(super) async fn run(state: AppState, caller: Caller, region: Option<u16>, sink: actix_ws::Session, stream: MessageStream) {
     // One more byte than allowed, so that a message that is too long is read and refused by name; longer ones end the connection.
     let stream = stream.max_frame_size(MESSAGE_MAX + 1).aggregate_continuations().max_continuation_size(MESSAGE_MAX + 1);
     let (outbox, writer) = Outbox::new(sink);
     metrics::gauge!("spillway_websockets").increment(1.0);
     let talk = async {
         let span = tracing::info_span!("websocket", user_id = %caller.user_id);
-        let ended = converse(&state, caller, &outbox, stream).instrument(span).await;
+        let ended = converse(&state, caller, region, &outbox, stream).instrument(span).await;
         outbox.close(ended);
         ended
     };
@@ -54,7 +56,7 @@ pub(super) async fn run(state: AppState, caller: Caller, sink: actix_ws::Session
     metrics::counter!("spillway_websockets_closed_total", "reason" => format!("{ended:?}")).increment(1);
 }
 
-async fn converse(state: &AppState, caller: Caller, outbox: &Outbox, mut stream: AggregatedMessageStream) -> Closing {
+async fn converse(state: &AppState, caller: Caller, region: Option<u16>, outbox: &Outbox, mut stream: AggregatedMessageStream) -> Closing {
     let greeted = tokio::select! {
         greeted = greet(state, caller, outbox, &mut stream) => greeted,
         closing = outbox.closed() => Err(closing),
@@ -67,9 +69,15 @@ async fn converse(state: &AppState, caller: Caller, outbox: &Outbox, mut stream:
     };
     let (terminal, token) = (greeted.terminal, greeted.token.clone());
     tracing::info!(%terminal, "connected");
-    let links = Links::default();
-    let ended = serve(state, caller, outbox, stream, greeted, &links).await;
+    if region.is_some() {
+        keep(state, terminal, Measurement { region, ..Measurement::default() }).await;
+    }
+    let (links, observed) = (Links::default(), Observed::default());
+    let ended = serve(state, caller, outbox, stream, greeted, (&links, &observed)).await;
     tracing::info!(%terminal, reason = ?ended, "disconnected");
+    if let Err(error) = messages::note_rates(state, terminal, observed.rest()).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the last rates seen are not kept");
+    }
     give_up(state, terminal, &token, &links).await;
     ended
 }
@@ -129,7 +137,7 @@ async fn serve(
     outbox: &Outbox,
     stream: AggregatedMessageStream,
     greeted: Greeted,
-    links: &Links,
+    (links, observed): (&Links, &Observed),
 ) -> Closing {
     let Greeted { terminal, token, attachment, position } = greeted;
     if let Err(error) = links.load(state, terminal).await {
@@ -138,26 +146,35 @@ async fn serve(
     }
     let heard_at = Cell::new(Instant::now());
     let synced_at = Cell::new(None);
-    let desk = Desk { state, outbox, links, terminal, synced_at: &synced_at };
+    let desk = Desk { state, outbox, links, observed, terminal, synced_at: &synced_at };
     let forwarder = Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position };
     let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
     tokio::select! {
         closing = listen(desk, stream, &heard_at) => closing,
         () = forwarder.run() => Closing::Gone,
-        () = watch_silence(outbox, &heard_at) => Closing::Silent,
+        () = watch_silence(outbox, &heard_at, observed) => Closing::Silent,
         () = tokio::time::sleep(expiry) => Closing::Expired,
         () = stopped(state) => Closing::Stopping,
         closing = outbox.closed() => closing,
     }
 }
 
-async fn watch_silence(outbox: &Outbox, heard_at: &Cell<Instant>) {
+/// Keeps what the session has seen of its terminal. That it cannot be kept now is no reason to end anything.
+async fn keep(state: &AppState, terminal: protocol::TerminalId, measured: Measurement) {
+    let store = state.store.clone();
+    if let Err(error) = state.to_the_end(async move { store.set_measurement(terminal, &measured, clock::now()).await }).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "how the terminal communicates is not kept");
+    }
+}
+
+async fn watch_silence(outbox: &Outbox, heard_at: &Cell<Instant>, observed: &Observed) {
     let mut ticks = tokio::time::interval(PING_EVERY);
     loop {
         ticks.tick().await;
         if heard_at.get().elapsed() >= SILENT_FOR {
             return;
         }
+        observed.pinged(Instant::now());
         outbox.ping();
     }
 }
@@ -176,7 +193,12 @@ async fn listen(desk: Desk<'_>, mut stream: AggregatedMessageStream, heard_at: &
                 desk.outbox.pong(payload);
                 continue;
             }
-            Some(Ok(AggregatedMessage::Pong(_))) => continue,
+            Some(Ok(AggregatedMessage::Pong(_))) => {
+                if let Some(least) = desk.observed.ponged(Instant::now()) {
+                    keep(desk.state, desk.terminal, Measurement { round_trip_ms: Some(least), ..Measurement::default() }).await;
+                }
+                continue;
+            }
             Some(Ok(AggregatedMessage::Close(_))) | None => return Closing::Gone,
             Some(Err(error)) => {
                 let error = unreadable(&error);

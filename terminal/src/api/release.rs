@@ -35,6 +35,11 @@ impl Api {
         self.call(Call::get(format!("v1/releases/{release}/deliveries")).page(page)).await
     }
 
+    /// How a release went, or goes so far, with a page of its terminals: all for its publisher and the operator, the own ones for who has won in it.
+    pub async fn report(&self, release: ReleaseId, page: &PageQuery) -> Result<ReleaseReport, ApiError> {
+        self.call(Call::get(format!("v1/releases/{release}/report")).page(page)).await
+    }
+
     /// Applies for an edition and a rank; the maximum is held in the wallet.
     pub async fn create_application(&self, release: ReleaseId, new: &NewApplication) -> Result<Application, ApiError> {
         self.call(Call::post(format!("v1/releases/{release}/applications")).json(new).keyed()).await

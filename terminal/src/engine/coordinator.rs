@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::plan_change::PlanChange;
 use protocol::ws::{LeaveReason, PushMessage, SwarmPlan};
 use protocol::{ErrorCode, ReleaseId, SwarmId, TimestampMs};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,8 @@ const AFTER_DEADLINE_MS: u64 = 30_000;
 struct Active {
     release: ReleaseId,
     deadline_at: TimestampMs,
+    /// The latest one, which differences are of.
+    plan: Box<SwarmPlan>,
     mailbox: mpsc::Sender<Input>,
     /// It was told to leave; its task is about to end.
     left: bool,
@@ -147,6 +150,7 @@ impl Coordinator {
     async fn push(&mut self, message: PushMessage) {
         match message {
             PushMessage::Plan(plan) => self.plan(plan).await,
+            PushMessage::PlanChange(change) => self.plan_change(&change).await,
             PushMessage::Leave { swarm_id, reason } => {
                 match self.active.get_mut(&swarm_id) {
                     Some(active) => active.left = true,
@@ -222,16 +226,33 @@ impl Coordinator {
             Some(active) if active.left => active.again = Some(plan),
             Some(active) => {
                 active.deadline_at = plan.deadline_at;
+                active.plan.clone_from(&plan);
                 let _ = active.mailbox.send(Input::Plan(plan)).await;
             }
             None => self.begin(plan),
         }
     }
 
+    /// A difference to the plan that is known here; to any other one it says nothing, and the whole plan is asked for.
+    async fn plan_change(&mut self, change: &PlanChange) {
+        if !self.only_releases.is_empty() && !self.only_releases.contains(&change.release_id) {
+            return;
+        }
+        let known = self.active.get(&change.swarm_id).map(|active| active.again.as_ref().unwrap_or(&active.plan));
+        if known.is_some_and(|plan| plan.epoch >= change.to) {
+            return;
+        }
+        match known.and_then(|plan| change.apply(plan)) {
+            Some(plan) => self.plan(Box::new(plan)).await,
+            None => self.context.outbox.sync(),
+        }
+    }
+
     fn begin(&mut self, plan: Box<SwarmPlan>) {
         let (mailbox, inputs) = mpsc::channel(MAILBOX);
         let swarm = plan.swarm_id;
-        let active = Active { release: plan.release_id, deadline_at: plan.deadline_at, mailbox, left: false, again: None };
+        let active =
+            Active { release: plan.release_id, deadline_at: plan.deadline_at, plan: plan.clone(), mailbox, left: false, again: None };
         self.active.insert(swarm, active);
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move { (swarm, task::run(context, *plan, inputs).await) });

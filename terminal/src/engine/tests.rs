@@ -131,6 +131,30 @@ async fn a_chunk_that_the_origin_spoilt_is_fetched_again_and_never_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b13_a_difference_is_applied_to_the_plan_that_it_is_of_and_any_other_is_asked_for_whole() {
+    let release = Release::start(content(CHUNK * 4, 5), &[1, 2], Duration::from_secs(600)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = run(config(&release, 1, dir.path()));
+    let epoch_of = |event: &EngineEvent| if let EngineEvent::Plan { epoch, .. } = event { Some(*epoch) } else { None };
+    engine.sees(|event| epoch_of(event).is_some()).await;
+    let first = engine.events.lock().unwrap().iter().find_map(epoch_of).unwrap();
+    release.change_plan(1, first, first + 3);
+    engine.sees(|event| epoch_of(event) == Some(first + 3)).await;
+    // Said again, it says nothing; said of another plan, the whole one is asked for and told.
+    release.change_plan(1, first, first + 3);
+    release.change_plan(1, first + 7, first + 9);
+    let told_again = async {
+        while engine.events.lock().unwrap().iter().filter_map(epoch_of).filter(|epoch| *epoch == first).count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told_again).await.expect("the whole plan was not asked for");
+    let epochs: Vec<u64> = engine.events.lock().unwrap().iter().filter_map(epoch_of).collect();
+    assert_eq!(epochs, [first, first + 3, first]);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_byte_moves_before_the_opening() {
     let bytes = content(CHUNK * 4, 4);
     let release = Release::start(bytes, &[1, 2], Duration::from_secs(2)).await;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use protocol::bitmap::ChunkSet;
 use protocol::manifest::{ChunkEntry, FileEntry, Manifest};
+use protocol::plan_change::PlanChange;
 use protocol::receipt::Receipt;
 use protocol::ws::*;
 use protocol::*;
@@ -151,6 +152,14 @@ impl Release {
     pub(crate) fn plan_again(&self, terminal: u8) {
         let state = self.state();
         state.push(id(terminal), PushMessage::Plan(Box::new(state.plan(id(terminal), self.manifest.edition_id()))));
+    }
+
+    /// Tells a terminal that its plan of epoch `from` is the one of epoch `to`, and nothing else became different.
+    pub(crate) fn change_plan(&self, terminal: u8, from: u64, to: u64) {
+        let state = self.state();
+        let before = SwarmPlan { epoch: from, ..state.plan(id(terminal), self.manifest.edition_id()) };
+        let change = PlanChange::between(&before, &SwarmPlan { epoch: to, ..before.clone() }).unwrap();
+        state.push(id(terminal), PushMessage::PlanChange(Box::new(change)));
     }
 
     /// Tells a terminal a plan for another release, whose edition nobody has.

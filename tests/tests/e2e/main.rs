@@ -8,10 +8,12 @@
 )]
 
 mod applications;
+mod bounds;
 mod disks;
 mod downloads;
 mod hostile;
 mod interruptions;
+mod measurements;
 mod refusals;
 mod release;
 mod reports;

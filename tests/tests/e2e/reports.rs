@@ -111,7 +111,7 @@ async fn b15_a_receipt_carries_the_time_of_receiving_and_pays_the_relay_that_sen
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b17_a_terminal_is_told_who_is_in_its_network_when_it_changes() {
+async fn b13_b17_a_terminal_is_told_who_is_in_its_network_when_it_changes_by_what_became_different() {
     let mut ring = Ring::start_with_later_rank(1 << 20).await;
     assert_eq!(ring.plan.members.len(), 2, "before the second wave opens nobody knows of it: {:?}", ring.plan);
     assert!(ring.plan.children.is_empty() && ring.plan.serves.is_empty());
@@ -123,6 +123,8 @@ async fn b17_a_terminal_is_told_who_is_in_its_network_when_it_changes() {
         }
     };
     assert!(newer.epoch > first_epoch);
+    assert!(ring.hostile.differences > 0, "the wave was told as a difference to the plan before");
+    assert_eq!(newer.members, ring.plan.members, "who was there is there still, in the same order");
     let late = ring.honest[2].0.terminal_id;
     assert!(newer.peers().any(|peer| peer.terminal_id == late), "the terminal of the second wave is named: {newer:?}");
 }

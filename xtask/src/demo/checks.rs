@@ -6,8 +6,8 @@ use std::time::Duration;
 use protocol::rest::{Application, Delivery, DeliveryState, Edition, LedgerTotals, Release, ReleaseState};
 use protocol::{Amount, ApplicationId, TimestampMs};
 use rules::auction::{Bid, Book, RankTerms};
-use rules::bound::fluid_bound;
 use rules::oracle;
+use rules::report::{WaveFacts, wave_bounds};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -111,29 +111,23 @@ fn rows(facts: &Facts<'_>) -> Vec<TerminalRow> {
     (0..facts.deliveries.len()).map(row).collect()
 }
 
-/// Each wave's last terminal beside the bound of the wave: earlier holders are its sources, or else the origin's share.
+/// Each wave's last terminal beside the bound of the wave, as the server's report has it.
 fn waves(facts: &Facts<'_>) -> Vec<WaveRow> {
     let mut waves = Vec::new();
     for (index, edition) in facts.scenario.editions.iter().enumerate() {
-        let mut sources = Vec::new();
-        for rank in 1..=facts.scenario.ranks.len() {
+        let of_rank = |rank: usize| {
             let members = facts.deliveries.iter().zip(&facts.scenario.terminals).zip(facts.received);
             let in_wave = members.filter(|((delivery, terminal), _)| terminal.edition == index && delivery.rank as usize == rank);
-            let times: Vec<u64> = in_wave.map(|(_, received)| received.completed_ms).collect();
-            let Some(&last) = times.iter().max() else { continue };
-            let lines = vec![facts.scenario.lines(); times.len()];
-            let bound = match sources.split_first() {
-                Some((first, others)) => fluid_bound(edition.length, *first, others, &lines),
-                None => fluid_bound(edition.length, facts.scenario.origin_share(index), &[], &lines),
-            };
-            waves.push(WaveRow {
-                edition: edition.label.clone(),
-                rank: rank as u64,
-                terminals: times.len(),
-                last: Duration::from_millis(last),
-                bound,
-            });
-            sources.extend(lines.iter().map(|line| line.up));
+            let complete: Vec<Duration> = in_wave.map(|(_, received)| Duration::from_millis(received.completed_ms)).collect();
+            let lines = vec![facts.scenario.lines(); complete.len()];
+            WaveFacts { holders_up: lines.iter().map(|line| line.up).collect(), lines, complete }
+        };
+        let of_ranks: Vec<WaveFacts> = (1..=facts.scenario.ranks.len()).map(of_rank).collect();
+        let origin = facts.scenario.origin_part(index, facts.release.origin.budget);
+        for ((rank, wave), bound) in (1u64..).zip(&of_ranks).zip(wave_bounds(edition.length, origin, &of_ranks)) {
+            let Some(&last) = wave.complete.iter().max() else { continue };
+            let (edition, terminals) = (edition.label.clone(), wave.complete.len());
+            waves.push(WaveRow { edition, rank, terminals, last, bound: bound.bound });
         }
     }
     waves

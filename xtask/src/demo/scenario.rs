@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::{Amount, BitsPerSecond, Bytes};
 use rules::bound::{Lines, fluid_bound};
+use rules::report::{OriginPart, origin_part};
 
 use super::contents;
 use crate::failure::Failure;
@@ -99,17 +100,16 @@ impl Scenario {
     /// How long one wave of `capacity` terminals per edition takes, with a margin: the next one then finds complete sources.
     fn wave_seconds(&self, capacity: u32) -> u32 {
         let lines = vec![self.lines(); usize::try_from(capacity).unwrap_or(1)];
-        let slowest =
-            (0..self.editions.len()).map(|edition| fluid_bound(self.editions[edition].length, self.origin_share(edition), &[], &lines));
+        let slowest = (0..self.editions.len())
+            .map(|edition| fluid_bound(self.editions[edition].length, self.origin_part(edition, Bytes(0)).up, &[], &lines));
         let bound = slowest.max().unwrap_or_default();
         u32::try_from(bound.as_millis() * 14 / 10 / 1000).unwrap_or(u32::MAX).saturating_add(2)
     }
 
-    /// What an edition can have of the origin's uplink while all of them are sent: its part by length.
-    pub(super) fn origin_share(&self, edition: usize) -> BitsPerSecond {
-        let total: u64 = self.editions.iter().map(|edition| edition.length.0).sum();
-        let all = u128::from(self.rates.origin_up_mbit) * 1_000_000;
-        BitsPerSecond(u64::try_from(all * u128::from(self.editions[edition].length.0) / u128::from(total.max(1))).unwrap_or(u64::MAX))
+    /// What an edition can have of the origin while all of them are sent.
+    pub(super) fn origin_part(&self, edition: usize, budget: Bytes) -> OriginPart {
+        let total = Bytes(self.editions.iter().map(|edition| edition.length.0).sum());
+        origin_part(BitsPerSecond::from_mbit(self.rates.origin_up_mbit), budget, self.editions[edition].length, total)
     }
 
     /// Every terminal's lines: they all have the same.

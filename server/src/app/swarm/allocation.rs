@@ -7,16 +7,19 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use protocol::bitmap::{SEGMENT_BYTES, segment_chunks, segment_count};
 use protocol::frame::CHUNK_MAX;
-use protocol::rest::ReleaseState;
-use protocol::ws::{ChunkNotice, LIST_MAX, LeaveReason, PushMessage, SuspectReason};
+use protocol::rest::{ReleaseState, ReselectionReason};
+use protocol::ws::{ChunkNotice, GrantKind, LIST_MAX, LeaveReason, PushMessage, SuspectReason};
 use protocol::{Bytes, DeliveryId, ErrorCode, GroupId, SwarmId, TerminalId};
 use rules::suspicion::reports_needed;
+use time::OffsetDateTime;
 
+use super::reselections::reason_of;
 use super::{Member, sources};
 use crate::clock;
 use crate::error::ApiError;
-use crate::live::{GroupAnswer, Holdings, Limits, Missing, Sender, Table, Wanted};
+use crate::live::{Grant, GroupAnswer, Holdings, LeasesPassed, Limits, Missing, Sender, Table, Wanted, WhyReturned, passed};
 use crate::state::AppState;
+use crate::store::reselections::NewReselection;
 
 /// How much of the origin's uplink may be leased ahead: enough that it never runs dry between two messages, little enough that a lease is fetched
 /// long before it expires and that the choice among members is made late.
@@ -107,8 +110,14 @@ pub async fn leave(state: &AppState, member: &Member) -> Result<(), ApiError> {
         // Whom it served gets another source at once.
         return sources::reselect(state, member.swarm.facts.swarm_id).await.map(|_| ());
     }
+    let now = clock::now();
     // A lost table is not rebuilt for somebody who leaves.
-    state.live.leave(sender(state, member), Duration::ZERO, clock::now()).await?;
+    let table = state.live.leave(sender(state, member), Duration::ZERO, now).await?;
+    // What it owed is noted where it was passed on; a relay is lost even if it owed nothing at that moment.
+    if matches!(table, Table::Ready(answer) if answer.returned.is_empty()) && member.check_open(now).is_ok() {
+        let (group_id, terminal_id, reason) = (member.place.group_id, member.terminal, ReselectionReason::Disconnected);
+        state.reselections.note([NewReselection { group_id, at: now, reason, terminal_id, replacement: None, chunks: 0 }]);
+    }
     Ok(())
 }
 
@@ -187,9 +196,9 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     let wanted = Wanted { chunks: &chunks, feeders_connected: !member.place.root && feeders_connected(state, member).await? };
     let affordable = state.budgets.affordable(member.swarm.facts.budget_id).await?;
     let table = state.live.missing(sender(state, member), affordable, wanted, clock::now()).await?;
-    let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else {
-        return Ok(());
-    };
+    let Some(answer) = answered(state, member, table).await? else { return Ok(()) };
+    note_repairs(state, member, &answer.granted);
+    let Missing { elsewhere, unaffordable } = answer.outcome;
     for (chunks, code) in [(elsewhere, ErrorCode::Conflict), (unaffordable, ErrorCode::BudgetSpent)] {
         if !chunks.is_empty() {
             let refused = PushMessage::RepairRefused { swarm_id: member.swarm.facts.swarm_id, chunks, code };
@@ -220,6 +229,20 @@ async fn missing_in_download(state: &AppState, member: &Member, wanted: &BTreeSe
     let refused = PushMessage::RepairRefused { swarm_id, chunks, code: ErrorCode::BudgetSpent };
     state.live.push(member.terminal, &refused, clock::now()).await?;
     Ok(None)
+}
+
+/// The origin gives what the terminals should have given.
+fn note_repairs(state: &AppState, member: &Member, granted: &[Grant]) {
+    let repairs = granted.iter().filter(|grant| grant.terminal == member.terminal && grant.kind == GrantKind::Repair).count();
+    let event = NewReselection {
+        group_id: member.place.group_id,
+        at: clock::now(),
+        reason: ReselectionReason::Missing,
+        terminal_id: member.terminal,
+        replacement: Some(TerminalId::ORIGIN),
+        chunks: u32::try_from(repairs).unwrap_or(u32::MAX),
+    };
+    state.reselections.note((repairs > 0).then_some(event));
 }
 
 /// Whether a member of a group that the origin feeds is connected.
@@ -284,11 +307,31 @@ pub async fn suspect(state: &AppState, member: &Member, suspected: TerminalId, r
     let agreed = state.live.suspect(swarm_id, suspected, member.terminal, needed, clock::now()).await?;
     tracing::debug!(%swarm_id, %suspected, reporter = %member.terminal, ?reason, agreed, "a terminal is suspected");
     let Some(place) = member.swarm.place(suspected).filter(|_| agreed) else { return Ok(()) };
-    tracing::info!(%swarm_id, %suspected, ?reason, "a terminal is removed from its group for a while");
-    metrics::counter!("spillway_members_removed_total").increment(1);
     let removed = Sender { group: place.group_id, terminal: suspected, limits: limits(state) };
-    state.live.leave(removed, BENCH, clock::now()).await?;
+    let now = clock::now();
+    // A table that is gone, or about to be built again, has nothing to take from anybody.
+    let Table::Ready(answer) = state.live.leave(removed, BENCH, now).await? else { return Ok(()) };
+    if !answer.outcome {
+        tracing::info!(%swarm_id, %suspected, ?reason, "a terminal is removed from its group for a while");
+        metrics::counter!("spillway_members_removed_total").increment(1);
+    }
+    note_removal(state, &removed, reason, &answer, now);
     Ok(())
+}
+
+/// The terminal lost its place, and maybe chunks to others. Reports that come while it is removed anyway say nothing new.
+fn note_removal(state: &AppState, removed: &Sender, suspicion: SuspectReason, answer: &GroupAnswer<bool>, at: OffsetDateTime) {
+    let reason = reason_of(suspicion);
+    let event = |terminal_id, replacement, chunks| NewReselection { group_id: removed.group, at, reason, terminal_id, replacement, chunks };
+    let passed: Vec<LeasesPassed> = passed(removed.group, &answer.returned, &answer.granted, at);
+    if passed.is_empty() && !answer.outcome {
+        state.reselections.note([event(removed.terminal, None, 0)]);
+    }
+    state.reselections.note(passed.into_iter().map(|passed| match passed.why {
+        WhyReturned::Gone if passed.from == removed.terminal => event(passed.from, passed.to, passed.chunks),
+        WhyReturned::Gone => NewReselection { reason: ReselectionReason::Disconnected, ..event(passed.from, passed.to, passed.chunks) },
+        WhyReturned::Expired => NewReselection { reason: ReselectionReason::LeaseExpired, ..event(passed.from, passed.to, passed.chunks) },
+    }));
 }
 
 fn check_length(pointer: &str, length: usize) -> Result<(), ApiError> {

@@ -107,7 +107,7 @@ pub(super) fn judge(recorded: &Recorded, receipts: &[(usize, Receipt)], length_o
             latest.clone_from(receipt);
         }
     }
-    judgement.writes = writes(written, &segments);
+    judgement.writes = writes(written, &segments, length_of);
     conclude(&mut judgement, recorded, &gained);
     judgement
 }
@@ -151,12 +151,22 @@ fn add(segment: &mut Segment, receipt: &Receipt) -> Option<New> {
     Some(new)
 }
 
-fn writes(written: BTreeMap<(DeliveryId, u32, TerminalId), Receipt>, segments: &BTreeMap<(DeliveryId, u32), Segment>) -> Vec<ReceiptWrite> {
+fn writes(
+    written: BTreeMap<(DeliveryId, u32, TerminalId), Receipt>,
+    segments: &BTreeMap<(DeliveryId, u32), Segment>,
+    length_of: impl Fn(DeliveryId, u32) -> u64,
+) -> Vec<ReceiptWrite> {
     written
         .into_iter()
         .filter_map(|((delivery_id, segment, source), receipt)| {
             let sum = segments.get(&(delivery_id, segment))?.get(&source)?;
-            Some(ReceiptWrite { receipt, bitmap: sum.bitmap.clone(), credited: sum.credited.clone() })
+            let credited_bytes = segment_chunks(segment, &sum.credited).map(|chunk| length_of(delivery_id, chunk)).sum();
+            Some(ReceiptWrite {
+                receipt,
+                bitmap: sum.bitmap.clone(),
+                credited: sum.credited.clone(),
+                credited_bytes: protocol::Bytes(credited_bytes),
+            })
         })
         .collect()
 }

@@ -53,6 +53,11 @@ pub struct KnownSwarm {
     places: HashMap<TerminalId, Place>,
 }
 
+/// Groups are only ever added, so their number rises with each wave.
+fn epoch_of(tree: &SwarmTree) -> u64 {
+    u64::try_from(tree.groups().len()).unwrap_or(u64::MAX)
+}
+
 impl KnownSwarm {
     pub(super) async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
         let facts = store.swarm_facts(swarm_id).await?;
@@ -70,16 +75,17 @@ impl KnownSwarm {
                 places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at, serves_only: false });
             }
         }
-        let mut epoch = u64::try_from(plan.groups.len()).unwrap_or(u64::MAX);
+        let tree = SwarmTree::new(plan.groups).map_err(ApiError::internal)?;
+        let mut epoch = epoch_of(&tree);
         let mut sources = Vec::new();
         if facts.on_demand {
             (epoch, sources) = store.stored_sources(swarm_id).await?;
-            add_places(&mut places, &plan.groups, &sources, facts.starts_at);
+            add_places(&mut places, tree.groups(), &sources, facts.starts_at);
         }
         Ok(Self {
             epoch,
             sources,
-            tree: SwarmTree::new(plan.groups).map_err(ApiError::internal)?,
+            tree,
             chunk_lengths: manifest.chunks.iter().map(|chunk| chunk.length).collect(),
             facts,
             manifest,
@@ -115,14 +121,25 @@ impl KnownSwarm {
 
     /// What a member is told; `None` for who is no member.
     pub fn plan(&self, terminal: TerminalId) -> Option<SwarmPlan> {
-        let place = self.place(terminal)?;
-        let view = if self.facts.on_demand { self.download_view(terminal, place) } else { self.tree.view(terminal) }?;
-        Some(SwarmPlan {
+        if self.facts.on_demand {
+            let place = self.place(terminal)?;
+            return Some(self.assembled(self.download_view(terminal, place)?, place, self.epoch));
+        }
+        self.plan_in(&self.tree, terminal)
+    }
+
+    /// What a member was told while the swarm had no groups but those of `tree`.
+    pub fn plan_in(&self, tree: &SwarmTree, terminal: TerminalId) -> Option<SwarmPlan> {
+        Some(self.assembled(tree.view(terminal)?, self.place(terminal)?, epoch_of(tree)))
+    }
+
+    fn assembled(&self, view: TerminalView, place: Place, epoch: u64) -> SwarmPlan {
+        SwarmPlan {
             release_id: self.facts.release_id,
             swarm_id: self.facts.swarm_id,
             edition_id: self.facts.edition_id,
             delivery_id: place.delivery_id,
-            epoch: self.epoch,
+            epoch,
             rank: place.wave.saturating_add(1),
             opens_at: to_timestamp_ms(place.opens_at),
             deadline_at: to_timestamp_ms(self.facts.deadline_at),
@@ -132,7 +149,7 @@ impl KnownSwarm {
             parents: view.parents,
             children: view.children,
             serves: view.serves,
-        })
+        }
     }
 
     /// The receiver may pull from every source, and each source serves the receiver alone; who is no source any more has no plan.

@@ -3,11 +3,13 @@
 //! Unsealed releases keep a secret: nothing about a wave, no link and no destination, reaches anybody before the wave opens. Only wave 0 is told
 //! early, so that its links are open at the start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use protocol::plan_change::PlanChange;
 use protocol::rest::{DeliveryState, ReleaseState};
 use protocol::ws::{LeaveReason, PushMessage};
-use protocol::{GroupId, ReleaseId, SwarmId, TerminalId};
+use protocol::{BitsPerSecond, DeliveryId, GroupId, ReleaseId, SwarmId, TerminalId};
 use rules::relay_plan::{Candidate, Shape, SwarmTree, choose_shape, plan_wave};
 use uuid::Uuid;
 
@@ -74,10 +76,8 @@ async fn plan(state: &AppState, swarm_id: SwarmId, wave: u32) -> Result<Arc<Know
             state.live.create_group(&spec, clock::now()).await?;
         }
     }
-    let tree_before = tree_before(&swarm, wave)?;
-    let changed = swarm.terminals().filter(|&terminal| swarm.tree.view(terminal) != tree_before.view(terminal));
-    let plans = changed.filter_map(|terminal| Some((terminal, PushMessage::Plan(Box::new(swarm.plan(terminal)?)))));
-    push_all(state, plans.collect()).await?;
+    let told = trees_before(&swarm, wave)?;
+    push_all(state, swarm.terminals().filter_map(|terminal| Some((terminal, news_of(&swarm, &told, terminal)?))).collect()).await?;
     // Whoever ended the release meanwhile did not know of this wave.
     if !matches!(state.store.swarm_facts(swarm_id).await?.state, ReleaseState::Closed | ReleaseState::Live) {
         ending::after_the_end(state, swarm.facts.release_id).await?;
@@ -85,17 +85,35 @@ async fn plan(state: &AppState, swarm_id: SwarmId, wave: u32) -> Result<Arc<Know
     Ok(swarm)
 }
 
-/// The plan as it was before a wave.
-fn tree_before(swarm: &KnownSwarm, wave: u32) -> Result<SwarmTree, ApiError> {
-    let earlier = swarm.tree.groups().iter().filter(|group| group.wave < wave).cloned().collect();
-    SwarmTree::new(earlier).map_err(ApiError::internal)
+/// The plan as it was before each wave up to `wave`.
+fn trees_before(swarm: &KnownSwarm, wave: u32) -> Result<Vec<SwarmTree>, ApiError> {
+    let before = |wave: u32| {
+        let earlier = swarm.tree.groups().iter().filter(|group| group.wave < wave).cloned().collect();
+        SwarmTree::new(earlier).map_err(ApiError::internal)
+    };
+    (0..=wave).map(before).collect()
+}
+
+/// What a terminal is told of the plan's last wave, if it concerns it: the difference to what it was told before, or the whole plan if that was nothing.
+fn news_of(swarm: &KnownSwarm, told: &[SwarmTree], terminal: TerminalId) -> Option<PushMessage> {
+    let (after, view) = (swarm.plan(terminal)?, swarm.tree.view(terminal));
+    let last = told.last()?;
+    if last.view(terminal) == view {
+        return None;
+    }
+    // The terminal has heard nothing of waves that did not concern it: its plan may be of an earlier epoch.
+    let same = told.iter().rev().take_while(|tree| tree.view(terminal) == last.view(terminal));
+    let before = same.last().and_then(|tree| swarm.plan_in(tree, terminal));
+    let change = before.and_then(|before| PlanChange::between(&before, &after));
+    Some(change.map_or_else(|| PushMessage::Plan(Box::new(after)), |change| PushMessage::PlanChange(Box::new(change))))
 }
 
 /// Decides on the groups of a wave and stores them. Answers those that this call stored.
 async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<Vec<GroupId>, ApiError> {
     let swarm_id = swarm.facts.swarm_id;
-    // A terminal states its rates and nothing else about its line: of region, round trip, loss and NAT nothing is known.
-    let candidates: Vec<Candidate> = state.store.wave_candidates(swarm_id, wave).await?.into_iter().map(Candidate::from).collect();
+    let found = state.store.wave_candidates(swarm_id, wave).await?;
+    let downs: BTreeMap<DeliveryId, BitsPerSecond> = found.iter().map(|found| (found.candidate.peer.delivery_id, found.down)).collect();
+    let candidates: Vec<Candidate> = found.into_iter().map(|found| found.candidate).collect();
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
@@ -104,7 +122,7 @@ async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Resu
     let ids: Vec<GroupId> = (0..shape.groups(candidates.len())).map(|_| GroupId(Uuid::now_v7())).collect();
     let groups = plan_wave(&swarm.tree, wave, &candidates, shape, earlier_holder, &ids).map_err(ApiError::internal)?;
     let (store, count, groups_for_store) = (state.store.clone(), groups.len(), groups);
-    let stored = state.to_the_end(async move { store.store_wave(swarm_id, wave, &groups_for_store).await }).await?;
+    let stored = state.to_the_end(async move { store.store_wave(swarm_id, wave, &groups_for_store, &downs).await }).await?;
     let Shape { m, k, .. } = shape;
     tracing::info!(%swarm_id, wave, groups = count, members = candidates.len(), m, k, earlier_holder, stored, "planned a wave");
     Ok(if stored { ids } else { Vec::new() })

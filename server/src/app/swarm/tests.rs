@@ -9,6 +9,7 @@ mod origin;
 mod plans;
 mod receipts;
 mod repair;
+mod reports;
 pub(crate) mod stage;
 
 pub(crate) use machine::Machine;

@@ -46,7 +46,8 @@ local ANSWER_MS = 4000
 -- Overheads are whole nanoseconds per byte up to 8 kbit/s, so that overhead times bytes stays exact.
 local OVERHEAD_MAX = 1000000
 
-local state, live, returned_count, grants = nil, {}, 0, {}
+-- `returned`: leases that ended without their chunk, as {chunk, terminal, why}, why: x its time was over, g the terminal is gone.
+local state, live, returned, grants = nil, {}, {}, {}
 
 local function bit_of(chunk) return chunk - chunk % 8 + 7 - chunk % 8 end
 local function held_key(terminal) return G .. ':held:' .. terminal end
@@ -124,9 +125,11 @@ local function drop_lease(chunk, lease)
 end
 
 -- A lease ended without the chunk: somebody else gets it, unless a live member has it after all.
-local function give_back(chunk)
+local function give_back(chunk, terminal, why)
   if state.root and not live_holder(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
-  returned_count = returned_count + 1
+  returned[#returned + 1] = whole(chunk)
+  returned[#returned + 1] = terminal
+  returned[#returned + 1] = why
 end
 
 local function leave(terminal)
@@ -143,7 +146,7 @@ local function leave(terminal)
     local lease = lease_of(chunk)
     if lease.terminal == terminal then
       drop_lease(chunk, lease)
-      if lease.phase == 'l' then give_back(chunk) end
+      if lease.phase == 'l' then give_back(chunk, terminal, 'g') end
     end
   end
   redis.call('HDEL', K.out, terminal)
@@ -155,7 +158,7 @@ local function sweep()
     local chunk = tonumber(text)
     local lease = lease_of(chunk)
     drop_lease(chunk, lease)
-    if lease.phase == 'l' then give_back(chunk) end
+    if lease.phase == 'l' then give_back(chunk, lease.terminal, 'x') end
   end
   local gone = {}
   for _, terminal in ipairs(live) do
@@ -332,7 +335,7 @@ local function open_table()
   return finish_rebuild() and 'ready' or 'lost'
 end
 
--- The answer of every group script: {state, how many leases came back, grants as {terminal, chunk, kind, …}, what else the script says}.
+-- The answer of every group script: {state, leases that came back as {chunk, terminal, why, …}, grants as {terminal, chunk, kind, …}, what else the script says}.
 local function answer(word, rest)
   local list = {}
   if word == 'ready' then
@@ -344,5 +347,5 @@ local function answer(word, rest)
       list[#list + 1] = given.kind
     end
   end
-  return {word, returned_count, list, rest or {}}
+  return {word, returned, list, rest or {}}
 end

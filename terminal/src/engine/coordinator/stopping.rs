@@ -85,6 +85,7 @@ fn note(event: SocketEvent, late: &mut Vec<(SwarmId, Input)>) {
         PushMessage::Settled { swarm_id, delivery_id, charged, earned } => (swarm_id, Input::Settled { delivery_id, charged, earned }),
         PushMessage::Earned { swarm_id, earned } => (swarm_id, Input::Earned { earned }),
         PushMessage::Plan(_)
+        | PushMessage::PlanChange(_)
         | PushMessage::Leave { .. }
         | PushMessage::Grant { .. }
         | PushMessage::RepairRefused { .. }

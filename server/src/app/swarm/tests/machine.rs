@@ -107,8 +107,13 @@ impl Machine {
         let message = receive(self.socket.as_mut().expect("it is connected")).await;
         if let Some(ServerMessage::Push { position, message }) = &message {
             self.position = *position;
-            if let PushMessage::Plan(plan) = message {
-                self.plans.insert(plan.swarm_id, SwarmPlan::clone(plan));
+            match message {
+                PushMessage::Plan(plan) => _ = self.plans.insert(plan.swarm_id, SwarmPlan::clone(plan)),
+                PushMessage::PlanChange(change) => {
+                    let changed = change.apply(&self.plans[&change.swarm_id]).expect("the change is of the plan that was told");
+                    self.plans.insert(change.swarm_id, changed);
+                }
+                _ => {}
             }
         }
         message
@@ -139,14 +144,10 @@ impl Machine {
 
     /// Reads on until the plan of a swarm has at least this epoch.
     pub(crate) async fn plan(&mut self, swarm_id: SwarmId, epoch: u64) -> SwarmPlan {
-        if let Some(plan) = self.plans.get(&swarm_id).filter(|plan| plan.epoch >= epoch) {
-            return plan.clone();
+        while self.plans.get(&swarm_id).is_none_or(|plan| plan.epoch < epoch) {
+            self.push(|message| matches!(message, PushMessage::Plan(_) | PushMessage::PlanChange(_)).then_some(())).await;
         }
-        self.push(|message| match message {
-            PushMessage::Plan(plan) if plan.swarm_id == swarm_id && plan.epoch >= epoch => Some(*plan),
-            _ => None,
-        })
-        .await
+        self.plans[&swarm_id].clone()
     }
 
     /// Waits until the server has handled everything sent before; answers what came meanwhile.

@@ -191,7 +191,7 @@ async fn a_complete_delivery_that_nobody_settled_is_found_and_settled() {
     let receipt =
         protocol::receipt::Receipt::decode(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &receipts[0]).unwrap()).unwrap();
     let (bitmap, credited) = (receipt.body.bitmap.clone(), receipt.body.bitmap.clone());
-    let write = crate::store::receipts::ReceiptWrite { receipt, bitmap, credited };
+    let write = crate::store::receipts::ReceiptWrite { receipt, bitmap, credited, credited_bytes: protocol::Bytes(0) };
     let verified =
         crate::store::receipts::VerifiedWrite { delivery_id: delivery, chunks: 8, bytes: Bytes(8 * CHUNK as u64), complete: true };
     let store = &stage.service.state.store;
