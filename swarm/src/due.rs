@@ -11,8 +11,7 @@ use crate::signing::Signer;
 
 /// How often the machine looks at what is late or silent while a transfer runs.
 const TICK: Now = Now::from_millis(50);
-/// New holdings are announced together within this time.
-pub(crate) const DELTA_DELAY: Now = Now::from_millis(20);
+
 impl Swarm {
     /// Does what is due. Harmless at any time.
     pub fn handle_timeout(&mut self, now: Now) {

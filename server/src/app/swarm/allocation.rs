@@ -31,7 +31,7 @@ const CREDITS_MAX: u32 = 4_096;
 
 /// What the origin allows a group and its members.
 pub fn limits(state: &AppState) -> Limits {
-    Limits { in_flight_max: in_flight_max(state), unsigned_max: UNSIGNED_MAX }
+    Limits { in_flight_max: in_flight_max(state), unsigned_max: UNSIGNED_MAX, direct: Bytes(0) }
 }
 
 /// The most bytes of a group that may be leased and not received; 0 if the origin's uplink has no limit.
@@ -46,6 +46,15 @@ fn in_flight_max(state: &AppState) -> Bytes {
 
 pub fn sender(state: &AppState, member: &Member) -> Sender {
     Sender { group: member.place.group_id, terminal: member.terminal, limits: limits(state) }
+}
+
+/// The same with what the budget has for direct copies: for messages that come often enough to use the origin's line with them.
+async fn sender_for_direct(state: &AppState, member: &Member) -> Result<Sender, ApiError> {
+    let mut sender = sender(state, member);
+    if member.place.root {
+        sender.limits.direct = state.budgets.direct_room(member.swarm.facts.release_id).await?;
+    }
+    Ok(sender)
 }
 
 /// What a ready table said; nothing if it is being rebuilt, which this begins if nobody has.
@@ -110,7 +119,7 @@ pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(),
     if !member.place.root || clock::now() >= member.swarm.facts.deadline_at {
         return Ok(());
     }
-    let sender = sender(state, member);
+    let sender = sender_for_direct(state, member).await?;
     let table = state.live.credits(sender, open.min(CREDITS_MAX), clock::now()).await?;
     let Some(GroupAnswer { outcome: unsigned, .. }) = answered(state, member, table).await? else { return Ok(()) };
     if !unsigned.is_empty() && clear_signed(state, member, unsigned).await? {
@@ -131,7 +140,7 @@ pub async fn clear_signed(state: &AppState, member: &Member, unsigned: Vec<u32>)
         tracing::debug!(terminal = %member.terminal, "a terminal has fetched much from the origin and signed for none of it");
         return Ok(false);
     }
-    state.live.signed(sender(state, member), signed, clock::now()).await?;
+    state.live.signed(sender(state, member), signed, false, clock::now()).await?;
     Ok(true)
 }
 
@@ -140,7 +149,7 @@ pub async fn clear_signed(state: &AppState, member: &Member, unsigned: Vec<u32>)
 pub async fn notices(state: &AppState, member: &Member, notices: &[ChunkNotice]) -> Result<(), ApiError> {
     check_length("/notices", notices.len())?;
     member.check_chunks("/notices", notices.iter().map(|notice| notice.chunk))?;
-    let table = state.live.notices(sender(state, member), notices, clock::now()).await?;
+    let table = state.live.notices(sender_for_direct(state, member).await?, notices, clock::now()).await?;
     let answer = answered(state, member, table).await?;
     if let Some(sample) = answer.as_ref().and_then(|GroupAnswer { outcome: samples, .. }| samples.last()) {
         state.live.set_overhead(member.place.delivery_id, *sample).await?;
@@ -157,10 +166,10 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     member.check_chunks("/chunks", chunks.iter().copied())?;
     member.check_open(clock::now())?;
     let wanted: BTreeSet<u32> = chunks.iter().copied().collect();
-    let receipted = held_by_live_peers(state, member, &wanted).await?;
+    let receipted = held_upstream(state, member, &wanted).await?;
     let chunks: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
     let wanted = Wanted { chunks: &chunks, feeders_connected: !member.place.root && feeders_connected(state, member).await? };
-    let affordable = state.budgets.affordable(member.swarm.facts.release_id).await?;
+    let affordable = state.budgets.affordable(member.swarm.facts.release_id, member.swarm.manifest.length).await?;
     let table = state.live.missing(sender(state, member), affordable, wanted, clock::now()).await?;
     let Some(GroupAnswer { outcome: Missing { elsewhere, unaffordable }, .. }) = answered(state, member, table).await? else {
         return Ok(());
@@ -181,9 +190,9 @@ async fn feeders_connected(state: &AppState, member: &Member) -> Result<bool, Ap
     Ok(!state.live.connected(&feeders).await?.is_empty())
 }
 
-/// Which chunks the receipts of somebody contain whom the member is linked to and who is connected.
-async fn held_by_live_peers(state: &AppState, member: &Member, chunks: &BTreeSet<u32>) -> Result<BTreeSet<u32>, ApiError> {
-    let peers: Vec<TerminalId> = member.swarm.peers(member.terminal).into_iter().collect();
+/// Which chunks the receipts of somebody contain who is connected and from whom they can come to the member: its group, its links, or a group above it.
+async fn held_upstream(state: &AppState, member: &Member, chunks: &BTreeSet<u32>) -> Result<BTreeSet<u32>, ApiError> {
+    let peers: Vec<TerminalId> = member.swarm.tree.upstream(member.terminal).into_iter().collect();
     let connected = state.live.connected(&peers).await?;
     let deliveries: Vec<DeliveryId> =
         connected.into_iter().filter_map(|terminal| member.swarm.place(terminal)).map(|place| place.delivery_id).collect();
