@@ -226,6 +226,8 @@ pub enum GrantKind {
     FirstCopy,
     /// A chunk that the group lost or never got.
     Repair,
+    /// A chunk that the origin sends to every member of the group itself: nobody copies it on within the group.
+    Direct,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

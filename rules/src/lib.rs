@@ -9,8 +9,9 @@ pub mod ledger;
 pub mod oracle;
 pub mod settlement;
 
-// Planning: who copies to whom, who counts as gone, and what no schedule can beat.
+// Planning: who copies to whom, who is given which chunk, who counts as gone, and what no schedule can beat.
 pub mod bound;
+pub mod lease_table;
 pub mod relay_plan;
 pub mod report;
 pub mod seen_rate;

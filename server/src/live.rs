@@ -16,8 +16,6 @@ mod usage;
 mod wake;
 
 #[cfg(test)]
-mod group_model;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -84,6 +84,7 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
         passwords: Passwords::new()?,
         metrics: crate::metrics::install()?,
         stopping,
+        started_at: clock::now(),
         runtime,
         config: Arc::new(config),
     };

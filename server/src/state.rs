@@ -37,6 +37,8 @@ pub struct AppState {
     pub metrics: PrometheusHandle,
     /// Becomes true when the instance is told to stop: WebSockets close, jobs take nothing new.
     pub stopping: watch::Receiver<bool>,
+    /// Since when this instance runs: what it missed it cannot know of.
+    pub started_at: time::OffsetDateTime,
     /// Where work goes that must run to its end although the client that asked for it may leave: it outlives the connection.
     pub runtime: tokio::runtime::Handle,
 }

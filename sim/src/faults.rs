@@ -41,10 +41,9 @@ pub enum FaultKind {
     /// A terminal comes after its wave has opened.
     Late,
     /// The budget is the smallest that the server accepts, whatever else goes wrong. Not a part of the usual mix: with a terminal that lies or spoils,
-    /// there may be nothing left to send again, while a later group has what an earlier one misses and cannot give it back.
+    /// there may be nothing left to send again.
     TightBudget,
-    /// The server is away while the first two waves open. Not a part of the usual mix: the second wave then becomes a root of its own, which the
-    /// budget does not have.
+    /// The server is away while the first two waves open. Not a part of the usual mix: it takes two waves.
     MissedOpening,
 }
 
@@ -66,7 +65,7 @@ impl FaultKind {
         Self::Loss,
         Self::Late,
     ];
-    /// Those that break promises by what is known of the design, each by its name only.
+    /// Those that are no part of the mix, each by its name only.
     pub const BEYOND: [Self; 2] = [Self::TightBudget, Self::MissedOpening];
 
     pub fn all() -> impl Iterator<Item = Self> {

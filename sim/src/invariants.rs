@@ -10,7 +10,9 @@ use protocol::ws::GrantKind;
 use swarm::{Now, WINDOW_BYTES};
 
 use crate::server::Fact;
-use crate::server::table::{COPIES, LEASE};
+
+const LEASE: Now = Now::from_millis(rules::lease_table::LEASE_MS);
+const COPIES: Now = Now::from_millis(rules::lease_table::COPIES_MS);
 
 /// Which promise was broken, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +149,9 @@ impl Invariants {
     }
 
     fn granted(&mut self, group: GroupId, terminal: usize, chunk: u32, kind: GrantKind, now: Now) -> Checked {
+        if kind == GrantKind::Direct {
+            return Ok(());
+        }
         let book = self.book(group);
         let others = |other: &usize| *other != terminal && book.here.contains(other);
         let holder = book.held.iter().find(|(other, held)| others(other) && held.contains(chunk)).map(|(other, _)| *other);

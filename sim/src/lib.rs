@@ -11,6 +11,7 @@
 mod content;
 pub mod faults;
 pub mod invariants;
+pub mod lab;
 mod network;
 mod plan;
 mod queue;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sim::{FaultKind, Outcome, Wish};
+use protocol::BitsPerSecond;
+use sim::lab::{Lab, LabBudget};
+use sim::{FaultKind, Outcome, Scenario, Wish, World};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask sim", about = "Run releases under virtual time with seeded faults")]
@@ -33,6 +35,26 @@ struct Arguments {
     /// A first copy of what a live member has signed for is a broken promise too
     #[arg(long)]
     strict: bool,
+    /// The lab's release: so many terminals (16 by default) on its lines, without trouble, measured against T*
+    #[arg(long, conflicts_with_all = ["waves", "faults", "chunks"])]
+    lab: bool,
+    /// With --lab: MiB of the payload
+    #[arg(long, default_value_t = 32, requires = "lab", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    mib: u64,
+    /// With --lab: the terminals' uplinks in turn, in Mbit/s
+    #[arg(long, value_delimiter = ',', default_value = "10", requires = "lab", value_parser = clap::value_parser!(u64).range(1..))]
+    uplinks: Vec<u64>,
+    /// With --lab: the origin's uplink and the terminals' downlinks, in Mbit/s
+    #[arg(long, default_value_t = 20, requires = "lab", value_parser = clap::value_parser!(u64).range(1..))]
+    origin_up: u64,
+    #[arg(long, default_value_t = 50, requires = "lab", value_parser = clap::value_parser!(u64).range(1..))]
+    peer_down: u64,
+    /// With --lab: what the origin may send, "open" or a multiple of the payload
+    #[arg(long, default_value = "1.05", requires = "lab")]
+    budget: LabBudget,
+    /// With --lab: a line for every terminal
+    #[arg(long, requires = "lab")]
+    each: bool,
     /// Write the outcomes to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,6 +94,23 @@ impl Arguments {
         Ok(wish)
     }
 
+    fn scenario(&self, seed: u64) -> Result<(Scenario, BTreeSet<FaultKind>), String> {
+        if !self.lab {
+            let wish = self.wish(seed)?;
+            return Ok((Scenario::new(&wish), wish.faults));
+        }
+        let lab = Lab {
+            seed,
+            terminals: self.terminals.map_or(16, |terminals| usize::try_from(terminals).unwrap_or(usize::MAX)),
+            mib: self.mib,
+            origin_up: BitsPerSecond::from_mbit(self.origin_up),
+            uplinks: self.uplinks.iter().copied().map(BitsPerSecond::from_mbit).collect(),
+            peer_down: BitsPerSecond::from_mbit(self.peer_down),
+            budget: self.budget,
+        };
+        Ok((lab.scenario(), BTreeSet::new()))
+    }
+
     /// The command that runs one seed of these again.
     fn replay(&self, seed: u64) -> String {
         let mut command = format!("cargo xtask sim --seed {seed}");
@@ -85,14 +124,23 @@ impl Arguments {
         if self.strict {
             command.push_str(" --strict");
         }
+        if self.lab {
+            let uplinks: Vec<String> = self.uplinks.iter().map(u64::to_string).collect();
+            let (mib, origin_up, peer_down) = (self.mib, self.origin_up, self.peer_down);
+            command.push_str(&format!(
+                " --lab --mib {mib} --origin-up {origin_up} --peer-down {peer_down} --uplinks {} --budget {}",
+                uplinks.join(","),
+                self.budget
+            ));
+        }
         command
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "only what a run took on the real clock; nothing inside of it sees this")]
-fn timed(wish: &Wish) -> (Outcome, Duration) {
+fn timed(scenario: Scenario) -> (Outcome, Duration) {
     let began = Instant::now();
-    let outcome = sim::run(wish);
+    let outcome = World::new(scenario).run();
     (outcome, began.elapsed())
 }
 
@@ -112,13 +160,16 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let (mut outcomes, mut failed, mut worst) = (Vec::new(), Vec::new(), 0);
     for seed in (0..arguments.seeds).map(|offset| arguments.seed.wrapping_add(offset)) {
-        let wish = arguments.wish(seed)?;
-        let (outcome, took) = timed(&wish);
-        let faults: Vec<&str> = wish.faults.iter().map(|kind| kind.name()).collect();
+        let (scenario, faults) = arguments.scenario(seed)?;
+        let (outcome, took) = timed(scenario);
+        let faults: Vec<&str> = faults.iter().map(|kind| kind.name()).collect();
         if arguments.seeds == 1 || outcome.violation.is_some() {
             print!("{}", outcome.summary());
             println!("  faults       {}", if faults.is_empty() { "none".to_owned() } else { faults.join(" ") });
             println!("  real time    {:.1} s", took.as_secs_f64());
+        }
+        if arguments.lab {
+            print!("{}", outcome.against_fluid(arguments.each));
         }
         if let Some(violation) = &outcome.violation {
             println!("  BROKEN at step {} after {:.3} s\n  {violation}", outcome.steps, outcome.elapsed.as_secs_f64());

@@ -26,6 +26,8 @@ struct Line {
     access: Duration,
     up_free_at: Now,
     down_free_at: Now,
+    /// How long the uplink has been sending in all.
+    busy: Duration,
 }
 
 /// A set of terminals that cannot reach the others.
@@ -41,6 +43,8 @@ pub(crate) struct Network {
     lines: Vec<Line>,
     distances: [[Duration; REGIONS]; REGIONS],
     loss_per_mille: u64,
+    /// See [`Scenario::peers_wire_per_mille`].
+    wire_per_mille: u64,
     rng: Rng,
     /// Per ordered channel (sender, receiver, its number), when its last message arrives: none overtakes another.
     floors: BTreeMap<(usize, usize, u64), Now>,
@@ -61,11 +65,13 @@ impl Network {
             access: terminal.access,
             up_free_at: Now::ZERO,
             down_free_at: Now::ZERO,
+            busy: Duration::ZERO,
         };
         Self {
             lines: scenario.terminals.iter().map(line).collect(),
             distances: scenario.distances,
             loss_per_mille: scenario.loss_per_mille,
+            wire_per_mille: scenario.peers_wire_per_mille,
             rng: Rng::new(scenario.seed, Purpose::Network),
             floors: BTreeMap::new(),
             cuts: Vec::new(),
@@ -90,9 +96,11 @@ impl Network {
 
     /// Puts a message on the sender's uplink. Answers when it reaches the receiver's line.
     pub(crate) fn send(&mut self, from: usize, to: usize, channel: u64, bytes: u64, now: Now) -> Now {
+        let bytes = bytes * self.wire_per_mille / 1_000;
         let line = &mut self.lines[from];
         let began = line.up_free_at.max(now);
         line.up_free_at = began + sending(bytes, line.up);
+        line.busy += sending(bytes, line.up);
         // A small message does not wait behind the data that is on the line: it takes its part of it.
         let left = if bytes > 2_048 { line.up_free_at } else { now + sending(bytes, line.up) };
         let distance = self.distance(from, to);
@@ -124,6 +132,11 @@ impl Network {
         let line = &mut self.lines[to];
         line.down_free_at = line.down_free_at.max(now) + sending(bytes, line.down);
         line.down_free_at
+    }
+
+    /// How long a terminal's uplink has been sending in all.
+    pub(crate) fn busy(&self, terminal: usize) -> Duration {
+        self.lines[terminal].busy
     }
 
     /// When the uplink has nothing more to send.

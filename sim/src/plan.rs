@@ -117,6 +117,12 @@ impl Planner {
         })
     }
 
+    /// From whom chunks can come to a terminal, by the plan as it stands.
+    pub(crate) fn upstream(&self, terminal: usize) -> BTreeSet<usize> {
+        let above = self.tree.upstream(self.candidates[terminal].peer.terminal_id);
+        above.iter().filter_map(|peer| self.indices.get(peer).copied()).collect()
+    }
+
     /// Whom a terminal is linked to, by the plan as it stands.
     pub(crate) fn linked(&self, terminal: usize) -> BTreeSet<usize> {
         let Some(view) = self.tree.view(self.candidates[terminal].peer.terminal_id) else { return BTreeSet::new() };

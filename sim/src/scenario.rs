@@ -48,13 +48,16 @@ pub struct Scenario {
     pub distances: [[Duration; REGIONS]; REGIONS],
     /// Of a thousand messages, how many are lost once and sent again.
     pub loss_per_mille: u64,
+    /// What a byte between terminals, or from the origin, takes on the line with its headers and acknowledgements: 1,000 is nothing beside itself.
+    pub peers_wire_per_mille: u64,
+    pub origin_wire_per_mille: u64,
     pub faults: Vec<Fault>,
     /// When the run ends in any case.
     pub limit: Now,
     /// Everything is checked, also what costs much time: every signature at the server, and the size of the machines' state.
     pub thorough: bool,
-    /// A first copy of what a live member has signed for at the server is a broken promise too. The server's lease tables know of holdings by notices
-    /// and not by receipts, so that this is not a part of the usual runs: there it is counted.
+    /// A first copy of what a live member has signed for at the server is a broken promise too; else it is counted. A lost Redis forgets what was signed
+    /// for, so that this is no part of the usual runs.
     pub strict: bool,
 }
 
@@ -120,14 +123,14 @@ impl Scenario {
             let second = waves.get(1).copied().unwrap_or(FIRST_OPENING);
             let lasts = (second.saturating_sub(at) + Duration::from_secs(1)).max(PRESENCE_OVER);
             faults.insert(0, Fault { at, what: What::ServerAway { lasts } });
-        } else {
-            miss_no_second_opening(&mut waves, &faults);
         }
         let budget = Bytes(size + size.div_ceil(100) + spare(&mut rng, wish, size));
         Self {
             seed: wish.seed,
             budget,
             loss_per_mille: if wish.faults.contains(&FaultKind::Loss) { rng.between(1, 30) } else { 0 },
+            peers_wire_per_mille: 1_000,
+            origin_wire_per_mille: 1_000,
             limit: faults.iter().map(|fault| fault.at).max().unwrap_or_default().max(until) + bound * 40 + PATIENCE,
             faults,
             thorough: terminals.len() <= 64,
@@ -160,21 +163,6 @@ fn spare(rng: &mut Rng, wish: &Wish, size: u64) -> u64 {
     // What liars say that they have is sent again out of half of it, to each group anew.
     let dishonest = [FaultKind::Lie, FaultKind::Corrupt, FaultKind::MixUp].iter().any(|kind| wish.faults.contains(kind));
     if dishonest { size * 6 + drawn } else { drawn }
-}
-
-/// A server that is away from before anybody has received something until a later wave has opened makes that wave a root of its own: see
-/// [`FaultKind::MissedOpening`]. Such waves open later here, when the terminals are back.
-fn miss_no_second_opening(waves: &mut [Now], faults: &[Fault]) {
-    /// The longest pause before a terminal tries to connect again, and the first chunks.
-    const BACK: Duration = Duration::from_secs(10);
-    for fault in faults {
-        let What::ServerAway { lasts } = fault.what else { continue };
-        let (from, to) = (fault.at, fault.at + lasts);
-        let shift = waves.iter().skip(1).find(|opens| (from..=to).contains(*opens)).map_or(Duration::ZERO, |&opens| to + BACK - opens);
-        if from < FIRST_OPENING + BACK {
-            waves.iter_mut().skip(1).filter(|opens| **opens >= from).for_each(|opens| *opens += shift);
-        }
-    }
 }
 
 fn draw_distances(rng: &mut Rng) -> [[Duration; REGIONS]; REGIONS] {

@@ -1,12 +1,10 @@
 //! The server as the terminals see it: connections, plans, lease tables, budget, receipts. It decides at once and without I/O; what it pushes and what
 //! the invariants have to know are collected for the world to take.
 //!
-//! It has its own copy of the lease table's rules ([`table`]) because the simulator must not depend on the server. The server's own tests compare its
-//! scripts with a model of the same shape.
+//! Its lease tables are [`rules::lease_table`], with which the server's own tests compare its scripts.
 
 pub(crate) mod budget;
 mod messages;
-pub(crate) mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,6 +13,7 @@ use protocol::bitmap::ChunkSet;
 use protocol::receipt::Receipt;
 use protocol::ws::{ChunkNotice, GrantKind, SwarmPlan};
 use protocol::{ErrorCode, GroupId, PublicKey};
+use rules::lease_table::{self, Call, FetchRight, Limits, Marks, Outcome, Part, Refused as MissingRefused, Shared, Spec};
 use rules::relay_plan::PlanError;
 use swarm::Now;
 
@@ -22,7 +21,8 @@ use crate::content::Content;
 use crate::plan::{Identity, Planner};
 use crate::scenario::Scenario;
 use budget::Budget;
-use table::{FetchRight, Shared, Spec, Table};
+
+type Table = lease_table::Table<usize>;
 
 /// How long members are asked what they hold before the table is built from those who answered; and how much longer a connected one may take.
 const ASK_FOR: Duration = Duration::from_secs(1);
@@ -35,6 +35,13 @@ const SUSPICION_FOR: Duration = Duration::from_secs(5);
 const LEASED_AHEAD_MS: u64 = 500;
 /// Leases that a terminal may claim after a loss.
 const CLAIMS_MAX: usize = 32;
+/// Chunks that a terminal may fetch without having signed for them.
+const UNSIGNED_MAX: usize = 128;
+
+/// A moment as the lease tables count time.
+pub(crate) fn millis(at: Now) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// What a terminal says over its WebSocket.
 #[derive(Debug, Clone)]
@@ -93,6 +100,13 @@ pub(crate) enum Refused {
     BudgetSpent,
 }
 
+/// A fetch that is allowed, and out of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Paid {
+    part: Part,
+    marks: Marks,
+}
+
 /// A lost table while the members tell what they hold.
 #[derive(Debug)]
 struct Rebuild {
@@ -120,7 +134,7 @@ pub(crate) struct Server {
     pub(crate) planner: Planner,
     places: BTreeMap<usize, Place>,
     tables: BTreeMap<GroupId, State>,
-    pub(crate) shared: Shared,
+    pub(crate) shared: Shared<usize>,
     budget: Budget,
     lengths: Vec<u64>,
     /// What each terminal has signed for, for whichever source.
@@ -131,6 +145,8 @@ pub(crate) struct Server {
     waves: Vec<(Now, Vec<usize>)>,
     deadline: Now,
     in_flight_max: u64,
+    /// When the server came back last, having been away.
+    pub(crate) came_at: Now,
     pub(crate) pushes: Vec<(usize, Push)>,
     pub(crate) facts: Vec<Fact>,
     /// Times that a member was taken out of its group because others reported it.
@@ -157,6 +173,7 @@ impl Server {
             waves: scenario.waves.iter().enumerate().map(|(wave, &opens)| (opens, in_wave(wave).collect())).collect(),
             deadline: scenario.limit,
             in_flight_max: in_flight_max.max(4 * u64::from(protocol::frame::CHUNK_MAX)),
+            came_at: Now::ZERO,
             pushes: Vec::new(),
             facts: Vec::new(),
             removed: 0,
@@ -177,19 +194,27 @@ impl Server {
     /// Whether the budget has the chunk for who misses it. `held`: by somebody live.
     pub(crate) fn can_afford(&self, chunk: u32, held: bool) -> bool {
         let (first, length) = (!self.shared.sent.contains(chunk), self.lengths.get(chunk as usize).copied().unwrap_or(0));
-        length <= if held && !first { self.budget.room_for_doubles() } else { self.budget.room(first) }
+        let room = match (first, held) {
+            (true, _) => self.budget.room(Part::First),
+            (false, true) => self.budget.room(Part::Repair).min(self.budget.for_doubles().saturating_sub(self.shared.doubled)),
+            (false, false) => self.budget.room(Part::Repair),
+        };
+        length <= room
     }
 
     /// Plans a wave, and tells everybody whose plan has changed.
     ///
     /// # Errors
     /// A defect in `rules`.
-    pub(crate) fn plan_wave(&mut self, wave: u32) -> Result<(), PlanError> {
+    pub(crate) fn plan_wave(&mut self, wave: u32, now: Now) -> Result<(), PlanError> {
         let Some((opens, terminals)) = self.waves.get(wave as usize).cloned() else { return Ok(()) };
         let received = self.places.keys().any(|&earlier| !self.signed[earlier].is_empty());
         let connected = self.places.keys().any(|earlier| self.shared.present.contains(earlier));
         let before = self.planner.tree.clone();
-        let groups = self.planner.plan(wave, &terminals, wave > 0 && (received || connected))?;
+        // Who is connected can be told of nobody for a while after the server was away at the opening before.
+        let before_opened = wave.checked_sub(1).and_then(|before| self.waves.get(before as usize)).map_or(Now::MAX, |(opens, _)| *opens);
+        let absence_is_known = rules::suspicion::absence_is_known(millis(self.came_at), millis(before_opened), millis(now));
+        let groups = self.planner.plan(wave, &terminals, wave > 0 && (received || connected || !absence_is_known))?;
         for group in self.planner.tree.groups().iter().filter(|group| groups.contains(&group.id)) {
             for member in &group.members {
                 let place = Place { group: group.id, root: group.root, wave: group.wave };
@@ -215,7 +240,7 @@ impl Server {
         self.pushes.extend(plan.map(|plan| (terminal, Push::Plan(Box::new(plan)))));
     }
 
-    fn spec(&self, group: GroupId, opens: Now) -> Spec {
+    fn spec(&self, group: GroupId, opens: Now) -> Spec<usize> {
         let below = self.planner.tree.groups().iter().filter(|below| below.parent == Some(group)).count();
         let found = self.planner.tree.groups().iter().find(|planned| planned.id == group);
         let members = found.map_or(&[][..], |group| &group.members);
@@ -223,8 +248,7 @@ impl Server {
         let overhead = |up: u64| 8_000_000_000 * copies / up.max(1);
         Spec {
             root: found.is_some_and(|group| group.root),
-            opens,
-            in_flight_max: self.in_flight_max,
+            opens: millis(opens),
             members: members
                 .iter()
                 .filter_map(|member| self.planner.indices.get(&member.terminal_id).map(|&index| (index, overhead(member.up.0))))
@@ -237,7 +261,7 @@ impl Server {
         let roots: Vec<GroupId> =
             self.planner.tree.groups().iter().filter(|group| group.wave == wave && group.root).map(|group| group.id).collect();
         for group in roots {
-            self.with_table(group, now, |table, shared| table.credits(None, None, shared, now));
+            self.with_table(group, now, |table, call| table.credits(None, None, call));
         }
     }
 
@@ -249,21 +273,36 @@ impl Server {
         self.facts.push(Fact::Forgotten);
     }
 
+    fn limits(&self) -> Limits {
+        Limits { in_flight_max: self.in_flight_max, unsigned_max: UNSIGNED_MAX, direct: self.budget.room_for_direct() }
+    }
+
     /// Runs `act` on the table of a group if it is there, and says the grants that it makes; else sees to it that it is rebuilt. `None` then.
-    fn with_table<T: Granting>(&mut self, group: GroupId, now: Now, act: impl FnOnce(&mut Table, &Shared) -> T) -> Option<T::Rest> {
+    fn with_table<T: Granting>(
+        &mut self,
+        group: GroupId,
+        now: Now,
+        act: impl FnOnce(&mut Table, &mut Call<'_, usize>) -> T,
+    ) -> Option<T::Rest> {
         self.open_table(group, now);
+        let limits = self.limits();
         let Some(State::Ready(table)) = self.tables.get_mut(&group) else { return None };
-        let (grants, rest) = act(table, &self.shared).parts();
-        let mut lists: BTreeMap<(usize, bool), Vec<u32>> = BTreeMap::new();
-        for table::Grant { terminal, chunk, kind } in grants {
-            self.facts.push(Fact::Granted { group, terminal, chunk, kind });
-            lists.entry((terminal, kind == GrantKind::FirstCopy)).or_default().push(chunk);
-        }
-        for ((terminal, first), chunks) in lists {
-            let kind = if first { GrantKind::FirstCopy } else { GrantKind::Repair };
-            self.pushes.push((terminal, Push::Grant { kind, chunks }));
-        }
+        let (outcome, rest) = act(table, &mut Call { shared: &mut self.shared, limits, now: millis(now) }).parts();
+        self.say(group, outcome);
         Some(rest)
+    }
+
+    /// Tells the terminals what they were given.
+    fn say(&mut self, group: GroupId, outcome: Outcome<usize>) {
+        let mut lists: Vec<(usize, GrantKind, Vec<u32>)> = Vec::new();
+        for lease_table::Grant { terminal, chunk, kind } in outcome.grants {
+            self.facts.push(Fact::Granted { group, terminal, chunk, kind });
+            match lists.iter_mut().find(|list| (list.0, list.1) == (terminal, kind)) {
+                Some(list) => list.2.push(chunk),
+                None => lists.push((terminal, kind, vec![chunk])),
+            }
+        }
+        self.pushes.extend(lists.into_iter().map(|(terminal, kind, chunks)| (terminal, Push::Grant { kind, chunks })));
     }
 
     /// Begins or finishes to rebuild a lost table.
@@ -294,9 +333,9 @@ impl Server {
         let Some(State::Rebuilding(Rebuild { told, claims, .. })) = self.tables.insert(group, State::Lost) else { return };
         // What was sent is told by receipts alone.
         members.iter().for_each(|&member| self.shared.sent.extend(&self.signed[member]));
-        self.shared.fed = now;
+        self.shared.fed = millis(now);
         self.facts.extend(told.keys().map(|&terminal| Fact::Here { group, terminal }));
-        let table = Table::rebuilt(spec, self.lengths.clone(), told, &claims, now);
+        let table = Table::rebuilt(spec, self.lengths.clone(), told, &claims, millis(now));
         self.tables.insert(group, State::Ready(Box::new(table)));
         self.rebuilt += 1;
     }
@@ -306,37 +345,44 @@ impl Server {
     }
 
     /// Whether the terminal may fetch the chunk; then its bytes are taken from the budget.
-    pub(crate) fn fetch(&mut self, terminal: usize, chunk: u32, now: Now) -> Result<FetchRight, Refused> {
+    pub(crate) fn fetch(&mut self, terminal: usize, chunk: u32, now: Now) -> Result<Paid, Refused> {
         let place = self.place(terminal).ok_or(Refused::NoLease)?;
         self.open_table(place.group, now);
+        let limits = self.limits();
         let Some(State::Ready(table)) = self.tables.get_mut(&place.group) else { return Err(Refused::NoLease) };
-        let mut right = table.fetch(terminal, chunk, &mut self.shared, now);
+        let mut call = Call { shared: &mut self.shared, limits, now: millis(now) };
+        let mut right = table.fetch(terminal, chunk, &mut call);
         if right == FetchRight::Unsigned {
-            table.signed(terminal, &self.signed[terminal]);
-            right = table.fetch(terminal, chunk, &mut self.shared, now);
+            table.signed(terminal, self.signed[terminal].iter(), false);
+            right = table.fetch(terminal, chunk, &mut call);
         }
         let group = place.group;
         match right {
             FetchRight::None => Err(Refused::NoLease),
             FetchRight::Unsigned => Err(Refused::Unsigned),
-            FetchRight::Granted { first, .. } => {
+            FetchRight::Granted { part, marks } => {
                 self.facts.push(Fact::Fetching { group, terminal, chunk });
-                if self.budget.take(first, self.lengths[chunk as usize]) {
-                    return Ok(right);
+                if self.budget.take(part, self.lengths[chunk as usize]) {
+                    return Ok(Paid { part, marks });
                 }
-                table.unfetch(terminal, chunk, right, true, &mut self.shared);
-                self.facts.extend([Fact::LeaseOver { group, terminal, chunk }, Fact::BudgetSpent { terminal, chunk }]);
+                table.unfetch(terminal, chunk, marks, true, &mut call);
+                self.facts.push(Fact::LeaseOver { group, terminal, chunk });
+                match part {
+                    // It comes from another member.
+                    Part::Direct => {}
+                    Part::First | Part::Repair => self.facts.push(Fact::BudgetSpent { terminal, chunk }),
+                }
                 Err(Refused::BudgetSpent)
             }
         }
     }
 
     /// A chunk that was paid for was not sent.
-    pub(crate) fn unfetch(&mut self, terminal: usize, chunk: u32, right: FetchRight) {
-        let FetchRight::Granted { first, .. } = right else { return };
-        self.budget.put_back(first, self.lengths[chunk as usize]);
+    pub(crate) fn unfetch(&mut self, terminal: usize, chunk: u32, paid: Paid, now: Now) {
+        self.budget.put_back(paid.part, self.lengths[chunk as usize]);
+        let limits = self.limits();
         if let Some(State::Ready(table)) = self.place(terminal).and_then(|place| self.tables.get_mut(&place.group)) {
-            table.unfetch(terminal, chunk, right, false, &mut self.shared);
+            table.unfetch(terminal, chunk, paid.marks, false, &mut Call { shared: &mut self.shared, limits, now: millis(now) });
         }
     }
 
@@ -346,7 +392,7 @@ impl Server {
             State::Ready(table) => Some(table),
             State::Rebuilding(_) | State::Lost => None,
         });
-        let (count, returned) = ready.fold((0, 0), |(count, returned), table| (count + 1, returned + table.returned()));
+        let (count, returned) = ready.fold((0, 0), |(count, returned), table| (count + 1, returned + table.returned.len()));
         (self.tables.len() - count, returned)
     }
 }
@@ -354,19 +400,26 @@ impl Server {
 /// What a call to a table answers: grants, and something else.
 trait Granting {
     type Rest;
-    fn parts(self) -> (Vec<table::Grant>, Self::Rest);
+    fn parts(self) -> (Outcome<usize>, Self::Rest);
 }
 
-impl Granting for Vec<table::Grant> {
+impl Granting for Outcome<usize> {
     type Rest = ();
-    fn parts(self) -> (Vec<table::Grant>, ()) {
+    fn parts(self) -> (Outcome<usize>, ()) {
         (self, ())
     }
 }
 
-impl Granting for (Vec<table::Grant>, Vec<u32>, Vec<u32>) {
-    type Rest = (Vec<u32>, Vec<u32>);
-    fn parts(self) -> (Vec<table::Grant>, Self::Rest) {
-        (self.0, (self.1, self.2))
+impl Granting for (Outcome<usize>, Vec<u64>) {
+    type Rest = Vec<u64>;
+    fn parts(self) -> (Outcome<usize>, Vec<u64>) {
+        self
+    }
+}
+
+impl Granting for (Outcome<usize>, MissingRefused) {
+    type Rest = MissingRefused;
+    fn parts(self) -> (Outcome<usize>, MissingRefused) {
+        self
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Terminal {
     pub(crate) completed_at: Option<Now>,
     /// Bytes of chunks that it has sent to others.
     pub(crate) copied: u64,
+    /// When it last did.
+    pub(crate) copied_until: Now,
 }
 
 /// The most messages that wait for a connection: beyond that the oldest notices give way.
@@ -81,6 +83,7 @@ impl Terminal {
             woken_for: Now::MAX,
             completed_at: None,
             copied: 0,
+            copied_until: Now::ZERO,
         }
     }
 

@@ -208,7 +208,7 @@ impl World {
             Event::Delivered { channel, frame } => self.delivered(channel, frame),
             Event::Stored { terminal, life, chunk } => self.stored(terminal, life, chunk),
             Event::FetchAsked { terminal, life, chunk } => self.fetch_asked(terminal, life, chunk),
-            Event::OriginSends { terminal, life, chunk, right } => self.origin_sends(terminal, life, chunk, right),
+            Event::OriginSends { terminal, life, chunk, paid } => self.origin_sends(terminal, life, chunk, paid),
             Event::OriginSent { terminal, life, chunk, incarnation } => self.origin_sent(terminal, life, chunk, incarnation),
             Event::Fetched { terminal, life, chunk, fetched } => self.fetched(terminal, life, chunk, fetched),
             Event::Wakes { terminal, life, at } => self.wakes(terminal, life, at),
@@ -226,7 +226,7 @@ impl World {
         }
         self.planned += 1;
         self.unsettled -= 1;
-        if let Err(error) = self.server.plan_wave(wave) {
+        if let Err(error) = self.server.plan_wave(wave, self.now) {
             self.broken(Invariant::PlanAccepted, format!("wave {wave}: {error}"));
         }
         self.after_server();

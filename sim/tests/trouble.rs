@@ -24,6 +24,11 @@ fn quiet(terminals: usize) -> Scenario {
     scenario
 }
 
+/// With a budget that has nothing for direct copies.
+fn strict(scenario: Scenario) -> Scenario {
+    Scenario { budget: Bytes(scenario.size().0 * 11 / 10), ..scenario }
+}
+
 fn run(scenario: Scenario) -> Outcome {
     let outcome = World::new(scenario).run();
     assert_eq!(outcome.violation, None, "{}", outcome.summary());
@@ -42,7 +47,7 @@ fn suspicions(outcome: &Outcome, reason: &str) -> u64 {
 
 #[test]
 fn b29_without_trouble_the_origin_sends_each_chunk_once_and_nobody_is_suspected() {
-    let outcome = run(quiet(8));
+    let outcome = run(strict(quiet(8)));
     assert_eq!((outcome.completed(), outcome.origin_sent), (8, outcome.size));
     assert_eq!((outcome.suspected(), outcome.removed, outcome.untold), ((0, 0), 0, 0));
     assert_eq!(outcome.copied.0, outcome.size.0 * 7, "each chunk is copied once to each of the seven others");
@@ -125,7 +130,7 @@ fn messages_twice_and_out_of_order_hurt_only_who_sends_them() {
 
 #[test]
 fn messages_that_reach_the_server_twice_and_late_change_no_outcome() {
-    let outcome = run_with(&quiet(6), vec![(Duration::ZERO, What::Repeat { per_mille: 500, lasts: ms(20_000) })]);
+    let outcome = run_with(&strict(quiet(6)), vec![(Duration::ZERO, What::Repeat { per_mille: 500, lasts: ms(20_000) })]);
     assert!(outcome.counts.repeated > 20);
     assert_eq!((outcome.completed(), outcome.counts.banned.len(), outcome.origin_sent), (6, 0, outcome.size));
 }
@@ -181,7 +186,7 @@ fn lost_messages_are_late_and_nobody_is_cut_off_for_them() {
 
 #[test]
 fn who_comes_late_is_served_by_those_that_are_complete() {
-    let mut scenario = quiet(5);
+    let mut scenario = strict(quiet(5));
     scenario.terminals[4].from = OPENING + ms(20_000);
     let outcome = run(scenario);
     assert_eq!((outcome.completed(), outcome.origin_sent), (5, outcome.size));

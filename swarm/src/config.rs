@@ -46,6 +46,10 @@ pub(crate) const REPORT_ORIGIN_CHUNKS: u32 = 32;
 pub(crate) const RECEIPT_DELAY: Duration = Duration::from_millis(5);
 /// Verified but unacknowledged bytes of one source that end the wait: below half a window the sender never stops.
 pub(crate) const RECEIPT_BYTES: u64 = WINDOW_BYTES / 4;
+/// New holdings are announced together within this time: one announcement goes to everybody, and half of them would take a percent of the uplink.
+pub(crate) const DELTA_DELAY: Duration = Duration::from_millis(100);
+/// And in the end game within this time: a relay that hears of it late sends it twice.
+pub(crate) const DELTA_DELAY_AT_THE_END: Duration = Duration::from_millis(20);
 /// A fetch that failed for a passing reason is tried again after this long.
 pub(crate) const FETCH_RETRY: Duration = Duration::from_millis(500);
 /// And one that brought a wrong chunk after this long at most: half of the lease, which ends by itself if nothing helps.
@@ -65,6 +69,13 @@ pub(crate) const PULL_QUEUE_MAX: usize = 64;
 pub(crate) const SCAN_MAX: usize = 4096;
 /// Missing chunks named to the server at a time.
 pub(crate) const MISSING_MAX: usize = 64;
+
+/// The most chunks that may be missing in the end game: what some relays still owe, looked at one by one.
+pub(crate) const END_GAME_CHUNKS: u32 = 64;
+/// Chunks asked of a helper at a time in the end game: the next one is on its way while one is being sent, and the choice is made late.
+pub(crate) const TAKE_OVER_PULLS: usize = 2;
+/// What is expected within this time anyway is left to its relay: a request, and the relay's word to stop, are as long on their way.
+pub(crate) const TAKE_OVER_WORTH: Duration = Duration::from_millis(200);
 
 /// Who this terminal is, and what it may use.
 #[derive(Debug, Clone)]

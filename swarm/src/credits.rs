@@ -24,9 +24,7 @@ impl Credits {
 pub(crate) fn open_credits(backlog_max: u64, unsent: u64, leases: u64, copies: u64, mean_chunk: u64) -> u64 {
     let per_chunk = mean_chunk.max(1) * copies.max(1);
     let room = backlog_max.saturating_sub(unsent).saturating_sub(leases * per_chunk);
-    // The next chunk is on its way while the last one is being copied: otherwise the uplink rests for a round trip per chunk.
-    let ahead = if unsent < per_chunk { 2u64.saturating_sub(leases) } else { 0 };
-    room.div_ceil(per_chunk).max(ahead).min(CREDITS_MAX.saturating_sub(leases))
+    room.div_ceil(per_chunk).min(CREDITS_MAX.saturating_sub(leases))
 }
 
 impl Swarm {
@@ -48,7 +46,7 @@ impl Swarm {
         // And one that takes little counts for its part of the backlog, not for all that has come together for it.
         let share = WINDOW_BYTES.max(self.config.backlog_bytes() / u64::try_from(moving.len().max(1)).unwrap_or(1));
         let unsent = moving.iter().map(|unsent| share.min(*unsent)).sum();
-        let leases = u64::try_from(self.fetching.len() + self.pending.len()).unwrap_or(u64::MAX);
+        let leases = u64::try_from(self.fetching.to_relay() + self.pending.len()).unwrap_or(u64::MAX);
         let mean = self.manifest.length.0.div_ceil(u64::from(self.manifest.chunk_count()).max(1));
         let open = u32::try_from(open_credits(self.config.backlog_bytes(), unsent, leases, copies, mean)).unwrap_or(u32::MAX);
         let repeat = self.credits.told_at.is_none_or(|at| now >= at + REPEAT_EVERY);
@@ -65,9 +63,10 @@ mod tests {
 
     #[test]
     fn a_relay_asks_for_what_it_can_copy_in_half_a_second() {
-        // 10 Mbit/s, 15 copies of 64 KiB: one chunk takes 786 ms to copy, so two at a time.
+        // 10 Mbit/s, 15 copies of 64 KiB: one chunk takes 786 ms to copy, so the next one is asked for when half a second of it is left.
         let backlog = 10_000_000 / 8 / 2;
-        assert_eq!(open_credits(backlog, 0, 0, 15, 65_536), 2);
+        assert_eq!(open_credits(backlog, 0, 0, 15, 65_536), 1);
+        assert_eq!([backlog - 1, backlog].map(|unsent| open_credits(backlog, unsent, 0, 15, 65_536)), [1, 0]);
         assert_eq!(open_credits(backlog, 983_040, 0, 15, 65_536), 0, "a full backlog asks for nothing");
         assert_eq!(open_credits(backlog, 0, 2, 15, 65_536), 0, "leases count");
         assert_eq!(open_credits(100_000_000, 0, 0, 1, 65_536), CREDITS_MAX);

@@ -11,8 +11,6 @@ use crate::signing::Signer;
 
 /// How often the machine looks at what is late or silent while a transfer runs.
 const TICK: Now = Now::from_millis(50);
-/// New holdings are announced together within this time.
-pub(crate) const DELTA_DELAY: Now = Now::from_millis(20);
 /// How far the server's clock may be from what this terminal takes it for.
 const CLOCKS_APART: Now = Now::from_millis(500);
 

@@ -11,7 +11,7 @@ use crate::Now;
 use crate::action::Action;
 use crate::assembly::{self, Arrived};
 use crate::config::{DUPLICATE_BYTES, PULL_QUEUE_MAX};
-use crate::machine::{Pending, Swarm};
+use crate::machine::{Pending, Relay, Swarm};
 use crate::outbox::Owed;
 use crate::peer::Role;
 
@@ -63,7 +63,7 @@ impl Swarm {
             state.out.cancel(chunk);
             state.news_at = now;
             if !self.settled.contains(chunk) {
-                self.pulling.known(chunk, state.role == Role::Member, owed, now);
+                self.pulling.known(chunk, peer, state.role == Role::Member, owed, now);
             } else if !state.out.awaits(chunk) {
                 done.push(chunk);
             }
@@ -83,8 +83,8 @@ impl Swarm {
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
         let first_copy = match state.role {
             Role::Member => false,
-            Role::Child(_) | Role::Served => true,
-            Role::Parent => return Err(SuspectReason::Malformed),
+            // A parent asks for what its group has lost since it brought it down.
+            Role::Child(_) | Role::Served | Role::Parent => true,
         };
         for (&chunk, length) in chunks.iter().zip(lengths) {
             if state.out.queue_len() >= PULL_QUEUE_MAX {
@@ -102,9 +102,10 @@ impl Swarm {
     fn take_chunk(&mut self, peer: TerminalId, frame: ChunkFrame, now: Now) -> Result<(), Violation> {
         let Some(&entry) = self.manifest.chunks.get(frame.chunk as usize) else { return Err(SuspectReason::Malformed) };
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
-        let from_parent = match state.role {
+        let from_outside = match state.role {
             Role::Member => false,
             Role::Parent => true,
+            Role::Child(_) | Role::Served if state.asked_below => true,
             Role::Child(_) | Role::Served => return Err(SuspectReason::Malformed),
         };
         state.frame_at = now;
@@ -121,7 +122,8 @@ impl Swarm {
             self.actions.push_back(Action::Send { peer, frame: Frame::Duplicate(duplicate) });
             return Ok(());
         }
-        self.pending.insert(chunk, Pending { source: peer, relay: first_copy && from_parent, hop, pulled });
+        let relay = if first_copy && from_outside { Relay::All } else { Relay::Nobody };
+        self.pending.insert(chunk, Pending { source: peer, relay, hop, pulled });
         self.progressed_at = now;
         self.store(chunk, peer, bytes);
         Ok(())

@@ -12,6 +12,7 @@ mod assembly;
 mod config;
 mod credits;
 mod due;
+mod endgame;
 mod inbound;
 mod lost;
 mod machine;

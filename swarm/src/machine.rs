@@ -12,9 +12,8 @@ use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs
 
 use crate::Now;
 use crate::action::{Action, Transmit};
-use crate::config::{Config, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
+use crate::config::{Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, END_GAME_CHUNKS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
 use crate::credits::Credits;
-use crate::due::DELTA_DELAY;
 use crate::lost::Lost;
 use crate::missing::Asking;
 use crate::origin::Fetching;
@@ -39,12 +38,21 @@ pub enum PlanError {
     OtherEdition { planned: EditionId, given: EditionId },
 }
 
+/// To whom a chunk is copied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relay {
+    Nobody,
+    /// Everybody in the group gets it from the origin: one member copies it to the groups below.
+    Below,
+    /// The group, and the groups below.
+    All,
+}
+
 /// A verified chunk that is being written.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) source: TerminalId,
-    /// This terminal copies it to its group.
-    pub(crate) relay: bool,
+    pub(crate) relay: Relay,
     pub(crate) hop: u8,
     /// It was asked for; else it came by itself.
     pub(crate) pulled: bool,
@@ -342,11 +350,17 @@ impl Swarm {
         let due = if unsigned >= crate::config::RECEIPT_BYTES { now } else { now + RECEIPT_DELAY };
         self.receipts_due = Some(self.receipts_due.map_or(due, |at| at.min(due)));
         self.new_holdings.push((chunk, pending.source));
-        self.delta_due.get_or_insert(now + DELTA_DELAY);
+        let at_the_end = self.manifest.chunk_count() - self.have.len() <= END_GAME_CHUNKS;
+        self.delta_due.get_or_insert(now + if at_the_end { DELTA_DELAY_AT_THE_END } else { DELTA_DELAY });
         let leased = self.fetching.arrived(chunk);
-        if pending.relay {
-            self.relay(chunk, pending.hop, leased, now);
-        } else if leased {
+        let relays = match pending.relay {
+            Relay::Nobody => false,
+            Relay::Below => !self.plan.children.is_empty() && self.is_first_in_line(chunk),
+            Relay::All => true,
+        };
+        if relays {
+            self.relay(chunk, pending.hop, pending.relay == Relay::All, leased.is_some(), now);
+        } else if leased.is_some() {
             self.notices.push(ChunkNotice { chunk, received_at: self.server_time(now), copies_done_at: None });
         }
         self.complete_if_whole();
@@ -407,7 +421,8 @@ impl Swarm {
         self.actions.pop_front()
     }
 
-    /// The next chunk frame for a link that can take one; it counts as sent. A chunk that was begun is finished before the next peer's turn.
+    /// The next chunk frame for a link that can take one; it counts as sent. A chunk that was begun is finished before the next peer's turn, and what
+    /// is urgent goes before the rest.
     pub fn poll_transmit(&mut self, now: Now, is_ready: &dyn Fn(TerminalId) -> bool) -> Option<Transmit> {
         if now < self.opens_at() {
             return None;
@@ -418,7 +433,9 @@ impl Swarm {
         if let Some(last) = self.last_served.filter(|last| self.peers.get(last).is_some_and(started)) {
             turn.push(last);
         }
-        let after = self.last_served.unwrap_or(TerminalId::ORIGIN);
+        // Each relay begins with the one after itself, so that nobody is the last one of all.
+        let after = self.last_served.unwrap_or(self.config.me);
+        turn.extend(self.peers.iter().filter(|(_, state)| state.out.is_urgent()).map(|(id, _)| *id));
         turn.extend(self.peers.range(after..).map(|(id, _)| *id).filter(|id| *id != after));
         turn.extend(self.peers.range(..=after).map(|(id, _)| *id));
         for peer in turn {

@@ -1,17 +1,19 @@
-//! Asking the server for chunks that nobody here has any more: a relay fetched them from the origin, died, and took them along.
+//! Asking for chunks that nobody here has any more: a relay fetched them from the origin, died, and took them along. A later group may have them; else the
+//! server is asked.
 //!
 //! What was never given to anybody must not be asked for, however slow the origin is. The origin's chunks are given out in order, so a chunk is behind
 //! when later ones have come into the group for a while. If nothing at all comes any more, the order says nothing, and every missing chunk is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::TerminalId;
+use protocol::frame::Frame;
 
 use crate::Now;
 use crate::action::Action;
 use crate::config::{MISSING_MAX, REPEAT_EVERY, SCAN_MAX, STALLED_AFTER};
 use crate::machine::Swarm;
-use crate::peer::Role;
+use crate::peer::{PeerState, Role};
 use crate::pull::ahead_in_line;
 
 /// After this long everybody asks, not only the member that is first in line: that one may not see what the others see.
@@ -99,7 +101,7 @@ impl Swarm {
             anybody_asks && !swarm.is_coming(chunk, now) && (stalled || !swarm.is_offered(chunk))
         };
         let (start, mut next, mut wrapped) = (self.asking.cursor.min(limit), self.asking.cursor.min(limit), false);
-        let mut chunks = Vec::new();
+        let (mut chunks, mut below) = (Vec::new(), BTreeMap::<TerminalId, Vec<u32>>::new());
         for _ in 0..SCAN_MAX {
             if chunks.len() >= MISSING_MAX {
                 break;
@@ -108,7 +110,10 @@ impl Swarm {
                 Some(chunk) => {
                     next = chunk + 1;
                     if is_lost(self, chunk) {
-                        chunks.push(chunk);
+                        match self.ask_below(chunk, now) {
+                            Some(peer) => below.entry(peer).or_default().push(chunk),
+                            None => chunks.push(chunk),
+                        }
                     }
                 }
                 None if wrapped => break,
@@ -117,10 +122,34 @@ impl Swarm {
         }
         self.asking.cursor = next;
         self.asking.due = now + if chunks.is_empty() { LOOK_EVERY } else { self.asking.pause() };
+        let swarm_id = self.plan.swarm_id;
+        for (peer, chunks) in below {
+            self.actions.push_back(Action::Send { peer, frame: Frame::Request { swarm_id, chunks } });
+        }
         if !chunks.is_empty() {
             chunks.sort_unstable();
             self.actions.push_back(Action::Missing(chunks));
         }
+    }
+
+    /// Notes that a chunk is asked of a later group, if a member of one has it and nobody else: whoever brought it here and passed it on is gone. That
+    /// costs the origin nothing. Answers whom to ask.
+    fn ask_below(&mut self, chunk: u32, now: Now) -> Option<TerminalId> {
+        if self.is_offered(chunk) {
+            return None;
+        }
+        let length = u64::from(self.chunk_length(chunk));
+        let is_below = |role: Role| match role {
+            Role::Child(_) | Role::Served => true,
+            Role::Member | Role::Parent => false,
+        };
+        let holders = self.peers.values().filter(|state| is_below(state.role) && state.can_be_pulled(chunk));
+        let holders = holders.filter(|state| self.lost.may_send(state.id(), chunk, length));
+        let peer = holders.min_by_key(|state| (state.unanswered, state.pulls.len())).map(PeerState::id)?;
+        let state = self.peers.get_mut(&peer)?;
+        state.asked_below = true;
+        state.pulls.insert(chunk, now);
+        Some(peer)
     }
 
     /// Whether a linked terminal that this one pulls from has the chunk.

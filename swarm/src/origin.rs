@@ -11,7 +11,7 @@ use crate::Now;
 use crate::action::Action;
 use crate::config::{FETCH_RETRY, SPOILT_RETRY_MAX};
 use crate::credits::Credits;
-use crate::machine::{Pending, Swarm};
+use crate::machine::{Pending, Relay, Swarm};
 
 /// A granted chunk that has not been stored.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,7 @@ pub(crate) struct Lease {
     retry_at: Option<Now>,
     /// Granted again since the fetch was begun.
     renewed: bool,
+    kind: GrantKind,
 }
 
 /// The leases of this terminal, and how often the origin has sent which of its missing chunks wrong.
@@ -43,10 +44,19 @@ impl Fetching {
         self.leases.keys().copied()
     }
 
-    /// The chunk is here; says whether it was leased.
-    pub(crate) fn arrived(&mut self, chunk: u32) -> bool {
+    /// The chunk is here; says how it was leased, if it was.
+    pub(crate) fn arrived(&mut self, chunk: u32) -> Option<GrantKind> {
         self.spoilt.remove(&chunk);
-        self.leases.remove(&chunk).is_some()
+        self.leases.remove(&chunk).map(|lease| lease.kind)
+    }
+
+    /// Leases of chunks that this terminal is to copy on.
+    pub(crate) fn to_relay(&self) -> usize {
+        self.leases.values().filter(|lease| lease.kind != GrantKind::Direct).count()
+    }
+
+    fn is_direct(&self, chunk: u32) -> bool {
+        self.leases.get(&chunk).is_some_and(|lease| lease.kind == GrantKind::Direct)
     }
 }
 
@@ -66,9 +76,12 @@ impl Swarm {
             } else {
                 match self.fetching.leases.entry(chunk) {
                     // The answer to the fetch under way may be about the lease before this one.
-                    Entry::Occupied(mut lease) => lease.get_mut().renewed = true,
+                    Entry::Occupied(mut lease) => {
+                        let lease = lease.get_mut();
+                        (lease.renewed, lease.kind) = (true, kind);
+                    }
                     Entry::Vacant(lease) => {
-                        lease.insert(Lease { retry_at: None, renewed: false });
+                        lease.insert(Lease { retry_at: None, renewed: false, kind });
                         if !self.pending.contains_key(&chunk) {
                             self.actions.push_back(Action::FetchOrigin { chunk });
                         }
@@ -79,6 +92,7 @@ impl Swarm {
         match kind {
             GrantKind::FirstCopy => self.credits.granted(u32::try_from(chunks.len()).unwrap_or(u32::MAX)),
             GrantKind::Repair => self.asking.granted(),
+            GrantKind::Direct => {}
         }
         self.tick_due = now;
     }
@@ -92,7 +106,8 @@ impl Swarm {
         if bytes.len() as u64 != u64::from(entry.length) || Blake3::of(&bytes) != entry.hash {
             return self.origin_spoilt(chunk, now);
         }
-        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay: true, hop: 0, pulled: true });
+        let relay = if self.fetching.is_direct(chunk) { Relay::Below } else { Relay::All };
+        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay, hop: 0, pulled: true });
         self.store(chunk, TerminalId::ORIGIN, bytes);
     }
 
@@ -101,7 +116,7 @@ impl Swarm {
         *times = times.saturating_add(1);
         let wait = spoilt_retry(*times);
         if let Some(lease) = self.fetching.leases.get_mut(&chunk) {
-            *lease = Lease { retry_at: Some(now + wait), renewed: false };
+            (lease.retry_at, lease.renewed) = (Some(now + wait), false);
         }
         if !std::mem::replace(&mut self.fetching.complained, true) {
             self.actions.push_back(Action::OriginSpoilt { chunk });
@@ -111,7 +126,7 @@ impl Swarm {
     /// The origin did not send a chunk. `retry_later`: the lease still stands.
     pub fn handle_origin_failed(&mut self, chunk: u32, retry_later: bool, now: Now) {
         match self.fetching.leases.get_mut(&chunk) {
-            Some(lease) if retry_later || lease.renewed => *lease = Lease { retry_at: Some(now + FETCH_RETRY), renewed: false },
+            Some(lease) if retry_later || lease.renewed => (lease.retry_at, lease.renewed) = (Some(now + FETCH_RETRY), false),
             Some(_) | None => {
                 self.fetching.leases.remove(&chunk);
                 self.credits = Credits::default();

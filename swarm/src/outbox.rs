@@ -17,6 +17,8 @@ pub(crate) struct Owed {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Owed>,
+    /// How many at the head of the queue go before what is owed to others.
+    urgent: usize,
     queued: BTreeSet<u32>,
     sending: Option<(Owed, u32)>,
     unacked: BTreeMap<u32, u64>,
@@ -38,6 +40,23 @@ impl Outbox {
         true
     }
 
+    /// Queues a chunk before all that is not urgent, and before what is owed to other peers.
+    pub(crate) fn push_urgent(&mut self, owed: Owed) -> bool {
+        if !self.push(owed) {
+            return false;
+        }
+        self.queue.rotate_right(1);
+        if let Some(owed) = self.queue.pop_front() {
+            self.queue.insert(self.urgent, owed);
+            self.urgent += 1;
+        }
+        true
+    }
+
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.sending.is_none() && self.urgent > 0
+    }
+
     /// Takes a chunk off the queue: the peer has it. What is being sent goes on to its end.
     pub(crate) fn cancel(&mut self, chunk: u32) {
         if self.queued.remove(&chunk)
@@ -45,6 +64,7 @@ impl Outbox {
             && let Some(owed) = self.queue.remove(index)
         {
             self.queued_bytes -= u64::from(owed.length);
+            self.urgent -= usize::from(index < self.urgent);
         }
     }
 
@@ -56,6 +76,7 @@ impl Outbox {
                 return None;
             }
             let owed = self.queue.pop_front()?;
+            self.urgent = self.urgent.saturating_sub(1);
             self.queued.remove(&owed.chunk);
             self.queued_bytes -= u64::from(owed.length);
             self.unacked.insert(owed.chunk, u64::from(owed.length));
@@ -102,6 +123,7 @@ impl Outbox {
         self.waiting_since = self.waiting_since.map(|_| now);
         self.queued.clear();
         self.queued_bytes = 0;
+        self.urgent = 0;
         self.queue.drain(..).map(|owed| owed.chunk).collect()
     }
     pub(crate) fn queue_len(&self) -> usize {
@@ -147,6 +169,21 @@ mod tests {
         assert!(!outbox.is_stalled(Now::from_secs(9), Now::from_secs(10)));
         assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
         assert!(outbox.next(64 << 10, Now::ZERO).is_some());
+    }
+
+    #[test]
+    fn what_is_urgent_goes_before_the_rest_in_the_order_in_which_it_came() {
+        let mut outbox = Outbox::default();
+        outbox.push(owed(1));
+        assert!(!outbox.is_urgent());
+        assert!(outbox.push_urgent(owed(2)) && outbox.push_urgent(owed(3)) && outbox.push_urgent(owed(4)) && !outbox.push_urgent(owed(1)));
+        outbox.cancel(3);
+        let mut order = Vec::new();
+        while let Some((owed, ..)) = outbox.next(200 << 10, Now::ZERO) {
+            order.push((owed.chunk, outbox.is_urgent()));
+            outbox.acknowledge(owed.chunk, Now::ZERO);
+        }
+        assert_eq!(order, [(2, true), (4, false), (1, false)]);
     }
 
     #[test]

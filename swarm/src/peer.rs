@@ -49,6 +49,8 @@ pub(crate) struct PeerState {
     pub(crate) out: Outbox,
     /// Chunks asked of this peer, and when.
     pub(crate) pulls: BTreeMap<u32, Now>,
+    /// It is of a later group and was asked for something on this link.
+    pub(crate) asked_below: bool,
     /// Pulls in a row that it left unanswered: others are asked first.
     pub(crate) unanswered: u32,
     /// Bytes that it acknowledged by receipts, and bytes that it declared to have had already.
@@ -76,6 +78,7 @@ impl PeerState {
             frame_at: Now::ZERO,
             out: Outbox::default(),
             pulls: BTreeMap::new(),
+            asked_below: false,
             unanswered: 0,
             receipted: 0,
             duplicated: 0,
@@ -117,5 +120,6 @@ impl PeerState {
         self.partial = None;
         self.out = Outbox::default();
         self.pulls.clear();
+        self.asked_below = false;
     }
 }

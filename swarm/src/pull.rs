@@ -24,9 +24,29 @@ pub(crate) struct Pulling {
     unowed: ChunkSet,
     /// Chunks that a member of the group is known to hold or to have held.
     in_group: ChunkSet,
+    /// Who brought each chunk into the group and owes everybody a copy, by its place among [`Pulling::bringers`]; one byte per chunk.
+    brought_by: Vec<u8>,
+    bringers: Vec<TerminalId>,
     /// Smoothed time from the first announcement to the arrival.
     arrival: Now,
     cursor: u32,
+}
+
+/// No place among the bringers.
+const NOBODY: u8 = u8::MAX;
+
+/// The place of a terminal in the list, in which it is put if there is room: members of groups change seldom, and there are sixteen of them.
+fn place_of(bringers: &mut Vec<TerminalId>, terminal: TerminalId) -> u8 {
+    let found = bringers.iter().position(|bringer| *bringer == terminal).unwrap_or(bringers.len());
+    match u8::try_from(found) {
+        Ok(place) if place < NOBODY => {
+            if found == bringers.len() {
+                bringers.push(terminal);
+            }
+            place
+        }
+        Ok(_) | Err(_) => NOBODY,
+    }
 }
 
 impl Pulling {
@@ -35,15 +55,20 @@ impl Pulling {
             known_at: vec![0; chunks as usize],
             unowed: ChunkSet::default(),
             in_group: ChunkSet::default(),
+            brought_by: vec![NOBODY; chunks as usize],
+            bringers: Vec::new(),
             arrival: Now::ZERO,
             cursor: 0,
         }
     }
 
     /// A peer was found to hold a chunk. `owed`: it was announced as news, so whoever brought it into the group is copying it on.
-    pub(crate) fn known(&mut self, chunk: u32, by_member: bool, owed: bool, now: Now) {
+    pub(crate) fn known(&mut self, chunk: u32, by: TerminalId, by_member: bool, owed: bool, now: Now) {
         let Some(at) = self.known_at.get_mut(chunk as usize) else { return };
         let news_for_group = by_member && self.in_group.insert(chunk);
+        if news_for_group && owed {
+            self.brought_by[chunk as usize] = place_of(&mut self.bringers, by);
+        }
         if *at == 0 || news_for_group {
             *at = u32::try_from(now.as_millis()).unwrap_or(u32::MAX - 1).saturating_add(1);
             self.unowed.remove(chunk);
@@ -69,7 +94,18 @@ impl Pulling {
         }
     }
 
-    fn known_since(&self, chunk: u32) -> Option<Now> {
+    /// Who owes this terminal a copy of the chunk, as far as it is known.
+    pub(crate) fn bringer(&self, chunk: u32) -> Option<TerminalId> {
+        let place = *self.brought_by.get(chunk as usize)?;
+        self.bringers.get(usize::from(place)).copied()
+    }
+
+    /// Whether somebody in the group holds the chunk, or did.
+    pub(crate) fn is_in_group(&self, chunk: u32) -> bool {
+        self.in_group.contains(chunk)
+    }
+
+    pub(crate) fn known_since(&self, chunk: u32) -> Option<Now> {
         let at = *self.known_at.get(chunk as usize)?;
         (at > 0).then(|| Now::from_millis(u64::from(at - 1)))
     }
@@ -84,14 +120,17 @@ impl Pulling {
 /// uplink) is first for a share of the chunks in proportion to its uplink (weighted rendezvous hashing, Schindelhauer and Schomaker 2005): when the
 /// others see another set of live members, only the chunks of the ones in question change hands.
 pub(crate) fn ahead_in_line(chunk: u32, me: TerminalId, members: &[(TerminalId, u64)]) -> impl Iterator<Item = TerminalId> {
-    let score = move |id: TerminalId, up: u64| {
-        let hash = id.to_bytes().iter().fold(u64::from(chunk) ^ 0x9E37_79B9_7F4A_7C15, |hash, byte| mix(hash ^ u64::from(*byte)));
-        // In the open interval (0, 1), with all the bits that a double takes.
-        let point = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        up.max(1) as f64 / -point.ln()
-    };
+    let score = move |id: TerminalId, up: u64| share(chunk, id, up);
     let mine = members.iter().find(|(id, _)| *id == me).map_or(0.0, |(id, up)| score(*id, *up));
     members.iter().filter(move |(id, up)| *id != me && score(*id, *up) > mine).map(|(id, _)| *id)
+}
+
+/// A terminal's number in the draw for a chunk: the highest wins, each with a chance in proportion to its uplink.
+pub(crate) fn share(chunk: u32, id: TerminalId, up: u64) -> f64 {
+    let hash = id.to_bytes().iter().fold(u64::from(chunk) ^ 0x9E37_79B9_7F4A_7C15, |hash, byte| mix(hash ^ u64::from(*byte)));
+    // In the open interval (0, 1), with all the bits that a double takes.
+    let point = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    up.max(1) as f64 / -point.ln()
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input reaches every bit of the output.
@@ -138,6 +177,12 @@ impl Swarm {
         if requests.is_empty() {
             self.pulling.cursor = next % count.max(1);
         }
+        for (peer, chunk) in self.take_over(now) {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.pulls.insert(chunk, now);
+            }
+            requests.entry(peer).or_default().push(chunk);
+        }
         let swarm_id = self.plan.swarm_id;
         for (peer, chunks) in requests {
             for part in chunks.chunks(INDICES_MAX) {
@@ -178,6 +223,11 @@ impl Swarm {
         self.pending.contains_key(&chunk)
             || self.fetching.holds(chunk)
             || self.peers.values().any(|state| state.pulls.contains_key(&chunk) || arriving(state))
+    }
+
+    /// Whether this terminal is the one of its group that is responsible for the chunk.
+    pub(crate) fn is_first_in_line(&self, chunk: u32) -> bool {
+        ahead_in_line(chunk, self.config.me, &self.live_group()).next().is_none()
     }
 
     /// This terminal and the live members of its group with their uplinks, in the order of their ids, so that all of them come to the same answer.

@@ -10,6 +10,7 @@ use crate::config::KEPT_WHILE_SILENT;
 use crate::machine::Swarm;
 use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
+use crate::pull::share;
 
 /// Copies of one chunk that this terminal owes as the one that brought it into its group.
 #[derive(Debug)]
@@ -21,25 +22,32 @@ pub(crate) struct Relaying {
 }
 
 impl Swarm {
-    /// Queues the copies that this terminal owes as the one that brought `chunk` into its group (b29).
-    pub(crate) fn relay(&mut self, chunk: u32, hop: u8, leased: bool, now: Now) {
+    /// Queues the copies that this terminal owes as the one that brought `chunk` into its group (b29); without `group` those of groups below only.
+    pub(crate) fn relay(&mut self, chunk: u32, hop: u8, group: bool, leased: bool, now: Now) {
         let length = self.chunk_length(chunk);
         let owed = Owed { chunk, length, first_copy: false, hop: hop.saturating_add(1) };
         let mut remaining = BTreeSet::new();
-        let wants = |state: &&mut PeerState| state.role == Role::Member && state.linked && !state.banned && !state.have.contains(chunk);
+        // One member gets it at once, a fast one more often: if this terminal is late with the rest in the end, somebody else can help.
+        let members = self.peers.values().filter(|state| state.role == Role::Member && state.is_live());
+        let seed = members.max_by(|a, b| share(chunk, a.id(), a.peer.up.0).total_cmp(&share(chunk, b.id(), b.peer.up.0)));
+        let seed = seed.map(PeerState::id);
+        let wants =
+            |state: &&mut PeerState| group && state.role == Role::Member && state.linked && !state.banned && !state.have.contains(chunk);
         for state in self.peers.values_mut().filter(wants) {
             // A member that is silent for the moment gets its copy when it is heard again; only the others are waited for.
             let moving = state.is_moving(now);
             if !moving && state.out.load() >= KEPT_WHILE_SILENT {
                 continue;
             }
-            if state.out.push(owed) && moving {
+            let queued = if seed == Some(state.id()) { state.out.push_urgent(owed) } else { state.out.push(owed) };
+            if queued && moving {
                 remaining.insert(state.id());
             }
         }
         for contact in self.contacts_for(chunk) {
             let Some(state) = self.peers.get_mut(&contact) else { continue };
-            if state.out.push(Owed { first_copy: true, ..owed }) {
+            // A group below waits for it as a whole.
+            if state.out.push_urgent(Owed { first_copy: true, ..owed }) {
                 remaining.insert(contact);
             }
         }

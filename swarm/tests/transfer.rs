@@ -1,6 +1,7 @@
 //! Whole transfers through the real machine under virtual time.
 
 mod own;
+mod sharing;
 mod trouble;
 mod world;
 

@@ -80,6 +80,21 @@ impl SwarmTree {
         Some(self.places[found])
     }
 
+    /// From whom a chunk can come to `terminal`: the other members of its group, whom it is linked to, and the groups above it up to the root. As many
+    /// as there are levels, times sixteen.
+    pub fn upstream(&self, terminal: TerminalId) -> BTreeSet<TerminalId> {
+        let (Some(place), Some(view)) = (self.place(terminal), self.view(terminal)) else { return BTreeSet::new() };
+        let contacts = view.children.iter().flat_map(|child| &child.contacts);
+        let linked = view.members.iter().chain(&view.parents).chain(contacts).chain(&view.serves);
+        let mut found: BTreeSet<TerminalId> = linked.map(|peer| peer.terminal_id).collect();
+        let mut above = usize::try_from(place.group).ok().and_then(|own| self.links.parents[own]);
+        while let Some(group) = above {
+            found.extend(self.groups[group].members.iter().map(|member| member.terminal_id));
+            above = self.links.parents[group];
+        }
+        found
+    }
+
     /// What `terminal` is told; `None` if it is in no group.
     pub fn view(&self, terminal: TerminalId) -> Option<TerminalView> {
         let place = self.place(terminal)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::bitmap::SEGMENT_BYTES;
 use protocol::ws::{ChunkNotice, GrantKind};
 use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
+pub use rules::lease_table::WhyReturned;
 use time::OffsetDateTime;
 
 use super::passing::passed;
@@ -39,6 +40,8 @@ pub struct Limits {
     pub in_flight_max: Bytes,
     /// The most chunks that a terminal may fetch without having signed for them.
     pub unsigned_max: u32,
+    /// What the budget has for direct copies.
+    pub direct: Bytes,
 }
 
 /// Who speaks to which group.
@@ -96,14 +99,6 @@ pub struct Returned {
     pub why: WhyReturned,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WhyReturned {
-    /// The terminal did not fetch the chunk in time.
-    Expired,
-    /// The terminal is gone, or was removed.
-    Gone,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub terminal: TerminalId,
@@ -118,6 +113,8 @@ pub enum Budget {
     First,
     /// It was sent before.
     Repair,
+    /// It was sent before, and goes to every member of a group.
+    Direct,
 }
 
 /// Whether a terminal may fetch a chunk from the origin.
@@ -149,14 +146,14 @@ pub struct Affordable {
     pub again: Bytes,
     /// Of chunks that it has not.
     pub first: Bytes,
-    /// Of `again`, what may go to chunks that somebody live has: slowness must not eat up what is there for losses.
+    /// What may be sent again in all, from the beginning on, of what somebody live has: slowness must not eat up what is there for losses.
     pub doubled: Bytes,
 }
 
 /// What is asked for because nobody offers it.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// With each chunk comes whether the receipts of a live terminal that the asking one is linked to contain it.
+    /// With each chunk comes whether the receipts of a live terminal that the asking one can get it from contain it.
     pub chunks: &'a BTreeMap<u32, bool>,
     /// Whether a member of a group that the origin feeds is connected.
     pub feeders_connected: bool,
@@ -219,7 +216,8 @@ impl Live {
             .add(millis(spec.keep_until))
             .bytes(lengths)
             .add(ask_for.as_millis())
-            .bytes(receipted);
+            .bytes(receipted)
+            .add(mean(&spec.chunk_lengths));
         for (terminal, overhead) in &spec.members {
             arguments = arguments.add(terminal).add(overhead);
         }
@@ -324,6 +322,7 @@ impl Live {
             ["none"] => Ok(FetchRight::None),
             ["unsigned", ..] => Ok(FetchRight::Unsigned(numbers(&answer.outcome[1..])?)),
             ["first", marks] => Ok(FetchRight::Granted { budget: Budget::First, marks: marks.to_owned() }),
+            ["direct", marks] => Ok(FetchRight::Granted { budget: Budget::Direct, marks: marks.to_owned() }),
             ["again", marks] => Ok(FetchRight::Granted { budget: Budget::Repair, marks: marks.to_owned() }),
             _ => Err(LiveError::Reply(format!("a fetch is {:?}", answer.outcome))),
         })
@@ -353,12 +352,18 @@ impl Live {
         self.group(from.group, &self.inner.scripts.fetch, arguments(from).add(chunk).add("renew"), now).await.map(|_| ())
     }
 
-    /// The terminal has signed for these chunks, for whichever source.
+    /// The terminal has signed for these chunks, for whichever source. `fresh`: just now, so that it holds them.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn signed(&self, from: Sender, chunks: impl IntoIterator<Item = u32>, now: OffsetDateTime) -> Result<(), LiveError> {
-        let call = chunks.into_iter().fold(arguments(from), Arguments::add);
+    pub async fn signed(
+        &self,
+        from: Sender,
+        chunks: impl IntoIterator<Item = u32>,
+        fresh: bool,
+        now: OffsetDateTime,
+    ) -> Result<(), LiveError> {
+        let call = chunks.into_iter().fold(arguments(from).add(u8::from(fresh)), Arguments::add);
         self.group(from.group, &self.inner.scripts.signed, call, now).await.map(|_| ())
     }
 
@@ -436,7 +441,7 @@ impl Live {
 }
 
 /// For calls that give nothing.
-const NO_LIMITS: Limits = Limits { in_flight_max: Bytes(0), unsigned_max: u32::MAX };
+const NO_LIMITS: Limits = Limits { in_flight_max: Bytes(0), unsigned_max: u32::MAX, direct: Bytes(0) };
 
 fn arguments(from: Sender) -> Arguments {
     limited(Arguments::default().add(from.group).add(from.terminal), from.limits)
@@ -447,7 +452,13 @@ fn of_server(group: GroupId, limits: Limits) -> Arguments {
 }
 
 fn limited(arguments: Arguments, limits: Limits) -> Arguments {
-    arguments.add(format_args!("{} {}", limits.in_flight_max.0, limits.unsigned_max))
+    arguments.add(format_args!("{} {} {}", limits.in_flight_max.0, limits.unsigned_max, limits.direct.0))
+}
+
+/// Bytes of a chunk in the mean, rounded down.
+fn mean(lengths: &[u32]) -> u64 {
+    let sum: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+    sum.checked_div(u64::try_from(lengths.len()).unwrap_or(u64::MAX)).unwrap_or(0)
 }
 
 fn numbers<N: std::str::FromStr>(texts: &[String]) -> Result<Vec<N>, LiveError> {
@@ -465,7 +476,12 @@ fn read_missing(refusals: &[String]) -> Result<Missing, LiveError> {
 
 fn grant_of(fields: &[String]) -> Result<Grant, LiveError> {
     let terminal = fields[0].parse().map_err(|_| LiveError::Reply(format!("{:?} is no terminal", fields[0])))?;
-    let kind = if fields[2] == "f" { GrantKind::FirstCopy } else { GrantKind::Repair };
+    let kind = match fields[2].as_str() {
+        "f" => GrantKind::FirstCopy,
+        "d" => GrantKind::Direct,
+        "p" => GrantKind::Repair,
+        other => return Err(LiveError::Reply(format!("{other:?} is no kind of grant"))),
+    };
     Ok(Grant { terminal, chunk: number(&fields[1])?, kind })
 }
 

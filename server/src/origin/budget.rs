@@ -22,6 +22,8 @@ use crate::store::{Store, StoreError};
 pub const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How long a release must be quiet before the rest of its blocks goes back.
 const QUIET_FOR: Duration = Duration::from_secs(2);
+/// How long it is taken for true what a release has for direct copies.
+const DIRECT_ROOM_FOR: Duration = Duration::from_millis(500);
 /// An account that nobody else holds is in the table and in the hand of who writes it.
 const HELD_BY_TABLE_AND_WRITER: usize = 2;
 
@@ -34,6 +36,8 @@ pub struct Budgets {
     runtime: tokio::runtime::Handle,
     /// One per budget with chunks being fetched here; it goes when the release is quiet.
     accounts: Arc<Mutex<HashMap<BudgetId, Arc<Account>>>>,
+    /// What budgets had for direct copies, and when that was looked up: one for each release that somebody fetches of now.
+    direct_rooms: Arc<Mutex<HashMap<BudgetId, (Instant, Bytes)>>>,
 }
 
 /// Whoever takes from an account waits for whoever is reserving a block for it, instead of reserving another one.
@@ -62,7 +66,7 @@ impl Reserved {
     fn left(&mut self, purpose: Purpose) -> &mut u64 {
         match purpose {
             Purpose::FirstCopy => &mut self.first,
-            Purpose::Repair => &mut self.repair,
+            Purpose::Repair | Purpose::Direct => &mut self.repair,
         }
     }
 }
@@ -104,7 +108,7 @@ impl Drop for Taken {
 
 impl Budgets {
     pub fn new(store: Store, runtime: tokio::runtime::Handle) -> Self {
-        Self { store, runtime, accounts: Arc::default() }
+        Self { store, runtime, accounts: Arc::default(), direct_rooms: Arc::default() }
     }
 
     fn accounts(&self) -> MutexGuard<'_, HashMap<BudgetId, Arc<Account>>> {
@@ -122,11 +126,32 @@ impl Budgets {
         taken.await.map_err(|error| StoreError::Invariant(format!("a reservation did not end: {error}")))?
     }
 
-    /// What may still be sent here, as far as can be told without reserving it.
+    /// What may still be sent as direct copies, as it was at most [`DIRECT_ROOM_FOR`] ago: it is asked with every message of a member, and whoever
+    /// fetches one reserves it anyway.
     ///
     /// # Errors
     /// `not_found`, or the database fails.
-    pub async fn affordable(&self, budget_id: BudgetId) -> Result<Affordable, StoreError> {
+    pub async fn direct_room(&self, budget_id: BudgetId) -> Result<Bytes, StoreError> {
+        let known = self.direct_rooms().get(&budget_id).copied().filter(|(at, _)| at.elapsed() < DIRECT_ROOM_FOR);
+        if let Some((_, room)) = known {
+            return Ok(room);
+        }
+        let room = self.store.origin_budget(budget_id).await?.room(Purpose::Direct);
+        let mut rooms = self.direct_rooms();
+        rooms.retain(|_, (at, _)| at.elapsed() < DIRECT_ROOM_FOR);
+        rooms.insert(budget_id, (Instant::now(), room));
+        Ok(room)
+    }
+
+    fn direct_rooms(&self) -> MutexGuard<'_, HashMap<BudgetId, (Instant, Bytes)>> {
+        self.direct_rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What may still be sent of an edition of `size` bytes, as far as can be told without reserving it.
+    ///
+    /// # Errors
+    /// `not_found`, or the database fails.
+    pub async fn affordable(&self, budget_id: BudgetId, size: Bytes) -> Result<Affordable, StoreError> {
         let account = self.accounts().get(&budget_id).cloned();
         let (first, repair) = match account {
             Some(account) => {
@@ -138,8 +163,9 @@ impl Budgets {
         let budget = self.store.origin_budget(budget_id).await?;
         let of = |purpose, left: u64| Bytes(budget.room(purpose).0.saturating_add(left));
         let again = of(Purpose::Repair, repair);
-        let doubled = budget.room_for_doubles().0.saturating_add(repair).min(again.0);
-        Ok(Affordable { again, first: of(Purpose::FirstCopy, first), doubled: Bytes(doubled) })
+        // Each edition of the release has its part.
+        let doubled = u128::from(budget.for_doubles().0) * u128::from(size.0) / u128::from(budget.first_copies.0.max(1));
+        Ok(Affordable { again, first: of(Purpose::FirstCopy, first), doubled: Bytes(u64::try_from(doubled).unwrap_or(u64::MAX)) })
     }
 
     async fn take_to_the_end(&self, budget_id: BudgetId, purpose: Purpose, bytes: Bytes) -> Result<Option<Taken>, StoreError> {
@@ -176,7 +202,7 @@ impl Budgets {
     async fn return_all_but(&self, reserved: &mut Reserved, budget_id: BudgetId, purpose: Purpose) -> Result<bool, StoreError> {
         let (first, repair) = match purpose {
             Purpose::FirstCopy => (0, std::mem::take(&mut reserved.repair)),
-            Purpose::Repair => (std::mem::take(&mut reserved.first), 0),
+            Purpose::Repair | Purpose::Direct => (std::mem::take(&mut reserved.first), 0),
         };
         if first + repair > 0 {
             self.store.return_origin_bytes(budget_id, Bytes(first), Bytes(repair)).await?;
@@ -192,7 +218,7 @@ impl Budgets {
         }
         let (first, repair) = match purpose {
             Purpose::FirstCopy => (bytes, 0),
-            Purpose::Repair => (0, bytes),
+            Purpose::Repair | Purpose::Direct => (0, bytes),
         };
         if let Err(error) = self.store.return_origin_bytes(account.budget_id, Bytes(first), Bytes(repair)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, bytes, "bytes that were not sent count as spent");

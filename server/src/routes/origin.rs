@@ -113,6 +113,7 @@ impl Fetch {
         let purpose = match budget {
             Budget::First => Purpose::FirstCopy,
             Budget::Repair => Purpose::Repair,
+            Budget::Direct => Purpose::Direct,
         };
         let taken = self.state.budgets.take(member.swarm.facts.budget_id, purpose, protocol::Bytes(length.into())).await;
         let mut mark = Mark { fetch: self, marks, kept: false };

@@ -15,6 +15,9 @@ const SPARE_BLOCKS: u64 = 8;
 /// So many blocks are left for first copies by repairs: as many instances may die without a word while repairs take all that they can.
 const KEPT_BLOCKS: u64 = 2;
 
+/// Direct copies leave this part of the editions' sum to repairs.
+const KEPT_FOR_REPAIRS: u64 = 10;
+
 /// The smallest budget for editions of `sum` bytes in all: a hundredth more than the sum. A chunk whose receiver's connection broke is sent again, and
 /// what an instance had reserved when it was killed is lost; with no more than the sum, either would keep a release from ever being complete.
 pub fn smallest(sum: Bytes) -> Bytes {
@@ -57,6 +60,8 @@ pub enum Purpose {
     FirstCopy,
     /// Chunks that were sent before: only from what first copies leave.
     Repair,
+    /// Chunks for every member of a group: only from what first copies and [`KEPT_FOR_REPAIRS`] leave. Counted with repairs.
+    Direct,
 }
 
 impl OriginBudget {
@@ -66,22 +71,23 @@ impl OriginBudget {
         Bytes((self.limit.0 / BLOCKS).max(u64::from(CHUNK_MAX)).min(spare / SPARE_BLOCKS))
     }
 
-    /// How much may still be sent again of what some terminal has, which the one that asks cannot get from it: half of what there is to spare, one chunk
-    /// at least. On lines that are slower than they were said to be everybody asks; the other half stays for chunks that nobody has any more.
-    pub fn room_for_doubles(&self) -> Bytes {
+    /// How much may be sent again in all of what some terminal has, which the one that asks cannot get from it: half of what there is to spare, one chunk
+    /// at least. On lines that are slower than they were said to be everybody asks; the other half stays for chunks that nobody has any more. Redis
+    /// counts them: direct copies and repairs of what was lost take nothing of this part.
+    pub fn for_doubles(&self) -> Bytes {
         let spare = self.limit.0.saturating_sub(self.first_copies.0);
-        Bytes((spare / 2).max(u64::from(CHUNK_MAX)).saturating_sub(self.reserved_repair.0))
+        Bytes((spare / 2).max(u64::from(CHUNK_MAX)))
     }
 
     /// How much may still be reserved. The statements of [`Store::reserve_origin_bytes`] say the same in SQL.
     pub fn room(&self, purpose: Purpose) -> Bytes {
         let free = self.limit.0.saturating_sub(self.reserved_first.0 + self.reserved_repair.0);
+        let kept = self.first_copies.0 + KEPT_BLOCKS * self.block().0;
+        let spare = free.saturating_sub(kept.saturating_sub(self.reserved_first.0 + self.cut.0));
         Bytes(match purpose {
             Purpose::FirstCopy => free,
-            Purpose::Repair => {
-                let kept = self.first_copies.0 + KEPT_BLOCKS * self.block().0;
-                free.saturating_sub(kept.saturating_sub(self.reserved_first.0 + self.cut.0))
-            }
+            Purpose::Repair => spare,
+            Purpose::Direct => spare.saturating_sub(self.first_copies.0 / KEPT_FOR_REPAIRS),
         })
     }
 }
@@ -128,6 +134,11 @@ impl Store {
                 "UPDATE origin_budgets SET reserved_repair = reserved_repair + $2
                  WHERE id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) >= $2
                  AND EXISTS (SELECT FROM releases WHERE budget_id = $1 AND state IN ('closed', 'live'))"
+            }
+            Purpose::Direct => {
+                "UPDATE origin_budgets SET reserved_repair = reserved_repair + $2
+                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) - first_copy_bytes / 10 >= $2
+                 AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
             }
         };
         let kept = bigint(KEPT_BLOCKS.saturating_mul(block.0))?;
@@ -199,10 +210,20 @@ mod tests {
     fn what_terminals_have_is_sent_again_out_of_half_of_what_there_is_to_spare() {
         let mib = |mib: u64| Bytes(mib << 20);
         let doubles = |limit, repair| {
-            OriginBudget { limit: mib(limit), first_copies: mib(100), reserved_repair: mib(repair), ..budget(0, 0, 0) }.room_for_doubles()
+            OriginBudget { limit: mib(limit), first_copies: mib(100), reserved_repair: mib(repair), ..budget(0, 0, 0) }.for_doubles()
         };
-        assert_eq!([doubles(120, 0), doubles(120, 7), doubles(120, 11)], [mib(10), mib(3), mib(0)]);
+        assert_eq!([doubles(120, 0), doubles(120, 7)], [mib(10), mib(10)], "whatever other repairs and direct copies have taken");
         assert_eq!(doubles(100, 0).0, u64::from(CHUNK_MAX), "a small content has one chunk");
+    }
+
+    #[test]
+    fn direct_copies_leave_first_copies_and_a_tenth_of_the_editions() {
+        // A block is a byte; two are kept.
+        for (limit, first, repair, room) in [(108, 0, 0, 0), (112, 100, 0, 0), (150, 0, 0, 38), (150, 100, 30, 8), (150, 100, 38, 0)] {
+            let budget = budget(limit, first, repair);
+            let kept = KEPT_BLOCKS * budget.block().0;
+            assert_eq!(budget.room(Purpose::Direct).0, (room + 2u64).saturating_sub(kept).min(room + 2), "{budget:?}");
+        }
     }
 
     #[test]

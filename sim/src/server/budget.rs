@@ -1,10 +1,14 @@
-//! The origin's budget, with the rules of the server: a hard cap, of which repairs leave what first copies may still need.
+//! The origin's budget, with the rules of the server: a hard cap, of which repairs leave what first copies may still need, and direct copies what
+//! repairs may.
 
 use protocol::frame::CHUNK_MAX;
+use rules::lease_table::Part;
 
 const BLOCKS: u64 = 1_000;
 const SPARE_BLOCKS: u64 = 8;
 const KEPT_BLOCKS: u64 = 2;
+/// Direct copies leave so much of the edition for repairs: one part out of this many.
+const KEPT_FOR_REPAIRS: u64 = 10;
 
 /// All in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +17,7 @@ pub(crate) struct Budget {
     /// Kept for first copies until it was taken for them: the edition.
     first_copies: u64,
     first: u64,
+    /// Repairs and direct copies.
     repair: u64,
 }
 
@@ -29,30 +34,42 @@ impl Budget {
         (self.limit / BLOCKS).max(u64::from(CHUNK_MAX)).min(self.spare() / SPARE_BLOCKS)
     }
 
-    pub(crate) fn room(&self, first: bool) -> u64 {
+    pub(crate) fn room(&self, part: Part) -> u64 {
         let free = self.limit.saturating_sub(self.first + self.repair);
-        if first { free } else { free.saturating_sub((self.first_copies + KEPT_BLOCKS * self.block()).saturating_sub(self.first)) }
+        let spare = free.saturating_sub((self.first_copies + KEPT_BLOCKS * self.block()).saturating_sub(self.first));
+        match part {
+            Part::First => free,
+            Part::Repair => spare,
+            Part::Direct => spare.saturating_sub(self.first_copies / KEPT_FOR_REPAIRS),
+        }
     }
 
-    /// What may be sent again of what some terminal has.
-    pub(crate) fn room_for_doubles(&self) -> u64 {
-        (self.spare() / 2).max(u64::from(CHUNK_MAX)).saturating_sub(self.repair).min(self.room(false))
+    pub(crate) fn room_for_direct(&self) -> u64 {
+        self.room(Part::Direct)
+    }
+
+    /// What may be sent again in all of what some terminal has.
+    pub(crate) fn for_doubles(&self) -> u64 {
+        (self.spare() / 2).max(u64::from(CHUNK_MAX))
     }
 
     /// Takes bytes that are about to be sent; `false` if the budget does not have them.
-    pub(crate) fn take(&mut self, first: bool, bytes: u64) -> bool {
-        let fits = bytes <= self.room(first);
-        *self.of(first) += if fits { bytes } else { 0 };
+    pub(crate) fn take(&mut self, part: Part, bytes: u64) -> bool {
+        let fits = bytes <= self.room(part);
+        *self.of(part) += if fits { bytes } else { 0 };
         fits
     }
 
     /// What was taken was not sent.
-    pub(crate) fn put_back(&mut self, first: bool, bytes: u64) {
-        *self.of(first) -= bytes.min(*self.of(first));
+    pub(crate) fn put_back(&mut self, part: Part, bytes: u64) {
+        *self.of(part) -= bytes.min(*self.of(part));
     }
 
-    fn of(&mut self, first: bool) -> &mut u64 {
-        if first { &mut self.first } else { &mut self.repair }
+    fn of(&mut self, part: Part) -> &mut u64 {
+        match part {
+            Part::First => &mut self.first,
+            Part::Repair | Part::Direct => &mut self.repair,
+        }
     }
 }
 
@@ -64,10 +81,18 @@ mod tests {
     fn repairs_take_nothing_that_first_copies_still_need_and_nothing_goes_beyond_the_limit() {
         // Two blocks of one byte are kept.
         let mut budget = Budget::new(108, 100);
-        assert_eq!((budget.room(true), budget.room(false)), (108, 6));
-        assert!(!budget.take(false, 7) && budget.take(false, 6) && !budget.take(false, 1));
-        assert!(budget.take(true, 100) && budget.take(true, 2) && !budget.take(true, 1));
-        budget.put_back(true, 2);
-        assert_eq!(budget.room(false), 0);
+        assert_eq!((budget.room(Part::First), budget.room(Part::Repair), budget.room(Part::Direct)), (108, 6, 0));
+        assert!(!budget.take(Part::Repair, 7) && budget.take(Part::Repair, 6) && !budget.take(Part::Repair, 1));
+        assert!(budget.take(Part::First, 100) && budget.take(Part::First, 2) && !budget.take(Part::First, 1));
+        budget.put_back(Part::First, 2);
+        assert_eq!(budget.room(Part::Repair), 0);
+    }
+
+    #[test]
+    fn direct_copies_leave_a_tenth_of_the_edition_for_repairs() {
+        let mut budget = Budget::new(300, 100);
+        let kept = KEPT_BLOCKS * budget.block();
+        assert_eq!(budget.room_for_direct(), 200 - kept - 10);
+        assert!(budget.take(Part::Direct, 190 - kept) && !budget.take(Part::Direct, 1) && budget.take(Part::Repair, 10));
     }
 }

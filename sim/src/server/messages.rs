@@ -7,11 +7,11 @@ use protocol::ErrorCode;
 use protocol::bitmap::ChunkSet;
 use protocol::receipt::Receipt;
 use protocol::ws::ChunkNotice;
+use rules::lease_table::{Affordable, Call, Part, Refused, Wanted};
 use rules::suspicion::reports_needed;
 use swarm::Now;
 
-use super::table::Affordable;
-use super::{BENCH, CLAIMS_MAX, Fact, Place, Push, Rebuild, SUSPICION_FOR, Says, Server, State};
+use super::{BENCH, CLAIMS_MAX, Fact, Limits, Place, Push, Rebuild, SUSPICION_FOR, Says, Server, State, UNSIGNED_MAX, millis};
 use crate::plan::CLOCK_AT_ZERO;
 
 impl Server {
@@ -25,7 +25,7 @@ impl Server {
     pub(crate) fn join(&mut self, terminal: usize, now: Now) {
         self.shared.present.insert(terminal);
         let Some(place) = self.place(terminal) else { return };
-        self.with_table(place.group, now, |table, shared| table.credits(Some(terminal), None, shared, now));
+        self.with_table(place.group, now, |table, call| table.credits(Some(terminal), None, call));
         self.note_presence(terminal, place);
     }
 
@@ -47,8 +47,10 @@ impl Server {
         let Some(place) = self.place(terminal) else { return };
         let Some(State::Ready(table)) = self.tables.get_mut(&place.group) else { return };
         self.facts.push(Fact::Gone { group: place.group, terminal });
-        let grants = table.leave(terminal, bench, &self.shared, now);
-        self.with_table(place.group, now, |_, _| grants);
+        let bench = millis(bench);
+        let limits = Limits { in_flight_max: self.in_flight_max, unsigned_max: UNSIGNED_MAX, direct: self.budget.room_for_direct() };
+        let given = table.leave(terminal, bench, &mut Call { shared: &mut self.shared, limits, now: millis(now) });
+        self.say(place.group, given);
     }
 
     /// All that concerns the terminal is told again.
@@ -75,11 +77,11 @@ impl Server {
             return;
         }
         if let Some(State::Ready(table)) = self.tables.get_mut(&place.group)
-            && table.owes_too_many(terminal)
+            && table.owes_signatures(terminal, Limits { unsigned_max: UNSIGNED_MAX, ..Limits::default() })
         {
-            table.signed(terminal, &self.signed[terminal]);
+            table.signed(terminal, self.signed[terminal].iter(), false);
         }
-        self.with_table(place.group, now, |table, shared| table.credits(Some(terminal), Some(open), shared, now));
+        self.with_table(place.group, now, |table, call| table.credits(Some(terminal), Some(open), call));
     }
 
     fn notices(&mut self, terminal: usize, place: Place, notices: &[ChunkNotice], now: Now) {
@@ -92,11 +94,9 @@ impl Server {
             });
             self.facts.extend(facts);
         }
-        let timed: Vec<(ChunkNotice, Option<Now>)> = notices
-            .iter()
-            .map(|notice| (*notice, notice.copies_done_at.map(|at| Now::from_millis(at.0.saturating_sub(CLOCK_AT_ZERO)))))
-            .collect();
-        self.with_table(place.group, now, |table, shared| table.notices(terminal, &timed, shared, now));
+        let timed: Vec<(u32, Option<u64>)> =
+            notices.iter().map(|notice| (notice.chunk, notice.copies_done_at.map(|at| at.0.saturating_sub(CLOCK_AT_ZERO)))).collect();
+        self.with_table(place.group, now, |table, call| table.notices(terminal, &timed, call));
     }
 
     fn is_ready(&mut self, place: Place, now: Now) -> bool {
@@ -111,23 +111,28 @@ impl Server {
                 self.forged += 1;
                 continue;
             }
-            self.signed[receiver].insert_segment(receipt.body.segment, &receipt.body.bitmap);
+            let fresh: Vec<u32> = receipt.body.chunks().filter(|&chunk| self.signed[receiver].insert(chunk)).collect();
+            let place = self.place(receiver);
+            if let Some(State::Ready(table)) = place.and_then(|place| self.tables.get_mut(&place.group)) {
+                table.signed(receiver, fresh, true);
+            }
         }
     }
 
     fn missing(&mut self, terminal: usize, place: Place, chunks: &[u32], now: Now) {
-        let linked = self.planner.linked(terminal);
-        let live: Vec<usize> = linked.into_iter().filter(|peer| self.shared.present.contains(peer)).collect();
+        let above = self.planner.upstream(terminal);
+        let live: Vec<usize> = above.into_iter().filter(|peer| self.shared.present.contains(peer)).collect();
         let receipted = |chunk: u32| live.iter().any(|&peer| self.signed[peer].contains(chunk));
         let wanted: BTreeMap<u32, bool> = chunks.iter().map(|&chunk| (chunk, receipted(chunk))).collect();
-        let feeders = !place.root && self.places.iter().any(|(member, place)| place.root && self.shared.present.contains(member));
+        let feeders_connected = !place.root && self.places.iter().any(|(member, place)| place.root && self.shared.present.contains(member));
         let affordable =
-            Affordable { again: self.budget.room(false), first: self.budget.room(true), doubled: self.budget.room_for_doubles() };
+            Affordable { again: self.budget.room(Part::Repair), first: self.budget.room(Part::First), doubled: self.budget.for_doubles() };
         if self.is_ready(place, now) {
             self.facts.extend(wanted.keys().map(|&chunk| Fact::Lacks { group: place.group, terminal, chunk }));
         }
-        let ask = |table: &mut super::Table, shared: &super::Shared| table.missing(terminal, &wanted, feeders, affordable, shared, now);
-        let Some((elsewhere, unaffordable)) = self.with_table(place.group, now, ask) else { return };
+        let wanted = Wanted { chunks: &wanted, feeders_connected };
+        let asked = self.with_table(place.group, now, |table, call| table.missing(terminal, affordable, wanted, call));
+        let Some(Refused { elsewhere, unaffordable }) = asked else { return };
         self.facts.extend(unaffordable.iter().map(|&chunk| Fact::BudgetSpent { terminal, chunk }));
         for (chunks, code) in [(elsewhere, ErrorCode::Conflict), (unaffordable, ErrorCode::BudgetSpent)] {
             if !chunks.is_empty() {
@@ -153,10 +158,10 @@ impl Server {
                     }
                 }
                 told.insert(terminal, have);
-                self.with_table(group, now, |table, shared| table.credits(None, None, shared, now));
+                self.with_table(group, now, |table, call| table.credits(None, None, call));
             }
             Some(State::Ready(_)) => {
-                self.with_table(group, now, |table, shared| table.holdings(terminal, &have, shared, now));
+                self.with_table(group, now, |table, call| table.holdings(terminal, &have, call));
             }
             Some(State::Lost) | None => {}
         }

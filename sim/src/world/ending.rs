@@ -9,7 +9,7 @@ use swarm::Now;
 
 use super::World;
 use crate::invariants::Invariant;
-use crate::report::{Outcome, WaveOutcome};
+use crate::report::{Outcome, TerminalOutcome, WaveOutcome};
 
 /// Of how many timers one is a look at the machine's state, in a thorough run.
 const SAMPLE_ONE_IN: u64 = 400;
@@ -93,9 +93,28 @@ impl World {
             let expected: Vec<usize> = of_wave(wave).filter(|&terminal| self.is_expected(terminal)).collect();
             let completed: Vec<Now> = expected.iter().filter_map(|&terminal| self.terminals[terminal].completed_at).collect();
             let took = completed.iter().max().map_or(Duration::ZERO, |&last| last.saturating_sub(opens));
-            WaveOutcome { wave, terminals: lines.len(), expected: expected.len(), completed: completed.len(), took, bound }
+            let mut times: Vec<Duration> = completed.iter().map(|at| at.saturating_sub(opens)).collect();
+            times.sort_unstable();
+            let median = times.get(times.len().div_ceil(2).saturating_sub(1)).copied().unwrap_or_default();
+            let fluid = fluid_bound(size, self.scenario.origin_up, &earlier, &lines);
+            WaveOutcome { wave, terminals: lines.len(), expected: expected.len(), completed: completed.len(), took, median, bound, fluid }
         });
         waves.collect()
+    }
+
+    fn each(&self) -> Vec<TerminalOutcome> {
+        let of = |(index, state): (usize, &crate::terminal::Terminal)| {
+            let opens = self.opening_of(index);
+            TerminalOutcome {
+                up: self.scenario.terminals[index].up,
+                took: state.completed_at.map(|at| at.saturating_sub(opens)),
+                busy: self.network.busy(index),
+                sent_until: state.copied_until.saturating_sub(opens),
+                copied: Bytes(state.copied),
+                from_origin: state.disk.values().filter(|source| source.is_origin()).count(),
+            }
+        };
+        self.terminals.iter().enumerate().map(of).collect()
     }
 
     pub(super) fn conclude(mut self) -> Outcome {
@@ -112,6 +131,7 @@ impl World {
             chunks: self.content.chunks.len(),
             size: self.scenario.size(),
             waves: self.waves(),
+            each: self.each(),
             starved,
             elapsed: self.now,
             steps: self.steps,

@@ -3,8 +3,7 @@
 use protocol::frame::Frame;
 use swarm::Now;
 
-use crate::server::table::FetchRight;
-use crate::server::{Push, Says};
+use crate::server::{Paid, Push, Says};
 
 /// A direction of a link that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +87,7 @@ pub(super) enum Event {
         terminal: usize,
         life: u64,
         chunk: u32,
-        right: FetchRight,
+        paid: Paid,
     },
     OriginSent {
         terminal: usize,

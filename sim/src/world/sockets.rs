@@ -165,6 +165,10 @@ impl World {
     /// Whether a chunk was granted that a live member of the group has in truth, or for a repair anybody.
     fn compare_with_truth(&mut self, fact: Fact) {
         let Fact::Granted { group, terminal, chunk, kind } = fact else { return };
+        if kind == GrantKind::Direct {
+            self.counts.direct += 1;
+            return;
+        }
         if kind == GrantKind::Repair {
             self.counts.repairs += 1;
             let is_held = self.terminals.iter().any(|state| state.session.is_some() && state.has(chunk));

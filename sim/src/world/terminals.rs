@@ -286,6 +286,7 @@ impl World {
         let Some(to) = self.index_of(peer) else { return };
         let state = &mut self.terminals[from];
         state.copied += u64::from(len);
+        state.copied_until = self.now;
         let stored = state.disk.contains_key(&chunk) && state.has(chunk);
         let corrupts = state.character.corrupts;
         let opened = self.now >= self.opening_of(from);

@@ -142,6 +142,7 @@ impl World {
 
     fn server_comes(&mut self, away: Duration) {
         self.server_away = false;
+        self.server.came_at = self.now;
         let forgotten: Vec<usize> = (0..self.terminals.len()).filter(|&terminal| self.streams[terminal].session.is_none()).collect();
         if away >= PRESENCE_FOR {
             for terminal in forgotten {

@@ -21,9 +21,9 @@ fn copies_for_a_member_that_stops_for_a_moment_wait_for_it() {
     let thaws_at = world.now + Duration::from_millis(1_800);
     world.frozen = Some((2, thaws_at));
     assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
-    let asked = world.requested.get(&2).map_or(0, Vec::len);
-    // The others hear nothing of it for more than a second, and go on meanwhile. It doubts them for a moment too, when it goes on.
-    assert!(asked <= 12, "{asked} chunks had to be asked for again");
+    // The others hear nothing of it for more than a second, and go on meanwhile. What it asks for when it goes on is queued for it already.
+    let copies = world.copied / 100_000;
+    assert!(copies <= 64 * 2 + 4, "{copies} copies of 128 were sent");
     assert_eq!(world.origin_sent.values().sum::<u32>(), 64);
 }
 
@@ -34,7 +34,7 @@ fn a_chunk_that_a_relay_took_along_is_fetched_again_while_others_still_come() {
         let elsewhere = |chunk: &u32| world.nodes[1..].iter().any(|node| node.disk.contains_key(chunk));
         world.nodes[0].disk.keys().copied().filter(|chunk| !elsewhere(chunk)).collect()
     };
-    assert!(world.run_until(LONG, |world| world.nodes[1].disk.len() > 60 && only_with_the_first(world).len() > 1));
+    assert!(world.run_until(LONG, |world| world.nodes[1].disk.len() > 60 && !only_with_the_first(world).is_empty()));
     let taken_along = only_with_the_first(&world);
     world.kill(0);
     let killed_at = world.now;
@@ -82,7 +82,9 @@ fn a_chunk_lost_from_disk_is_fetched_again_and_stays_signed_for_its_first_source
         let lost = restart_without(&mut world, last, |chunk, source| chunk % 2 == 0 && !source.is_origin());
         assert!(lost.len() > 3, "{lost:?}");
         let began = world.now;
-        assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+        let done = world.run_until(LONG, World::all_complete);
+        let missing = |node: usize| (0..64).filter(|chunk| !world.nodes[node].disk.contains_key(chunk)).collect::<Vec<u32>>();
+        assert!(done, "stuck at {:?}: {:?}", world.now, (0..members).map(missing).collect::<Vec<_>>());
         assert!(world.now - began < Duration::from_secs(8), "took {:?}", world.now - began);
         world.run_until(world.now + Duration::from_secs(15), |_| false);
         let me = world.nodes[last].id;

@@ -400,6 +400,15 @@ impl World {
         }
     }
 
+    /// The origin's table gives these to a terminal, and to nobody else by itself.
+    pub(crate) fn give(&mut self, node: usize, kind: GrantKind, chunks: std::ops::Range<u32>) {
+        self.next = self.next.max(chunks.end);
+        let chunks: Vec<u32> = chunks.collect();
+        self.leases.extend(chunks.iter().map(|chunk| (*chunk, node)));
+        self.grant(node, kind, &chunks);
+        self.drive(node);
+    }
+
     fn grant(&mut self, node: usize, kind: GrantKind, chunks: &[u32]) {
         let now = self.now;
         if let Some(swarm) = self.nodes[node].swarm.as_mut() {
@@ -507,10 +516,9 @@ impl World {
     /// Runs until `done` or the limit of virtual time; says whether `done` was reached.
     pub(crate) fn run_until(&mut self, limit: Now, mut done: impl FnMut(&Self) -> bool) -> bool {
         while !done(self) {
-            let Some(Reverse((at, _, key))) = self.queue.pop() else { return false };
-            if at > limit {
-                return false;
-            }
+            // What comes after the limit is left for the next run.
+            let Some(&Reverse((at, _, key))) = self.queue.peek().filter(|Reverse((at, ..))| *at <= limit) else { return false };
+            self.queue.pop();
             self.now = self.now.max(at);
             let event = self.events.remove(&key).unwrap();
             if let Some((_, until)) = self.frozen.filter(|(node, until)| self.now < *until && event.node() == *node) {

@@ -83,6 +83,23 @@ async fn b02_chunks_are_given_by_credits_so_that_every_member_relays_some() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b03_a_relay_that_takes_longer_for_its_copies_is_given_fewer_chunks() {
+    let scene = Scene::start_over(&["3", "12", "12"], 6 << 20, &Plan::default()).await;
+    scene.all_complete(&[0, 1, 2]).await;
+    let release = scene.settled(Duration::from_secs(60)).await;
+    let deliveries = scene.publisher.deliveries(release.id).await;
+    let of = |index: usize| deliveries.iter().find(|delivery| delivery.terminal_id == scene.terminals[index].terminal_id).unwrap();
+    let from_origin =
+        |index: usize| of(index).sources.iter().filter(|share| share.source.is_origin()).map(|share| share.bytes.0).sum::<u64>();
+    let overhead = |index: usize| of(index).overhead_ns_per_byte.expect("every member relayed something");
+    for fast in [1, 2] {
+        assert!(from_origin(0) * 3 < from_origin(fast) * 2, "the slow one was given {}, a fast one {}", from_origin(0), from_origin(fast));
+        assert!(overhead(0) > overhead(fast), "{} and {} ns per byte", overhead(0), overhead(fast));
+    }
+    assert_eq!(release.origin.sent, scene.published.edition.length);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b29_later_ranks_are_fed_by_earlier_ones_and_not_by_the_origin() {
     let plan = Plan { ranks: vec![(100, 0, 2), (60, 5, 2), (25, 10, 2)], ..Plan::default() };
     let scene = Scene::start(6, 2 << 20, &plan).await;

@@ -23,6 +23,26 @@ pub(crate) const SLOW: [&str; 4] = ["--up-mbit", "12", "--down-mbit", "200"];
 impl Scene {
     /// `count` terminals have applied for one edition of `length` bytes and run.
     pub(crate) async fn start(count: usize, length: usize, plan: &Plan) -> Self {
+        let mut scene = Self::set(count, length, plan).await;
+        for index in 0..count {
+            let running = scene.run(index);
+            scene.running.push(running);
+        }
+        scene
+    }
+
+    /// The same with an uplink of its own for each terminal, in Mbit/s.
+    pub(crate) async fn start_over(uplinks: &[&str], length: usize, plan: &Plan) -> Self {
+        let mut scene = Self::set(uplinks.len(), length, plan).await;
+        let release = scene.release.id.to_string();
+        for (terminal, up) in scene.terminals.iter().zip(uplinks) {
+            scene.running.push(terminal.run(&["--release", &release, "--up-mbit", up, "--down-mbit", "200"]));
+        }
+        scene
+    }
+
+    /// They have applied and do not run yet.
+    async fn set(count: usize, length: usize, plan: &Plan) -> Self {
         let stack = Stack::start().await;
         let operator = stack.operator().await;
         let publisher = stack.publisher(&operator).await;
@@ -33,9 +53,8 @@ impl Scene {
             terminals.push(stack.cli(&operator, &format!("terminal-{index}"), 10_000).await);
         }
         let release = publisher.schedule(&[&published], plan).await;
-        let mut scene = Self { stack, operator, publisher, published, release, terminals, running: vec![], bytes };
+        let scene = Self { stack, operator, publisher, published, release, terminals, running: vec![], bytes };
         scene.apply_from(0, u32::try_from(plan.ranks.len()).unwrap()).await;
-        scene.run_all();
         scene
     }
 

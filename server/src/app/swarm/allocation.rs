@@ -34,7 +34,7 @@ const CREDITS_MAX: u32 = 4_096;
 
 /// What the origin allows a group and its members.
 pub fn limits(state: &AppState) -> Limits {
-    Limits { in_flight_max: in_flight_max(state), unsigned_max: UNSIGNED_MAX }
+    Limits { in_flight_max: in_flight_max(state), unsigned_max: UNSIGNED_MAX, direct: Bytes(0) }
 }
 
 /// The most bytes of a group that may be leased and not received; 0 if the origin's uplink has no limit.
@@ -49,6 +49,15 @@ fn in_flight_max(state: &AppState) -> Bytes {
 
 pub fn sender(state: &AppState, member: &Member) -> Sender {
     Sender { group: member.place.group_id, terminal: member.terminal, limits: limits(state) }
+}
+
+/// The same with what the budget has for direct copies: for messages that come often enough to use the origin's line with them.
+async fn sender_for_direct(state: &AppState, member: &Member) -> Result<Sender, ApiError> {
+    let mut sender = sender(state, member);
+    if member.place.root {
+        sender.limits.direct = state.budgets.direct_room(member.swarm.facts.budget_id).await?;
+    }
+    Ok(sender)
 }
 
 /// What a ready table said; nothing if it is being rebuilt, which this begins if nobody has.
@@ -127,8 +136,10 @@ pub async fn credits(state: &AppState, member: &Member, open: u32) -> Result<(),
     if !member.place.root || clock::now() >= member.swarm.facts.deadline_at {
         return Ok(());
     }
-    let open = if member.swarm.facts.on_demand { credits_of_download(state, member, open).await? } else { open };
-    let sender = sender(state, member);
+    let download = member.swarm.facts.on_demand;
+    let open = if download { credits_of_download(state, member, open).await? } else { open };
+    // The origin comes last in a download: it has nothing to spare for one.
+    let sender = if download { sender(state, member) } else { sender_for_direct(state, member).await? };
     let table = state.live.credits(sender, open.min(CREDITS_MAX), clock::now()).await?;
     let Some(GroupAnswer { outcome: unsigned, .. }) = answered(state, member, table).await? else { return Ok(()) };
     if !unsigned.is_empty() && clear_signed(state, member, unsigned).await? {
@@ -143,7 +154,7 @@ async fn credits_of_download(state: &AppState, member: &Member, open: u32) -> Re
     let shortest = member.swarm.chunk_lengths.iter().min().copied().unwrap_or(0);
     let may_serve = open > 0
         && sources::origin_may_serve(state, &member.swarm).await?
-        && state.budgets.affordable(member.swarm.facts.budget_id).await?.first.0 >= u64::from(shortest);
+        && state.budgets.affordable(member.swarm.facts.budget_id, member.swarm.manifest.length).await?.first.0 >= u64::from(shortest);
     Ok(if may_serve { open } else { 0 })
 }
 
@@ -158,7 +169,7 @@ pub async fn clear_signed(state: &AppState, member: &Member, unsigned: Vec<u32>)
         tracing::debug!(terminal = %member.terminal, "a terminal has fetched much from the origin and signed for none of it");
         return Ok(false);
     }
-    state.live.signed(sender(state, member), signed, clock::now()).await?;
+    state.live.signed(sender(state, member), signed, false, clock::now()).await?;
     Ok(true)
 }
 
@@ -167,7 +178,7 @@ pub async fn clear_signed(state: &AppState, member: &Member, unsigned: Vec<u32>)
 pub async fn notices(state: &AppState, member: &Member, notices: &[ChunkNotice]) -> Result<(), ApiError> {
     check_length("/notices", notices.len())?;
     member.check_chunks("/notices", notices.iter().map(|notice| notice.chunk))?;
-    let table = state.live.notices(sender(state, member), notices, clock::now()).await?;
+    let table = state.live.notices(sender_for_direct(state, member).await?, notices, clock::now()).await?;
     let answer = answered(state, member, table).await?;
     if let Some(sample) = answer.as_ref().and_then(|GroupAnswer { outcome: samples, .. }| samples.last()) {
         state.live.set_overhead(member.place.delivery_id, *sample).await?;
@@ -190,11 +201,11 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
             None => return Ok(()),
         }
     } else {
-        held_by_live_peers(state, member, &wanted).await?
+        held_upstream(state, member, &wanted).await?
     };
     let chunks: BTreeMap<u32, bool> = wanted.into_iter().map(|chunk| (chunk, receipted.contains(&chunk))).collect();
     let wanted = Wanted { chunks: &chunks, feeders_connected: !member.place.root && feeders_connected(state, member).await? };
-    let affordable = state.budgets.affordable(member.swarm.facts.budget_id).await?;
+    let affordable = state.budgets.affordable(member.swarm.facts.budget_id, member.swarm.manifest.length).await?;
     let table = state.live.missing(sender(state, member), affordable, wanted, clock::now()).await?;
     let Some(answer) = answered(state, member, table).await? else { return Ok(()) };
     note_repairs(state, member, &answer.granted);
@@ -220,7 +231,7 @@ async fn missing_in_download(state: &AppState, member: &Member, wanted: &BTreeSe
     if !sources::origin_may_serve(state, &swarm).await? {
         return Ok(Some(wanted.clone()));
     }
-    let affordable = state.budgets.affordable(swarm.facts.budget_id).await?;
+    let affordable = state.budgets.affordable(swarm.facts.budget_id, swarm.manifest.length).await?;
     let length = |chunk: &u32| usize::try_from(*chunk).ok().and_then(|chunk| swarm.chunk_lengths.get(chunk)).copied().unwrap_or(0);
     if wanted.iter().map(length).min().is_none_or(|shortest| u64::from(shortest) <= affordable.first.0) {
         return Ok(Some(BTreeSet::new()));
@@ -252,9 +263,9 @@ async fn feeders_connected(state: &AppState, member: &Member) -> Result<bool, Ap
     Ok(!state.live.connected(&feeders).await?.is_empty())
 }
 
-/// Which chunks the receipts of somebody contain whom the member is linked to and who is connected.
-async fn held_by_live_peers(state: &AppState, member: &Member, chunks: &BTreeSet<u32>) -> Result<BTreeSet<u32>, ApiError> {
-    let peers: Vec<TerminalId> = member.swarm.peers(member.terminal).into_iter().collect();
+/// Which chunks the receipts of somebody contain who is connected and from whom they can come to the member: its group, its links, or a group above it.
+async fn held_upstream(state: &AppState, member: &Member, chunks: &BTreeSet<u32>) -> Result<BTreeSet<u32>, ApiError> {
+    let peers: Vec<TerminalId> = member.swarm.tree.upstream(member.terminal).into_iter().collect();
     let connected = state.live.connected(&peers).await?;
     let deliveries: Vec<DeliveryId> =
         connected.into_iter().filter_map(|terminal| member.swarm.place(terminal)).map(|place| place.delivery_id).collect();

@@ -29,6 +29,8 @@ pub(super) enum Refusal {
 pub(super) struct Judgement {
     pub(super) writes: Vec<ReceiptWrite>,
     pub(super) verified: Vec<VerifiedWrite>,
+    /// Chunks that a receiver has signed for and had not before.
+    pub(super) fresh: BTreeMap<DeliveryId, Vec<u32>>,
     /// By the receipt's place in the message.
     pub(super) refused: Vec<(usize, Refusal)>,
     /// Deliveries of which every chunk has arrived and which are not settled.
@@ -101,6 +103,7 @@ pub(super) fn judge(recorded: &Recorded, receipts: &[(usize, Receipt)], length_o
         for chunk in segment_chunks(body.segment, &new.credited) {
             gain.0 += 1;
             gain.1 += length_of(body.delivery_id, chunk);
+            judgement.fresh.entry(body.delivery_id).or_default().push(chunk);
         }
         let latest = written.entry((body.delivery_id, body.segment, body.source)).or_insert_with(|| receipt.clone());
         if body.sequence >= latest.body.sequence {

@@ -11,6 +11,7 @@ use protocol::rest::{DeliveryState, ReleaseState};
 use protocol::ws::{LeaveReason, PushMessage};
 use protocol::{BitsPerSecond, DeliveryId, GroupId, ReleaseId, SwarmId, TerminalId};
 use rules::relay_plan::{Candidate, Shape, SwarmTree, choose_shape, plan_wave};
+use rules::suspicion::absence_is_known;
 use uuid::Uuid;
 
 use super::known::KnownSwarm;
@@ -129,14 +130,19 @@ async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Resu
 }
 
 /// Whether somebody of an earlier wave is there to copy from: connected now, or known to have received something. Without one, the wave has a group
-/// of its own that the origin feeds.
+/// of its own that the origin feeds; but not where this server missed the opening before, so that nobody has had the time to connect.
 async fn earlier_holder(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<bool, ApiError> {
     let Some(earlier) = wave.checked_sub(1).filter(|_| !swarm.tree.groups().is_empty()) else { return Ok(false) };
     if state.store.has_earlier_holder(swarm.facts.swarm_id, earlier.saturating_add(1)).await? {
         return Ok(true);
     }
     let terminals: Vec<TerminalId> = swarm.terminals().collect();
-    Ok(!state.live.connected(&terminals).await?.is_empty())
+    if !state.live.connected(&terminals).await?.is_empty() {
+        return Ok(true);
+    }
+    let before = usize::try_from(earlier).ok().and_then(|earlier| swarm.facts.waves.get(earlier).copied()).unwrap_or(clock::now());
+    let [since, opened, now] = [state.started_at, before, clock::now()].map(|at| clock::to_timestamp_ms(at).0);
+    Ok(!absence_is_known(since, opened, now))
 }
 
 /// Members ask a little early or exactly on time; what is open at the opening is given at the opening.

@@ -11,9 +11,10 @@ use protocol::{DeliveryId, ErrorCode, TerminalId};
 
 use super::crediting::{Judgement, Refusal, is_news, judge};
 use super::known::KnownSwarm;
-use super::settling;
+use super::{allocation, settling};
 use crate::clock;
 use crate::error::ApiError;
+use crate::live::Sender;
 use crate::state::AppState;
 use crate::store::receipts::{ReceivedDelivery, Recorded};
 
@@ -58,11 +59,31 @@ pub async fn take(state: &AppState, from: TerminalId, encoded: &[String]) -> Res
         let judgement = record(state, &receipts, &recorded.deliveries).await?;
         refused.extend(judgement.refused.iter().map(|&(index, why)| RefusedReceipt::new(index, why)));
         report(from, &judgement);
+        tell_holdings(state, &judgement, &recorded.deliveries).await?;
         complete.extend(&judgement.complete);
     }
     settle_complete(state, &complete, &recorded.deliveries).await?;
     refused.sort_by_key(|refused| refused.index);
     Ok(refused)
+}
+
+/// Tells the lease tables what was signed for: its receivers hold it, so that it is not given again as a first copy, should a lease of it come back.
+/// What Redis does not learn costs a chunk that is sent twice, and no receipt.
+async fn tell_holdings(
+    state: &AppState,
+    judgement: &Judgement,
+    deliveries: &BTreeMap<DeliveryId, ReceivedDelivery>,
+) -> Result<(), ApiError> {
+    for (delivery_id, chunks) in &judgement.fresh {
+        let Some(delivery) = deliveries.get(delivery_id) else { continue };
+        let Some(swarm) = state.swarms.with_member(delivery.swarm_id, delivery.receiver).await? else { continue };
+        let Some(place) = swarm.place(delivery.receiver) else { continue };
+        let sender = Sender { group: place.group_id, terminal: delivery.receiver, limits: allocation::limits(state) };
+        if let Err(error) = state.live.signed(sender, chunks.iter().copied(), true, clock::now()).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the lease table did not learn of receipts");
+        }
+    }
+    Ok(())
 }
 
 fn report(from: TerminalId, judgement: &Judgement) {

@@ -8,6 +8,7 @@ mod money;
 mod origin;
 mod plans;
 mod receipts;
+mod relays;
 mod repair;
 mod reports;
 pub(crate) mod stage;

@@ -1,12 +1,17 @@
--- The lease table of one group. ARGV[4] the group, ARGV[5] the terminal that speaks ('' for the server itself), ARGV[6] two limits, "bytes
--- chunks": the most bytes that may be leased and not yet received (0: any), and the most chunks that a terminal may fetch without having signed for them.
+-- The lease table of one group; rules/src/lease_table.rs is the same in Rust, and a change is made in both. ARGV[4] the group, ARGV[5] the terminal
+-- that speaks ('' for the server itself), ARGV[6] three limits, "bytes chunks bytes": the most bytes that may be leased and not yet received (0: any), the
+-- most chunks that a terminal may fetch without having signed for them, and what the budget has for direct copies.
 --
---   group:G            hash   swarm, chunks, root, opens, keep, next (the first chunk never given), inflight (leased bytes that have not arrived)
+--   group:G            hash   swarm, chunks, root, opens, keep, next (the first chunk never given), inflight (leased bytes that have not arrived),
+--                             mean (bytes of a chunk), given (when a first copy was last given), direct (the chunk that the origin sends to every member itself)
 --   group:G:members    hash   terminal -> overhead in ns per byte, for every planned member
 --   group:G:live       set    members that can be given chunks
 --   group:G:open       hash   terminal -> "credits time"
 --   group:G:out        hash   terminal -> granted bytes whose copies are not done
 --   group:G:leases     hash   chunk -> "terminal sent outstanding kind phase fetches"; sent: when it was fetched, until then granted; phase l: not received yet, r: received, copies not done; fetches: how often the origin began to send it under this lease
+--                             kind f: first copy, p: repair, e: repair of what somebody has
+--   group:G:directs    hash   "chunk terminal" -> "until fetches": a copy of the direct chunk on its way, which nobody relays
+--   group:G:handed     set    members that were given the direct chunk
 --   group:G:expiry     zset   chunk by the time when its lease ends
 --   group:G:returned   zset   chunks that were given and came back
 --   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
@@ -15,12 +20,14 @@
 --   group:G:benched    hash   terminal -> until when it is given nothing
 --   group:G:asked      hash   chunk -> when a repair for it was first refused because another member should have it
 --   swarm:S:lengths    string chunk lengths, 4 bytes each
+--   swarm:S:doubled    string bytes that were given again although somebody has them
 --   swarm:S:fed        string when a member of a group that the origin feeds last began to fetch
 local G = ns .. ':group:' .. ARGV[4]
 local caller = ARGV[5]
-local inflight_text, unsigned_text = string.match(ARGV[6], '^(%d+) (%d+)$')
-local inflight_max, unsigned_max = tonumber(inflight_text), tonumber(unsigned_text)
-local KEYS_OF = {'members', 'live', 'open', 'out', 'leases', 'expiry', 'returned', 'sent', 'benched', 'asked', 'rebuild', 'answered', 'claims', 'union'}
+local inflight_text, unsigned_text, direct_text = string.match(ARGV[6], '^(%d+) (%d+) (%d+)$')
+local inflight_max, unsigned_max, direct_room = tonumber(inflight_text), tonumber(unsigned_text), tonumber(direct_text)
+local KEYS_OF = {'members', 'live', 'open', 'out', 'leases', 'expiry', 'returned', 'sent', 'benched', 'asked', 'rebuild', 'answered', 'claims', 'union', 'directs',
+  'handed'}
 local K = {}
 for _, name in ipairs(KEYS_OF) do K[name] = G .. ':' .. name end
 
@@ -39,6 +46,10 @@ local PATIENCE_MS, PATIENCE_FORGOTTEN_MS = 5000, 60000
 -- How long the members that the origin feeds may fetch nothing before another group is given what was never sent: as long as one of them may keep a
 -- lease without using it.
 local FEEDING_MS = LEASE_MS
+-- How long a chunk may be kept from a relay that would be the last to finish, for one that has no credits yet.
+local HOLD_BACK_MS = 1000
+-- Direct copies that one member may have on their way: as many as make one follow the other.
+local DIRECT_MAX = 2
 -- The most leases that a terminal can claim after a loss: as many as it asks for at a time.
 local CLAIMS_MAX = 32
 -- How much longer than the others a connected member may take to tell what it holds, after a loss.
@@ -61,10 +72,10 @@ local function length_of(chunk)
 end
 
 local function load()
-  local m = redis.call('HMGET', G, 'swarm', 'chunks', 'root', 'opens', 'keep', 'next', 'inflight')
+  local m = redis.call('HMGET', G, 'swarm', 'chunks', 'root', 'opens', 'keep', 'next', 'inflight', 'mean', 'given', 'direct')
   if not m[1] then return false end
   state = {swarm = m[1], chunks = tonumber(m[2]), root = m[3] == '1', opens = tonumber(m[4]), keep = m[5], next = tonumber(m[6]),
-    inflight = tonumber(m[7])}
+    inflight = tonumber(m[7]), mean = tonumber(m[8]), given = tonumber(m[9]), direct = tonumber(m[10])}
   if redis.call('EXISTS', swarm_key('lengths')) == 0 then
     state = nil
     return false
@@ -75,13 +86,13 @@ local function load()
 end
 
 local function save()
-  redis.call('HSET', G, 'next', state.next, 'inflight', state.inflight)
+  redis.call('HSET', G, 'next', state.next, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
   redis.call('PEXPIREAT', G, state.keep)
   for _, key in pairs(K) do redis.call('PEXPIREAT', key, state.keep) end
   if caller ~= '' then
     for _, key in ipairs({held_key(caller), unsigned_key(caller)}) do redis.call('PEXPIREAT', key, state.keep) end
   end
-  for _, name in ipairs({'lengths', 'sent', 'fed'}) do redis.call('PEXPIREAT', swarm_key(name), state.keep) end
+  for _, name in ipairs({'lengths', 'sent', 'fed', 'doubled'}) do redis.call('PEXPIREAT', swarm_key(name), state.keep) end
 end
 
 local function live_holder(chunk, except)
@@ -122,14 +133,59 @@ local function drop_lease(chunk, lease)
   redis.call('ZREM', K.expiry, chunk)
   redis.call('HSET', K.out, lease.terminal, math.max(0, outstanding(lease.terminal) - length))
   if lease.phase == 'l' then state.inflight = math.max(0, state.inflight - length) end
+  if lease.kind == 'e' and lease.fetches == 0 then
+    redis.call('SET', swarm_key('doubled'), whole(math.max(0, tonumber(redis.call('GET', swarm_key('doubled')) or '0') - length)))
+  end
 end
 
--- A lease ended without the chunk: somebody else gets it, unless a live member has it after all.
+-- The copies that the origin sends to members itself, as {chunk, terminal, until, fetches}.
+local function directs()
+  local list, fields = {}, redis.call('HGETALL', K.directs)
+  for index = 1, #fields, 2 do
+    local chunk, terminal = string.match(fields[index], '^(%d+) (%S+)$')
+    local until_ms, fetches = string.match(fields[index + 1], '^(%d+) (%d+)$')
+    list[#list + 1] = {chunk = tonumber(chunk), terminal = terminal, until_ms = tonumber(until_ms), fetches = tonumber(fetches)}
+  end
+  return list
+end
+
+local function direct_of(chunk, terminal)
+  local record = redis.call('HGET', K.directs, whole(chunk) .. ' ' .. terminal)
+  if not record then return nil end
+  return {chunk = chunk, terminal = terminal, fetches = tonumber(string.match(record, '%d+$'))}
+end
+
+local function write_direct(direct, until_ms)
+  redis.call('HSET', K.directs, whole(direct.chunk) .. ' ' .. direct.terminal, whole(until_ms) .. ' ' .. whole(direct.fetches))
+end
+
+-- Whether the origin sends the chunk to somebody but `except`, for good.
+local function is_sent_directly(chunk, except)
+  for _, direct in ipairs(directs()) do
+    if direct.chunk == chunk and direct.terminal ~= except then return true end
+  end
+  return false
+end
+
+-- A lease ended without the chunk: somebody else gets it, unless a live member has it after all, or is sent it by the origin.
+local function give_to_others(chunk)
+  local coming = redis.call('HEXISTS', K.leases, chunk) == 1 or is_sent_directly(chunk, nil)
+  if state.root and not coming and not live_holder(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
+end
+
+-- The same, and the answer says so.
 local function give_back(chunk, terminal, why)
-  if state.root and not live_holder(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
+  give_to_others(chunk)
   returned[#returned + 1] = whole(chunk)
   returned[#returned + 1] = terminal
   returned[#returned + 1] = why
+end
+
+-- A direct copy is not on its way any more. Says whether it was.
+local function drop_direct(chunk, terminal)
+  if redis.call('HDEL', K.directs, whole(chunk) .. ' ' .. terminal) == 0 then return false end
+  state.inflight = math.max(0, state.inflight - length_of(chunk))
+  return true
 end
 
 local function leave(terminal)
@@ -150,6 +206,9 @@ local function leave(terminal)
     end
   end
   redis.call('HDEL', K.out, terminal)
+  for _, direct in ipairs(directs()) do
+    if direct.terminal == terminal and drop_direct(direct.chunk, terminal) then give_back(direct.chunk, terminal, 'g') end
+  end
 end
 
 -- Leases whose time is over, and members whose WebSocket is gone without anybody having said so.
@@ -159,6 +218,9 @@ local function sweep()
     local lease = lease_of(chunk)
     drop_lease(chunk, lease)
     if lease.phase == 'l' then give_back(chunk, lease.terminal, 'x') end
+  end
+  for _, direct in ipairs(directs()) do
+    if direct.until_ms <= now and drop_direct(direct.chunk, direct.terminal) then give_back(direct.chunk, direct.terminal, 'x') end
   end
   local gone = {}
   for _, terminal in ipairs(live) do
@@ -186,7 +248,7 @@ local function grant(chunk, terminal, kind)
   redis.call('HSET', K.out, terminal, out)
   state.inflight = state.inflight + length
   write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = kind, phase = 'l', fetches = 0}, now + LEASE_MS)
-  grants[#grants + 1] = {terminal = terminal, chunk = chunk, kind = kind}
+  grants[#grants + 1] = {terminal = terminal, chunk = chunk, kind = kind == 'e' and 'p' or kind}
 end
 
 -- The first chunk from `chunk` on, a multiple of 8, that no live member alone holds the whole byte of: who has another edition holds long runs, and a call
@@ -221,15 +283,35 @@ local function take()
   return nil
 end
 
--- Gives chunks to open credits, each to the terminal that is expected to have copied it to everybody first.
-local function allocate()
-  if not state.root or now < state.opens then return end
-  local candidates = {}
+-- Bytes that a relay with this overhead copies to everybody in a second.
+local function speed(overhead) return math.max(1, math.floor(1000000000 / overhead)) end
+
+-- When a relay would have copied so many bytes more to everybody, in ms from now.
+local function finish_ms(relay, length) return math.floor(relay.overhead * (relay.out + length) / 1000000) end
+
+-- How long a relay may take for a chunk without being the one that everybody waits for at the end: as long as all relays together need for what is
+-- owed and what was not given, or as the first of them to finish.
+local function worthwhile_ms(relays, length)
+  local total, speeds, first = state.mean * (redis.call('ZCARD', K.returned) + state.chunks - state.next), 0, nil
+  for _, relay in ipairs(relays) do
+    total, speeds = total + relay.out, speeds + speed(relay.overhead)
+    local finish = finish_ms(relay, length)
+    if not first or finish < first then first = finish end
+  end
+  return math.max(math.floor(total * 1000 / math.max(1, speeds)), first or 0)
+end
+
+-- Gives first copies to open credits, each to the terminal that is expected to have copied it to everybody first.
+local function give_first_copies()
+  local candidates, relays = {}, {}
   for _, terminal in ipairs(live) do
     local open, at = string.match(redis.call('HGET', K.open, terminal) or '0 0', '^(%d+) (%d+)$')
-    if tonumber(open) > 0 and now - tonumber(at) <= CREDIT_LIFE_MS and not owes_signatures(terminal) then
-      candidates[#candidates + 1] = {terminal = terminal, open = tonumber(open), at = at,
-        overhead = tonumber(redis.call('HGET', K.members, terminal)), out = outstanding(terminal)}
+    local asks = tonumber(open) > 0 and now - tonumber(at) <= CREDIT_LIFE_MS
+    local out = outstanding(terminal)
+    if (asks or out > 0) and not owes_signatures(terminal) then
+      local relay = {terminal = terminal, open = tonumber(open), at = at, overhead = tonumber(redis.call('HGET', K.members, terminal)), out = out}
+      relays[#relays + 1] = relay
+      if asks then candidates[#candidates + 1] = relay end
     end
   end
   for _ = 1, GRANTS_MAX do
@@ -244,13 +326,70 @@ local function allocate()
       if not best or finish < least then best, least = index, finish end
     end
     local chosen = candidates[best]
+    if now - state.given < HOLD_BACK_MS and finish_ms(chosen, length) > worthwhile_ms(relays, length) then break end
     if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end
+    state.given = now
     grant(chunk, chosen.terminal, 'f')
     chosen.out, chosen.open = chosen.out + length, chosen.open - 1
     redis.call('HSET', K.open, chosen.terminal, chosen.open .. ' ' .. chosen.at)
     if chosen.open == 0 then table.remove(candidates, best) end
   end
 end
+
+-- The chunk that the origin sends to every member itself: the one begun, or the next one if the budget has it for all of them.
+local function direct_chunk(room)
+  if state.direct then return state.direct end
+  if #live < 2 or room < state.mean then return nil end
+  local chunk = take()
+  if not chunk or length_of(chunk) * #live > room then return nil end
+  if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end
+  state.direct = chunk
+  redis.call('DEL', K.handed)
+  return chunk
+end
+
+-- Gives direct copies while the origin's line has room that no relay asks for, and the budget bytes that no first copy and no repair needs.
+local function give_directly()
+  local room = direct_room
+  if room == 0 then return end
+  for _, direct in ipairs(directs()) do
+    if direct.fetches == 0 then room = math.max(0, room - length_of(direct.chunk)) end
+  end
+  for _ = 1, GRANTS_MAX do
+    local chunk = direct_chunk(room)
+    if not chunk then return end
+    local length = length_of(chunk)
+    -- Half of what may be on its way: a relay that asks for a first copy does not wait long behind these.
+    if length > room or (inflight_max > 0 and state.inflight > 0 and state.inflight + length > inflight_max / 2) then return end
+    local coming, lease, chosen, wanted = {}, lease_of(chunk), nil, false
+    for _, direct in ipairs(directs()) do coming[direct.terminal] = (coming[direct.terminal] or 0) + 1 end
+    for _, terminal in ipairs(live) do
+      if redis.call('SISMEMBER', K.handed, terminal) == 0 and not holds(terminal, chunk) then
+        wanted = true
+        local free = (coming[terminal] or 0) < DIRECT_MAX and not (lease and lease.terminal == terminal)
+        if not chosen and free and not owes_signatures(terminal) then chosen = terminal end
+      end
+    end
+    if chosen then
+      room, state.inflight = room - length, state.inflight + length
+      write_direct({chunk = chunk, terminal = chosen, fetches = 0}, now + LEASE_MS)
+      redis.call('SADD', K.handed, chosen)
+      grants[#grants + 1] = {terminal = chosen, chunk = chunk, kind = 'd'}
+    elseif wanted then
+      return
+    else
+      state.direct = nil
+    end
+  end
+end
+
+local function allocate()
+  if not state.root or now < state.opens then return end
+  give_first_copies()
+  give_directly()
+end
+
+local KIND_NAMES = {f = 'first_copy', p = 'repair', d = 'direct'}
 
 -- Tells the terminals of their grants in the same step in which they were made: a lease that nobody knows of would cost its chunk 15 seconds.
 local function announce()
@@ -265,7 +404,7 @@ local function announce()
   end
   for _, entry in ipairs(order) do
     push(entry.terminal, string.format('{"type":"grant","swarm_id":"%s","kind":"%s","chunks":[%s],"expires_at":%s}', state.swarm,
-      entry.kind == 'f' and 'first_copy' or 'repair', table.concat(lists[entry.key], ','), whole(now + LEASE_MS)))
+      KIND_NAMES[entry.kind], table.concat(lists[entry.key], ','), whole(now + LEASE_MS)))
   end
 end
 
@@ -291,9 +430,10 @@ end
 
 -- Builds the table from what the members have told after a loss.
 local function finish_rebuild()
-  local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep')
+  local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep', 'mean')
   local chunks, root = tonumber(r[2]), r[3] == '1'
-  redis.call('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0)
+  redis.call('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0,
+    'mean', r[6], 'given', 0, 'direct', '')
   for _, terminal in ipairs(redis.call('SMEMBERS', K.answered)) do
     redis.call('SADD', K.live, terminal)
     redis.call('BITOP', 'OR', K.union, K.union, held_key(terminal))

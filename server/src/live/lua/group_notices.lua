@@ -10,6 +10,7 @@ for index = 7, #ARGV, 2 do
   local chunk, done = tonumber(ARGV[index]), tonumber(ARGV[index + 1])
   redis.call('SETBIT', held_key(caller), bit_of(chunk), 1)
   redis.call('ZREM', K.returned, chunk)
+  drop_direct(chunk, caller)
   local lease = lease_of(chunk)
   if lease and lease.terminal == caller then
     if lease.phase == 'l' then

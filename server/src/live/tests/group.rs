@@ -7,8 +7,11 @@ use proptest::test_runner::TestRunner;
 use protocol::ws::{ChunkNotice, GrantKind};
 use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
 
-use super::super::group_model::{Model, Outcome};
+use rules::lease_table::{self, Call, Marks, Part, Shared, Spec};
+
 use super::*;
+
+type Outcome = lease_table::Outcome<TerminalId>;
 
 const MEMBERS: u8 = 4;
 /// Few enough that the random histories reach it.
@@ -60,9 +63,10 @@ enum Step {
         first: u32,
         doubled: u32,
     },
-    /// It signs for everything.
+    /// It signs for everything, or the server learns that it had.
     Sign {
         member: u8,
+        fresh: bool,
     },
     /// A chunk that the member leases, or (with `stray`) any.
     Fetch {
@@ -89,13 +93,51 @@ fn step() -> impl Strategy<Value = Step> {
         2 => member.clone().prop_map(|member| Step::Return { member }),
         2 => (member.clone(), pick, prop::bool::weighted(0.2), any::<bool>(), 0u32..3000, 0u32..3000, 0u32..3000)
             .prop_map(|(member, pick, receipted, feeders_connected, again, more, doubled)| {
-                Step::Missing { member, pick, receipted, feeders_connected, again, first: again + more, doubled: doubled.min(again) }
+                Step::Missing { member, pick, receipted, feeders_connected, again, first: again + more, doubled }
             }),
-        2 => member.clone().prop_map(|member| Step::Sign { member }),
+        2 => (member.clone(), any::<bool>()).prop_map(|(member, fresh)| Step::Sign { member, fresh }),
         5 => (member, 0u8..8, prop::bool::weighted(0.1), prop_oneof![6 => Just(Then::Sent), 1 => Just(Then::Renewed), 1 => Just(Then::NotSent), 1 => Just(Then::Unaffordable)])
             .prop_map(|(member, pick, stray, then)| Step::Fetch { member, pick, stray, then }),
         5 => prop_oneof![3 => 1u16..700, 1 => 700u16..20_000].prop_map(|ms| Step::Wait { ms }),
     ]
+}
+
+/// The table in plain Rust, and all that its calls are made with.
+#[derive(Debug)]
+struct Model {
+    table: lease_table::Table<TerminalId>,
+    shared: Shared<TerminalId>,
+    limits: lease_table::Limits,
+    now: u64,
+}
+
+impl Model {
+    /// Calls the table.
+    fn on<R>(&mut self, act: impl FnOnce(&mut lease_table::Table<TerminalId>, &mut Call<'_, TerminalId>) -> R) -> R {
+        act(&mut self.table, &mut Call { shared: &mut self.shared, limits: self.limits, now: self.now })
+    }
+
+    /// What the terminal has not signed for, if that is too much.
+    fn unsigned_of(&self, terminal: TerminalId) -> Vec<u32> {
+        let owes = self.table.owes_signatures(terminal, self.limits);
+        self.table.unsigned.get(&terminal).filter(|_| owes).into_iter().flatten().copied().collect()
+    }
+}
+
+/// What the server says of an outcome of the model.
+fn spoken(outcome: Outcome) -> (Vec<Returned>, Vec<Grant>) {
+    let grant = |lease_table::Grant { terminal, chunk, kind }| Grant { terminal, chunk, kind };
+    let returned = |lease_table::Returned { chunk, terminal, why }| Returned { chunk, terminal, why };
+    (outcome.returned.into_iter().map(returned).collect(), outcome.grants.into_iter().map(grant).collect())
+}
+
+/// Marks as the scripts write them.
+fn written(marks: Marks) -> String {
+    [(marks.unsigned, "u"), (marks.group, "g"), (marks.swarm, "s")].into_iter().filter_map(|(set, mark)| set.then_some(mark)).collect()
+}
+
+fn read(marks: &str) -> Marks {
+    Marks { unsigned: marks.contains('u'), group: marks.contains('g'), swarm: marks.contains('s') }
 }
 
 /// Both tables side by side.
@@ -107,7 +149,13 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    async fn new(fixture: &Fixture, lengths: Vec<u32>, overheads: [u64; MEMBERS as usize], root: bool, in_flight_max: u64) -> Pair<'_> {
+    async fn new(
+        fixture: &Fixture,
+        lengths: Vec<u32>,
+        overheads: [u64; MEMBERS as usize],
+        root: bool,
+        (in_flight_max, direct): (u64, u64),
+    ) -> Pair<'_> {
         let members: Vec<(TerminalId, u64)> = (0..MEMBERS).map(terminal).zip(overheads).collect();
         let group = GroupId::from_bytes([7; 16]);
         let spec = GroupSpec {
@@ -120,17 +168,12 @@ impl Pair<'_> {
             members: members.clone(),
         };
         fixture.live.create_group(&spec, at(0)).await.unwrap();
-        let chunks = u32::try_from(lengths.len()).unwrap();
+        let spec = Spec { root, opens: crate::clock::to_timestamp_ms(at(500)).0, members: members.into_iter().collect() };
         let model = Model {
-            lengths: lengths.into_iter().map(u64::from).collect(),
-            root,
-            opens: crate::clock::to_timestamp_ms(at(500)).0,
-            in_flight_max,
-            unsigned_max: UNSIGNED_MAX,
-            members: members.into_iter().collect(),
-            next: if root { 0 } else { chunks },
+            table: lease_table::Table::new(spec, lengths.into_iter().map(u64::from).collect()),
+            shared: Shared::default(),
+            limits: lease_table::Limits { in_flight_max, unsigned_max: UNSIGNED_MAX as usize, direct },
             now: crate::clock::to_timestamp_ms(at(0)).0,
-            ..Model::default()
         };
         let mut pair = Pair { fixture, model, group, bench: Duration::ZERO };
         for member in 0..MEMBERS {
@@ -144,7 +187,8 @@ impl Pair<'_> {
     }
 
     fn limits(&self) -> Limits {
-        Limits { in_flight_max: Bytes(self.model.in_flight_max), unsigned_max: self.model.unsigned_max }
+        let limits = self.model.limits;
+        Limits { in_flight_max: Bytes(limits.in_flight_max), unsigned_max: UNSIGNED_MAX, direct: Bytes(limits.direct) }
     }
 
     fn from(&self, member: u8) -> Sender {
@@ -154,30 +198,33 @@ impl Pair<'_> {
     async fn present(&mut self, member: u8, present: bool) {
         self.fixture.set_present(terminal(member), present).await;
         if present {
-            self.model.present.insert(terminal(member))
+            self.model.shared.present.insert(terminal(member))
         } else {
-            self.model.present.remove(&terminal(member))
+            self.model.shared.present.remove(&terminal(member))
         };
     }
 
     /// Whether a first copy may be given now: nobody live holds or leases the chunk. Looked up before the call, with those whom the call itself
     /// finds gone taken away by the model's own rule afterwards.
     fn check_first_copies(&self, before: &BTreeSet<u32>, outcome: &Outcome) {
-        for grant in outcome.1.iter().filter(|grant| grant.kind == GrantKind::FirstCopy) {
-            assert!(!self.model.live_holder(grant.chunk, None), "chunk {} was given although a live member holds it", grant.chunk);
-            assert_eq!(self.model.leases[&grant.chunk].terminal, grant.terminal);
+        for grant in outcome.grants.iter().filter(|grant| grant.kind == GrantKind::FirstCopy) {
+            assert!(!self.model.table.live_holder(grant.chunk, None), "chunk {} was given although a live member holds it", grant.chunk);
+            assert_eq!(self.model.table.leases[&grant.chunk].terminal, grant.terminal);
             assert!(!before.contains(&grant.chunk), "chunk {} was given while another member leased it", grant.chunk);
         }
-        let mut chunks: Vec<u32> = outcome.1.iter().map(|grant| grant.chunk).collect();
+        let mut chunks: Vec<u32> = outcome.grants.iter().map(|grant| grant.chunk).collect();
         chunks.sort_unstable();
         chunks.dedup();
-        assert_eq!(chunks.len(), outcome.1.len(), "a chunk was given twice in one step");
+        let direct = outcome.grants.iter().filter(|grant| grant.kind == GrantKind::Direct).count();
+        assert!(chunks.len() + direct >= outcome.grants.len(), "a chunk was given twice in one step");
     }
 
     /// Chunks under leases that hold beyond this step whatever happens in it: of members that are there, not expired.
     fn firm_leases(&self, leaving: Option<TerminalId>, asking: Option<TerminalId>) -> BTreeSet<u32> {
-        let firm = |terminal: TerminalId| Some(terminal) != leaving && Some(terminal) != asking && self.model.present.contains(&terminal);
+        let firm =
+            |terminal: TerminalId| Some(terminal) != leaving && Some(terminal) != asking && self.model.shared.present.contains(&terminal);
         self.model
+            .table
             .leases
             .iter()
             .filter(|(_, lease)| firm(lease.terminal) && !lease.received && !lease.is_over(self.model.now))
@@ -191,30 +238,33 @@ impl Pair<'_> {
             Step::Credits { member, open } => {
                 let firm = self.firm_leases(None, Some(terminal(*member)));
                 let real = ready(live.credits(self.from(*member), *open, now).await);
-                let model = self.model.credits(terminal(*member), Some(*open));
+                let model = self.model.on(|table, call| table.credits(Some(terminal(*member)), Some(*open), call));
                 self.check_first_copies(&firm, &model);
-                assert_eq!((real.returned, real.granted), model);
-                assert_eq!(real.outcome, self.model.unsigned_of(terminal(*member)).into_iter().flatten().copied().collect::<Vec<_>>());
+                assert_eq!((real.returned, real.granted), spoken(model));
+                assert_eq!(real.outcome, self.model.unsigned_of(terminal(*member)));
             }
             Step::Join { member } => {
                 let real = ready(live.join(self.from(*member), now).await);
-                assert_eq!((real.returned, real.granted), self.model.credits(terminal(*member), None));
+                assert_eq!(
+                    (real.returned, real.granted),
+                    spoken(self.model.on(|table, call| table.credits(Some(terminal(*member)), None, call)))
+                );
             }
             Step::Allocate => {
                 let firm = self.firm_leases(None, None);
                 let real = ready(live.allocate(self.group, self.limits(), now).await);
-                let model = self.model.allocate();
+                let model = self.model.on(|table, call| table.credits(None, None, call));
                 self.check_first_copies(&firm, &model);
-                assert_eq!((real.returned, real.granted), model);
+                assert_eq!((real.returned, real.granted), spoken(model));
             }
             Step::Notices { member, pick, done, stray } => self.notices(*member, pick, *done, *stray).await,
             Step::Leave { member, bench_ms } => {
                 let firm = self.firm_leases(Some(terminal(*member)), None);
                 let bench = Duration::from_millis(u64::from(*bench_ms));
                 let real = ready(live.leave(self.from(*member), bench, now).await);
-                let model = self.model.leave(terminal(*member), u64::from(*bench_ms));
+                let model = self.model.on(|table, call| table.leave(terminal(*member), u64::from(*bench_ms), call));
                 self.check_first_copies(&firm, &model);
-                assert_eq!((real.returned, real.granted), model);
+                assert_eq!((real.returned, real.granted), spoken(model));
                 self.bench = self.bench.max(bench);
             }
             Step::Vanish { member } => self.present(*member, false).await,
@@ -224,10 +274,10 @@ impl Pair<'_> {
                     Affordable { again: Bytes((*again).into()), first: Bytes((*first).into()), doubled: Bytes((*doubled).into()) };
                 self.missing(*member, pick, *receipted, *feeders_connected, affordable).await;
             }
-            Step::Sign { member } => {
-                let chunks = self.model.unsigned.get(&terminal(*member)).cloned().unwrap_or_default();
-                live.signed(self.from(*member), chunks.iter().copied(), now).await.unwrap();
-                self.model.signed(terminal(*member), &chunks);
+            Step::Sign { member, fresh } => {
+                let chunks = self.model.table.unsigned.get(&terminal(*member)).cloned().unwrap_or_default();
+                live.signed(self.from(*member), chunks.iter().copied(), *fresh, now).await.unwrap();
+                self.model.table.signed(terminal(*member), chunks, *fresh);
             }
             Step::Fetch { member, pick, stray, then } => self.fetch(*member, *pick, *stray, *then).await,
             Step::Wait { ms } => self.model.now += u64::from(*ms),
@@ -236,9 +286,8 @@ impl Pair<'_> {
 
     /// A chunk that the member leases, if there is one, or (with `stray`) any.
     fn chunk_of(&self, member: u8, pick: u8, stray: bool) -> Option<u32> {
-        let leased: Vec<u32> =
-            self.model.leases.iter().filter(|(_, lease)| lease.terminal == terminal(member)).map(|(&chunk, _)| chunk).collect();
-        let count = u32::try_from(self.model.lengths.len()).unwrap();
+        let leased: Vec<u32> = self.model.table.coming_to(terminal(member));
+        let count = self.model.table.count();
         if stray { Some(u32::from(pick) % count) } else { (!leased.is_empty()).then(|| leased[usize::from(pick) % leased.len()]) }
     }
 
@@ -246,19 +295,31 @@ impl Pair<'_> {
         let Some(chunk) = self.chunk_of(member, pick, stray) else { return };
         let (live, now, from) = (&self.fixture.live, self.now(), self.from(member));
         let Table::Ready(real) = live.fetch(from, chunk, now).await.unwrap() else { panic!("the table is gone") };
-        assert_eq!(real, self.model.fetch(terminal(member), chunk));
+        let model = match self.model.on(|table, call| table.fetch(terminal(member), chunk, call)) {
+            lease_table::FetchRight::None => FetchRight::None,
+            lease_table::FetchRight::Unsigned => FetchRight::Unsigned(self.model.unsigned_of(terminal(member))),
+            lease_table::FetchRight::Granted { part, marks } => {
+                let budget = match part {
+                    Part::First => Budget::First,
+                    Part::Repair => Budget::Repair,
+                    Part::Direct => Budget::Direct,
+                };
+                FetchRight::Granted { budget, marks: written(marks) }
+            }
+        };
+        assert_eq!(real, model);
         match (then, real) {
             (Then::Renewed, _) => {
                 live.renew_lease(from, chunk, now).await.unwrap();
-                self.model.renew_lease(terminal(member), chunk);
+                self.model.on(|table, call| table.renew(terminal(member), chunk, call));
             }
             (Then::NotSent, FetchRight::Granted { marks, .. }) => {
                 live.unfetch(from, chunk, &marks, now).await.unwrap();
-                self.model.unfetch(terminal(member), chunk, &marks);
+                self.model.on(|table, call| table.unfetch(terminal(member), chunk, read(&marks), false, call));
             }
             (Then::Unaffordable, FetchRight::Granted { marks, .. }) => {
                 live.unaffordable(from, chunk, &marks, now).await.unwrap();
-                self.model.unaffordable(terminal(member), chunk, &marks);
+                self.model.on(|table, call| table.unfetch(terminal(member), chunk, read(&marks), true, call));
             }
             (Then::Sent, _) | (Then::NotSent | Then::Unaffordable, FetchRight::None | FetchRight::Unsigned(_)) => {}
         }
@@ -279,20 +340,22 @@ impl Pair<'_> {
             .collect();
         let firm = self.firm_leases(None, Some(terminal(member)));
         let real = ready(self.fixture.live.notices(self.from(member), &sent, self.now()).await);
-        let (model, samples) = self.model.notices(terminal(member), &notices);
+        let (model, samples) = self.model.on(|table, call| table.notices(terminal(member), &notices, call));
         self.check_first_copies(&firm, &model);
-        assert_eq!((real.returned, real.granted), model);
+        assert_eq!((real.returned, real.granted), spoken(model));
         assert_eq!(real.outcome, samples);
     }
 
     async fn missing(&mut self, member: u8, pick: &[u8], receipted: bool, feeders_connected: bool, affordable: Affordable) {
-        let count = u32::try_from(self.model.lengths.len()).unwrap();
+        let count = self.model.table.count();
         let chunks: BTreeMap<u32, bool> = pick.iter().map(|&pick| (u32::from(pick) % count, receipted && pick % 2 == 0)).collect();
         let wanted = Wanted { chunks: &chunks, feeders_connected };
         let real = ready(self.fixture.live.missing(self.from(member), affordable, wanted, self.now()).await);
-        let (model, elsewhere, unaffordable) = self.model.missing(terminal(member), affordable, wanted);
-        assert_eq!((real.returned, real.granted), model);
-        assert_eq!(real.outcome, Missing { elsewhere, unaffordable });
+        let affordable = lease_table::Affordable { again: affordable.again.0, first: affordable.first.0, doubled: affordable.doubled.0 };
+        let wanted = lease_table::Wanted { chunks: &chunks, feeders_connected };
+        let (model, refused) = self.model.on(|table, call| table.missing(terminal(member), affordable, wanted, call));
+        assert_eq!((real.returned, real.granted), spoken(model));
+        assert_eq!(real.outcome, Missing { elsewhere: refused.elsewhere, unaffordable: refused.unaffordable });
     }
 
     /// Everybody is there, asks, and receives what it is given: each chunk must get to somebody.
@@ -301,14 +364,14 @@ impl Pair<'_> {
         for member in 0..MEMBERS {
             self.present(member, true).await;
         }
-        for _ in 0..2 * self.model.lengths.len() + 40 {
+        for _ in 0..2 * self.model.table.count() + 60 {
             for member in 0..MEMBERS {
-                self.step(&Step::Sign { member }).await;
+                self.step(&Step::Sign { member, fresh: false }).await;
                 self.step(&Step::Credits { member, open: 4 }).await;
                 self.step(&Step::Notices { member, pick: (0..=7).collect(), done: true, stray: false }).await;
             }
-            let count = u32::try_from(self.model.lengths.len()).unwrap();
-            if (0..count).all(|chunk| self.model.next > chunk && !self.model.returned.contains(&chunk)) && self.model.leases.is_empty() {
+            let table = &self.model.table;
+            if table.next == table.count() && table.returned.is_empty() && table.leases.is_empty() && !table.sends_directly() {
                 return;
             }
             self.model.now += 100;
@@ -331,7 +394,7 @@ fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
         prop::collection::vec(1u32..1200, 1..40),
         [1u64..5000, 1u64..5000, 1u64..5000, 1u64..5000],
         prop::bool::weighted(0.9),
-        prop_oneof![Just(0u64), 800u64..6000],
+        (prop_oneof![Just(0u64), 800u64..6000], prop_oneof![1 => Just(0u64), 1 => 500u64..20_000]),
         prop::collection::vec(step(), 1..90),
     );
     let mut runner =
@@ -358,7 +421,7 @@ fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
 #[tokio::test]
 async fn a_chunk_that_came_back_is_given_before_a_new_one_and_to_the_member_that_finishes_first() {
     let fixture = Fixture::new().await;
-    let mut pair = Pair::new(&fixture, vec![1000; 10], [100, 10, 40, 1], true, 0).await;
+    let mut pair = Pair::new(&fixture, vec![1000; 10], [100, 10, 40, 1], true, (0, 0)).await;
     pair.model.now += 1000;
     pair.step(&Step::Credits { member: 0, open: 2 }).await;
     pair.step(&Step::Leave { member: 0, bench_ms: 0 }).await;
@@ -375,7 +438,7 @@ async fn a_chunk_that_came_back_is_given_before_a_new_one_and_to_the_member_that
 #[tokio::test]
 async fn nothing_is_given_before_the_wave_opens_and_what_was_asked_for_is_given_at_that_moment() {
     let fixture = Fixture::new().await;
-    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     assert!(ready(fixture.live.credits(pair.from(0), 2, at(499)).await).granted.is_empty());
     let given = ready(fixture.live.allocate(pair.group, pair.limits(), at(500)).await).granted;
     assert_eq!(given.iter().map(|grant| grant.chunk).collect::<Vec<_>>(), [0, 1]);
@@ -385,7 +448,7 @@ async fn nothing_is_given_before_the_wave_opens_and_what_was_asked_for_is_given_
 #[tokio::test]
 async fn a_stranger_is_given_nothing_and_changes_nothing() {
     let fixture = Fixture::new().await;
-    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     assert_eq!(fixture.live.credits(pair.from(99), 4, at(1000)).await.unwrap(), Table::Stranger);
     assert_eq!(fixture.live.notices(pair.from(99), &[], at(1000)).await.unwrap(), Table::Stranger);
     assert_eq!(ready(fixture.live.credits(pair.from(0), 4, at(1000)).await).granted.len(), 4);
@@ -395,7 +458,7 @@ async fn a_stranger_is_given_nothing_and_changes_nothing() {
 #[tokio::test]
 async fn the_origin_counts_the_first_sending_of_a_chunk_as_a_first_copy_and_every_other_as_a_repair() {
     let fixture = Fixture::new().await;
-    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     let (live, now) = (&fixture.live, at(1000));
     ready(live.credits(pair.from(0), 1, now).await);
     assert_eq!(live.fetch(pair.from(1), 0, now).await.unwrap(), Table::Ready(FetchRight::None));
@@ -429,7 +492,7 @@ async fn the_origin_counts_the_first_sending_of_a_chunk_as_a_first_copy_and_ever
 #[tokio::test]
 async fn a_grant_is_pushed_in_the_step_that_makes_it() {
     let fixture = Fixture::new().await;
-    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     fixture.set_present(terminal(0), false).await;
     let attached = fixture.live.attach(terminal(0), "t", at(1000)).await.unwrap();
     ready(fixture.live.credits(pair.from(0), 2, at(1000)).await);
@@ -448,7 +511,7 @@ async fn a_grant_is_pushed_in_the_step_that_makes_it() {
 #[tokio::test]
 async fn who_fetches_and_does_not_sign_is_given_and_sent_nothing_more_until_it_signs() {
     let fixture = Fixture::new().await;
-    let pair = Pair::new(&fixture, vec![1000; 20], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 20], [10; 4], true, (0, 0)).await;
     let (live, now) = (&fixture.live, at(1000));
     let given = ready(live.credits(pair.from(0), 10, now).await);
     assert_eq!((given.granted.len(), given.outcome), (10, vec![]));
@@ -461,7 +524,7 @@ async fn who_fetches_and_does_not_sign_is_given_and_sent_nothing_more_until_it_s
     let asked = ready(live.credits(pair.from(0), 4, now).await);
     assert_eq!((asked.granted, asked.outcome), (vec![], owed));
     assert_eq!(ready(live.credits(pair.from(1), 4, now).await).granted.len(), 4, "the others go on");
-    live.signed(pair.from(0), [3], now).await.unwrap();
+    live.signed(pair.from(0), [3], false, now).await.unwrap();
     let Table::Ready(FetchRight::Granted { marks, .. }) = live.fetch(pair.from(0), 7, now).await.unwrap() else { panic!("it has signed") };
     // What was not sent need not be signed for.
     live.unfetch(pair.from(0), 7, &marks, now).await.unwrap();
@@ -473,7 +536,7 @@ async fn who_fetches_and_does_not_sign_is_given_and_sent_nothing_more_until_it_s
 async fn a_group_that_the_origin_does_not_feed_waits_for_the_one_that_it_does_and_is_then_charged_as_the_first() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;
-    let root = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let root = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     let below = GroupId::from_bytes([9; 16]);
     let members = (0..2).map(|member| (terminal(10 + member), 10)).collect();
     let spec = GroupSpec {
@@ -526,7 +589,7 @@ async fn a_group_that_the_origin_does_not_feed_waits_for_the_one_that_it_does_an
 async fn what_a_live_terminal_has_is_sent_again_only_out_of_its_part_of_the_budget() {
     let fixture = Fixture::new().await;
     let live = &fixture.live;
-    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, 0).await;
+    let pair = Pair::new(&fixture, vec![1000; 4], [10; 4], true, (0, 0)).await;
     ready(live.credits(pair.from(0), 2, at(1_000)).await);
     for chunk in [0, 1] {
         live.fetch(pair.from(0), chunk, at(1_000)).await.unwrap();
@@ -542,15 +605,20 @@ async fn what_a_live_terminal_has_is_sent_again_only_out_of_its_part_of_the_budg
     };
     let elsewhere = |chunks: &[u32]| Missing { elsewhere: chunks.to_vec(), unaffordable: vec![] };
     assert_eq!(missing(3_000, 4_000).await, (vec![], elsewhere(&[0, 1])), "the other one has them");
-    assert_eq!(missing(9_000, 999).await, (vec![], elsewhere(&[0, 1])), "they are to come from there for good");
-    assert_eq!(missing(9_500, 1_999).await, (vec![0], elsewhere(&[1])));
+    let spent = |chunks: &[u32]| Missing { elsewhere: vec![], unaffordable: chunks.to_vec() };
+    assert_eq!(missing(9_000, 999).await, (vec![], spent(&[0, 1])), "they are to come from there for good");
+    assert_eq!(missing(9_500, 1_999).await, (vec![0], spent(&[1])));
+    // What was given of that part and not fetched is there again.
+    ready(live.leave(pair.from(1), Duration::ZERO, at(9_550)).await);
+    assert_eq!(missing(9_560, 1_999).await, (vec![], Missing { elsewhere: vec![0], unaffordable: vec![1] }));
+    assert_eq!(missing(14_700, 1_999).await, (vec![0], spent(&[1])));
     // What somebody says that it holds and was never sent is a first copy, which that part is not there for.
-    let lie = ChunkNotice { chunk: 3, received_at: TimestampMs(9_600), copies_done_at: None };
-    ready(live.notices(pair.from(0), &[lie], at(9_600)).await);
+    let lie = ChunkNotice { chunk: 3, received_at: TimestampMs(14_800), copies_done_at: None };
+    ready(live.notices(pair.from(0), &[lie], at(14_800)).await);
     let affordable = Affordable { again: Bytes(0), first: Bytes(4_000), doubled: Bytes(0) };
     let chunks = BTreeMap::from([(3, false)]);
     let wanted = Wanted { chunks: &chunks, feeders_connected: true };
-    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(9_700)).await).outcome, elsewhere(&[3]));
-    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(15_000)).await).granted.len(), 1);
+    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(14_900)).await).outcome, elsewhere(&[3]));
+    assert_eq!(ready(live.missing(pair.from(1), affordable, wanted, at(20_000)).await).granted.len(), 1);
     fixture.lose_everything().await;
 }

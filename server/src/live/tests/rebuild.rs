@@ -28,7 +28,7 @@ fn from(member: u8) -> Sender {
     Sender {
         group: GroupId::from_bytes([7; 16]),
         terminal: terminal(member),
-        limits: Limits { in_flight_max: Bytes(0), unsigned_max: 100 },
+        limits: Limits { in_flight_max: Bytes(0), unsigned_max: 100, direct: Bytes(0) },
     }
 }
 
