@@ -308,6 +308,9 @@ impl Swarm {
 
     /// Tells the server what it cannot know from notices, because nobody sends it: the origin would give it out.
     fn tell_own_holdings(&mut self) {
+        if self.plan.serves_only() {
+            return;
+        }
         let received = self.progress.from_origin.0 + self.progress.from_peers.0;
         if self.progress.verified.0 > received || !self.repeats.all().is_empty() {
             self.actions.push_back(Action::ReportHoldings { leases: self.fetching.chunks().collect() });

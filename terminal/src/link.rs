@@ -12,12 +12,11 @@
 //! The texts travel through the server. All candidates are in them (no trickling), so that one message each way is enough. A description names the
 //! certificate of the end that wrote it; [`Link::fingerprints`] gives both, and the hello signs them, so that the server cannot listen in.
 //!
-//! **Threads.** All links of a process share one reactor thread, which belongs to the library and carries the packets; the tasks that send and receive
-//! run wherever the caller's runtime puts them. One small task per link waits for its end and closes the connection, so that dropping the last handle
-//! anywhere frees the sockets and tells the other end.
+//! **Threads.** One thread per endpoint, the hub, carries the packets of all its links over a few shared sockets; the tasks that send and receive run
+//! wherever the caller's runtime puts them. A link ends when its last half is dropped, whoever held it. Two endpoints have one link between them at a time.
 //!
-//! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills two
-//! queues of the library, 256 messages each, then its SCTP window shuts and the sender waits: 520 messages of 64 KiB, 33 MiB, is the most that a link
+//! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills its inbox,
+//! 64 messages, and the library's queue, 256, then its SCTP window shuts and the sender waits: 330 messages of 64 KiB, 21 MiB, is the most that a link
 //! holds for a receiver that stands still. The queues count messages, so a receiver should always read and decide afterwards.
 //!
 //! **Ends.** A link that is closed tells the other end at once. One whose process dies is noticed after [`LOST_AFTER`]. Closing is abrupt: what the

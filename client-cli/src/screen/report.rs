@@ -86,11 +86,11 @@ fn rates_lines(waves: &[WaveReport]) -> String {
             Some(up) => format!("origin {}", mbit(up)),
             None => format!("{} holders {}", rates.holders, mbit(rates.holders_up)),
         };
-        let down = if rates.slowest_down.0 == 0 { "not known".to_owned() } else { mbit(rates.slowest_down) };
+        let down = if rates.slowest_down.0 == 0 { "-".to_owned() } else { mbit(rates.slowest_down) };
         let unknown = if rates.unknown_up + rates.unknown_down == 0 {
             String::new()
         } else {
-            format!("; not known: {} up, {} down", rates.unknown_up, rates.unknown_down)
+            format!("; unknown: {} up, {} down", rates.unknown_up, rates.unknown_down)
         };
         format!("  rank {}: {source}, up {}, least down {down}{unknown}\n", wave.rank, mbit(rates.receivers_up))
     };
@@ -284,7 +284,7 @@ mod tests {
             "1.0 MiB from the origin, 3.0 MiB from terminals",
             "999999/1000000  123.46s  124.00s  126.60s  120.00s  1.06",
             "124.00s  -        none     -",
-            "rank 1: origin 240.0, up 1234.6, least down not known; not known: 1 up, 1000000 down",
+            "rank 1: origin 240.0, up 1234.6, least down -; unknown: 1 up, 1000000 down",
             "rank 2: 2 holders 120.0",
             "abababab  16    123.46s  -",
             "2             65540   neighbours lost their links to it",

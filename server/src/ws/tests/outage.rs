@@ -64,7 +64,7 @@ pub(crate) async fn gated_redis() -> (Arc<Gate>, String) {
 async fn sessions_outlive_an_outage_and_go_on_where_they_were() {
     let (gate, url) = gated_redis().await;
     let service = Service::start_with(move |config| config.redis_url = url).await;
-    let mut stage = Stage::set_on(service, Script { ranks: &[2], ..Script::default() }).await;
+    let mut stage = Stage::set_on(service, Script { ranks: &[2], spare_budget: 0, ..Script::default() }).await;
     stage.close().await;
     stage.start().await;
     stage.connect(0..2).await;
