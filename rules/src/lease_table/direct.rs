@@ -35,13 +35,13 @@ impl<T: Copy + Ord> Table<T> {
         }
     }
 
-    /// The chunk that goes to everybody: the one begun, or the next one if `room` has it for each of two members at least.
+    /// The chunk that goes to everybody: the one begun, or the next one if `room` has it for every planned member and two are there at least.
     fn direct_chunk(&mut self, room: u64) -> Option<u32> {
         if let Some((chunk, _)) = self.direct {
             return Some(chunk);
         }
-        let members = u64::try_from(self.live.len()).unwrap_or(u64::MAX);
-        if members < 2 || room < self.mean {
+        let members = u64::try_from(self.spec.members.len()).unwrap_or(u64::MAX);
+        if self.live.len() < 2 || room < self.mean {
             return None;
         }
         let chunk = self.take()?;
