@@ -16,7 +16,7 @@ const SPARE_BLOCKS: u64 = 8;
 const KEPT_BLOCKS: u64 = 2;
 
 /// Direct copies leave this part of the editions' sum to repairs.
-const KEPT_FOR_REPAIRS: u64 = 10;
+const KEPT_FOR_REPAIRS: u64 = 4;
 
 /// The smallest budget for editions of `sum` bytes in all: a hundredth more than the sum. A chunk whose receiver's connection broke is sent again, and
 /// what an instance had reserved when it was killed is lost; with no more than the sum, either would keep a release from ever being complete.
@@ -137,7 +137,7 @@ impl Store {
             }
             Purpose::Direct => {
                 "UPDATE origin_budgets SET reserved_repair = reserved_repair + $2
-                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) - first_copy_bytes / 10 >= $2
+                 WHERE release_id = $1 AND limit_bytes - reserved_first - reserved_repair - greatest(0, first_copy_bytes + $3 - reserved_first - cut) - first_copy_bytes / 4 >= $2
                  AND EXISTS (SELECT FROM releases WHERE id = $1 AND state IN ('closed', 'live'))"
             }
         };
@@ -217,12 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn direct_copies_leave_first_copies_and_a_tenth_of_the_editions() {
-        // A block is a byte; two are kept.
-        for (limit, first, repair, room) in [(108, 0, 0, 0), (112, 100, 0, 0), (150, 0, 0, 38), (150, 100, 30, 8), (150, 100, 38, 0)] {
-            let budget = budget(limit, first, repair);
-            let kept = KEPT_BLOCKS * budget.block().0;
-            assert_eq!(budget.room(Purpose::Direct).0, (room + 2u64).saturating_sub(kept).min(room + 2), "{budget:?}");
+    fn direct_copies_leave_first_copies_and_a_quarter_of_the_editions() {
+        // Of 150 bytes 50 are to spare: two blocks of 6 and 25 bytes are kept.
+        for (limit, first, repair, room) in [(108, 0, 0, 0), (125, 100, 0, 0), (150, 0, 0, 13), (150, 100, 3, 10), (150, 100, 13, 0)] {
+            assert_eq!(budget(limit, first, repair).room(Purpose::Direct).0, room, "{limit} {first} {repair}");
         }
     }
 

@@ -8,7 +8,7 @@ const BLOCKS: u64 = 1_000;
 const SPARE_BLOCKS: u64 = 8;
 const KEPT_BLOCKS: u64 = 2;
 /// Direct copies leave so much of the edition for repairs: one part out of this many.
-const KEPT_FOR_REPAIRS: u64 = 10;
+const KEPT_FOR_REPAIRS: u64 = 4;
 
 /// All in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn direct_copies_leave_a_tenth_of_the_edition_for_repairs() {
+    fn direct_copies_leave_a_quarter_of_the_edition_for_repairs() {
         let mut budget = Budget::new(300, 100);
         let kept = KEPT_BLOCKS * budget.block();
-        assert_eq!(budget.room_for_direct(), 200 - kept - 10);
-        assert!(budget.take(Part::Direct, 190 - kept) && !budget.take(Part::Direct, 1) && budget.take(Part::Repair, 10));
+        assert_eq!(budget.room_for_direct(), 200 - kept - 25);
+        assert!(budget.take(Part::Direct, 175 - kept) && !budget.take(Part::Direct, 1) && budget.take(Part::Repair, 25));
     }
 }

@@ -88,6 +88,18 @@ async fn a_wave_that_finds_nobody_there_is_fed_by_the_origin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b29_a_server_that_missed_the_opening_before_makes_no_second_root() {
+    let mut stage = Stage::started(Script { ranks: &[1, 2], ..Script::default() }).await;
+    stage.pass(time::Duration::minutes(1)).await;
+    // It comes back just now: nobody has had the time to connect again.
+    stage.service.state.started_at = crate::clock::now();
+    swarm::on_wave(&stage.service.state, stage.release_id, 1).await.unwrap();
+    stage.connect(1..3).await;
+    let plan = &stage.machines[1].plans[&stage.swarm_id];
+    assert!(!plan.root && !plan.parents.is_empty(), "{plan:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_that_asks_again_is_told_its_plan_again() {
     let mut stage = Stage::started(Script::default()).await;
     stage.connect(0..1).await;

@@ -26,7 +26,7 @@ async fn credits(stage: &mut Stage, machine: usize, open: u32) {
 async fn b03_the_relay_with_the_least_measured_overhead_is_given_the_next_chunk() {
     // A quarter of a Mbit in half a second: what may be on its way are four of the longest chunks, or eight of these.
     let change = |config: &mut crate::config::Config| config.origin_up = BitsPerSecond(1 << 19);
-    let mut stage = Stage::started(Script { chunks: 16, spare_budget: 0, change, ..Script::default() }).await;
+    let mut stage = Stage::started(Script { chunks: 40, spare_budget: 0, change, ..Script::default() }).await;
     stage.connect(0..3).await;
     // Machine 1 has its copies done at once, machine 0 never: all that is known of it is its stated uplink.
     assert_eq!((stage.ask(0, 1).await, stage.ask(1, 1).await), (vec![0], vec![1]));
@@ -59,17 +59,20 @@ async fn b29_what_a_member_has_signed_for_is_not_given_again_when_its_lease_come
 async fn b01_an_open_budget_is_used_for_chunks_that_the_origin_sends_to_every_member_itself() {
     let chunks = 8;
     let mut stage = Stage::started(Script { chunks, spare_budget: 2 * chunks * CHUNK, ..Script::default() }).await;
-    stage.connect(0..3).await;
+    stage.connect(0..2).await;
     let swarm_id = stage.swarm_id;
-    stage.machines[0].send(&ClientMessage::Credits { swarm_id, open: 0 }).await;
+    // Whoever speaks is there.
+    for machine in 0..2 {
+        stage.machines[machine].send(&ClientMessage::Credits { swarm_id, open: 0 }).await;
+    }
     let mut given = Vec::new();
-    for machine in 0..3 {
+    for machine in 0..2 {
         let (kind, chunks) = stage.granted(machine).await;
         assert_eq!(kind, GrantKind::Direct);
         given.push(chunks);
     }
-    assert!(given[0] == given[1] && given[1] == given[2] && given[0][0] == 0, "{given:?}");
-    for machine in 1..3 {
+    assert!(given[0] == given[1] && given[0][0] == 0, "{given:?}");
+    for machine in 0..2 {
         stage.fetch(machine, 0).await;
     }
     let again = stage.machines[0].fetch(&stage.service, stage.swarm_id, 7).await;
