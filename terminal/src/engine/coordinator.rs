@@ -261,7 +261,7 @@ impl Coordinator {
     fn swarm_ended(&mut self, ended: Result<(SwarmId, Outcome), tokio::task::JoinError>) -> Result<Step, EngineError> {
         let Ok((swarm, Outcome { summary, error })) = ended else { return Err(EngineError::Broken) };
         let again = self.active.remove(&swarm).and_then(|active| active.again);
-        let release_id = summary.release_id;
+        let (release_id, removed) = (summary.release_id, summary.left == Some(LeaveReason::Removed));
         // A swarm that failed and was begun again counts once: as what it came to.
         self.done.retain(|earlier| earlier.swarm_id != swarm || earlier.path.is_some() || earlier.left.is_some());
         self.done.push(summary);
@@ -274,7 +274,10 @@ impl Coordinator {
         if let Some(plan) = again {
             self.begin(plan);
         }
-        if !self.active.values().any(|active| active.release == release_id) {
+        if removed {
+            // It may be planned again; whether its release is over the server knows.
+            self.ask_at = self.ask_at.min(Instant::now() + ASK_AFTER_LEAVE);
+        } else if !self.active.values().any(|active| active.release == release_id) {
             self.over.insert(release_id);
         }
         Ok(self.next_step())
