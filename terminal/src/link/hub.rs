@@ -46,7 +46,7 @@ const MANY: usize = 48;
 const REQUESTS: usize = 16;
 /// Messages that a receiver has not taken yet. What comes beyond stays in the library, whose window shuts.
 const INBOX_MESSAGES: usize = 64;
-/// Packets that wait for sockets before the links are asked for no more.
+/// Packets that wait for sockets before the links are asked for no more, and nothing more is read.
 const OUTBOX_PACKETS: usize = 1024;
 
 /// How an endpoint speaks to its hub. The thread ends when the last clone and the last link are gone.
@@ -173,7 +173,8 @@ impl Reactor {
             while let Ok(request) = self.requests.try_recv() {
                 self.request(request, now);
             }
-            let more = self.sockets.read(now, &mut packets);
+            // What is not read waits in the kernel, which drops what is too much.
+            let more = self.outbox.len() < OUTBOX_PACKETS && self.sockets.read(now, &mut packets);
             let handled = packets.len() + self.pass(now, &mut packets);
             if !more {
                 self.rest_after(handled).await;
@@ -359,7 +360,7 @@ impl Reactor {
     }
 
     async fn rest_after(&mut self, packets: usize) {
-        if packets == 0 {
+        if packets == 0 && self.outbox.is_empty() {
             // What comes next comes after silence.
             self.rest = REST_MIN;
             return;
