@@ -51,7 +51,7 @@ async fn b29_what_a_member_has_signed_for_is_not_given_again_when_its_lease_come
     let (delivery, source) = (stage.delivery(1), stage.machines[0].id());
     stage.machines[1].send_receipts(delivery, source, &[0]).await;
     stage.machines[1].settle_down().await;
-    stage.machines[0].vanish();
+    stage.lose(0).await;
     assert_eq!(stage.ask(2, 2).await, [1, 2], "machine 1 has chunk 0");
 }
 

@@ -30,24 +30,12 @@ fn refused(message: &PushMessage, code: ErrorCode) -> bool {
     matches!(message, PushMessage::RepairRefused { code: got, .. } if *got == code)
 }
 
-/// Waits until the server has noticed that the machine's WebSocket is gone.
-async fn gone(stage: &Stage, terminal: TerminalId) {
-    let wait = async {
-        while !stage.service.state.live.connected(&[terminal]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(super::machine::PATIENCE, wait).await.expect("the server did not notice");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_terminal_leased_goes_to_another_at_once() {
     let mut stage = Stage::started(Script::default()).await;
     stage.connect(0..2).await;
     assert_eq!(stage.ask(0, 3).await, [0, 1, 2]);
-    let dead = stage.machines[0].id();
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     assert_eq!(stage.ask(1, 4).await, [0, 1, 2, 3]);
 }
 
@@ -61,9 +49,7 @@ async fn a_chunk_that_died_with_its_first_holder_is_repaired_and_one_that_lives_
     assert!(refused(&missing(&mut stage, 1, 0).await, ErrorCode::Conflict), "machine 0 holds it");
     assert!(refused(&missing(&mut stage, 1, 1).await, ErrorCode::Conflict), "machine 0 leases it");
     assert!(refused(&missing(&mut stage, 1, 5).await, ErrorCode::Conflict), "it will be given in its turn");
-    let dead = stage.machines[0].id();
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     let PushMessage::Grant { kind, chunks, .. } = missing(&mut stage, 1, 0).await else { panic!("no repair") };
     assert_eq!((kind, chunks), (GrantKind::Repair, vec![0]));
     stage.fetch(1, 0).await;
@@ -82,8 +68,7 @@ async fn a_chunk_that_a_live_neighbours_receipts_contain_is_not_repaired() {
     let (delivery, dead) = (stage.delivery(2), stage.machines[0].id());
     stage.machines[2].send_receipts(delivery, dead, &[0]).await;
     stage.machines[2].settle_down().await;
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     assert!(refused(&missing(&mut stage, 1, 0).await, ErrorCode::Conflict));
 }
 
@@ -94,9 +79,7 @@ async fn a_repair_that_the_budget_does_not_have_is_refused_by_name() {
     assert_eq!(stage.ask(0, 1).await, [0]);
     stage.fetch(0, 0).await;
     notice(&mut stage, 0, 0).await;
-    let dead = stage.machines[0].id();
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     assert!(refused(&missing(&mut stage, 1, 0).await, ErrorCode::BudgetSpent));
 }
 
@@ -171,9 +154,7 @@ async fn a_later_wave_is_not_sent_what_the_first_one_is_still_fetching() {
         assert!(refused(&missing(&mut stage, last, chunk).await, ErrorCode::Conflict), "chunk {chunk} comes down from the first wave");
     }
     // With the first wave gone it is sent the rest, within a budget of one copy of each.
-    let dead = stage.machines[0].id();
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     for chunk in 1..8 {
         let PushMessage::Grant { chunks, .. } = missing(&mut stage, last, chunk).await else { panic!("chunk {chunk} is refused") };
         assert_eq!(chunks, [chunk]);
@@ -191,9 +172,7 @@ async fn a_wave_below_one_that_received_something_and_left_is_fed_by_the_origin_
     let delivery = stage.delivery(0);
     stage.machines[0].send_receipts(delivery, TerminalId::ORIGIN, &[0]).await;
     stage.machines[0].settle_down().await;
-    let dead = stage.machines[0].id();
-    stage.machines[0].vanish();
-    gone(&stage, dead).await;
+    stage.lose(0).await;
     let last = open_second_wave(&mut stage).await;
     for chunk in 0..8 {
         assert!(matches!(missing(&mut stage, last, chunk).await, PushMessage::Grant { .. }), "chunk {chunk}");

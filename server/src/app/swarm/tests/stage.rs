@@ -150,6 +150,18 @@ impl Stage {
         self.granted(machine).await.1
     }
 
+    /// Breaks a machine's connection without a word, and waits until the server has noticed.
+    pub(crate) async fn lose(&mut self, machine: usize) {
+        self.machines[machine].vanish();
+        let terminal = self.machines[machine].id();
+        let noticed = async {
+            while !self.service.state.live.connected(&[terminal]).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::machine::PATIENCE, noticed).await.expect("the server did not notice");
+    }
+
     /// Waits for a grant.
     pub(crate) async fn granted(&mut self, machine: usize) -> (GrantKind, Vec<u32>) {
         self.machines[machine]
