@@ -204,7 +204,7 @@ impl Engine {
         let links = LinksConfig {
             me: config.terminal_id,
             key: config.key.clone(),
-            link: config.link.clone(),
+            link: LinkConfig { up: config.up, ..config.link.clone() },
             down: down.clone(),
             start,
             timing: config.links.clone(),

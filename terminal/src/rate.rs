@@ -44,14 +44,26 @@ impl TokenBucket {
     /// # Errors
     /// The wait. Nothing was taken.
     pub fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
-        let cost = cost(bytes, self.bits_per_second);
-        let missing = self.full_at.saturating_duration_since(now);
-        let wait = (missing + cost.min(self.burst)).saturating_sub(self.burst);
-        if !wait.is_zero() {
-            return Err(wait);
+        match self.wait(bytes, now) {
+            Some(wait) => Err(wait),
+            None => {
+                self.spend(bytes, now);
+                Ok(())
+            }
         }
-        self.full_at = self.full_at.max(now) + cost;
-        Ok(())
+    }
+
+    /// How long to wait before `bytes` may pass; `None` if they may now.
+    #[must_use]
+    pub fn wait(&self, bytes: usize, now: Instant) -> Option<Duration> {
+        let missing = self.full_at.saturating_duration_since(now);
+        let wait = (missing + cost(bytes, self.bits_per_second).min(self.burst)).saturating_sub(self.burst);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Takes `bytes`, whether they may pass now or not.
+    pub fn spend(&mut self, bytes: usize, now: Instant) {
+        self.full_at = self.full_at.max(now) + cost(bytes, self.bits_per_second);
     }
 
     /// Takes `bytes` that are gone already; the next ones wait for them. At most one bucket: what was used while nobody asked is over.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use protocol::BitsPerSecond;
 use rtc::shared::TaggedBytesMut;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,7 +29,7 @@ use self::servers::Servers;
 pub(super) use self::servers::{Credentials, Server};
 use self::session::Session;
 pub(super) use self::session::Settings;
-use self::sockets::Sockets;
+use self::sockets::{Full, Sockets};
 pub(super) use self::sockets::enlarge;
 use super::channel::{Calls, Channel, Handle, LinkId};
 use super::description;
@@ -86,12 +87,12 @@ impl Hub {
     ///
     /// # Errors
     /// [`LinkError::Transport`] if the machine gives no thread.
-    pub(super) fn start(settings: Settings, sent: WireCount) -> Result<Self, LinkError> {
+    pub(super) fn start(settings: Settings, up: BitsPerSecond, sent: WireCount) -> Result<Self, LinkError> {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
         std::thread::Builder::new()
             .name("links".to_owned())
-            .spawn(move || runtime.block_on(Reactor::new(settings, sent, receiver).run()))
+            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(up, sent), receiver).run()))
             .map_err(session::transport)?;
         Ok(Self { requests })
     }
@@ -137,27 +138,27 @@ struct Reactor {
     gathering: Vec<Gathering>,
     next_id: u64,
     outbox: VecDeque<TaggedBytesMut>,
-    /// The socket that takes nothing for now.
-    blocked: Option<SocketAddr>,
+    /// What the outbox waits for.
+    full: Option<Full>,
     rest: Duration,
 }
 
 impl Reactor {
-    fn new(settings: Settings, sent: WireCount, requests: mpsc::Receiver<Request>) -> Self {
+    fn new(settings: Settings, sockets: Sockets, requests: mpsc::Receiver<Request>) -> Self {
         let servers = Servers::new(Arc::clone(&settings.crypto));
         Self {
             settings,
             requests,
             asked: true,
             calls: Arc::default(),
-            sockets: Sockets::new(sent),
+            sockets,
             servers,
             routes: Routes::default(),
             sessions: BTreeMap::new(),
             gathering: Vec::new(),
             next_id: 0,
             outbox: VecDeque::new(),
-            blocked: None,
+            full: None,
             rest: REST_MIN,
         }
     }
@@ -185,11 +186,11 @@ impl Reactor {
     /// Waits until there is something to do; returns a request if that is what woke it.
     async fn wait(&mut self) -> Option<Request> {
         let deadline = self.deadline();
-        let (sockets, blocked) = (&self.sockets, self.blocked);
+        let (sockets, full) = (&self.sockets, self.full);
         let readable = std::future::poll_fn(|context| sockets.poll_readable(context));
-        let writable = std::future::poll_fn(|context| match blocked {
-            Some(address) => sockets.poll_writable(address, context),
-            None => std::task::Poll::Pending,
+        let writable = std::future::poll_fn(|context| match full {
+            Some(Full::Socket(address)) => sockets.poll_writable(address, context),
+            Some(Full::Line(_)) | None => std::task::Poll::Pending,
         });
         tokio::select! {
             request = self.requests.recv(), if self.asked => {
@@ -206,8 +207,12 @@ impl Reactor {
     fn deadline(&mut self) -> Instant {
         let sessions = self.sessions.values().map(|session| session.deadline);
         let gathering = self.gathering.iter().map(|gathering| gathering.until);
+        let line = match self.full {
+            Some(Full::Line(until)) => Some(until),
+            Some(Full::Socket(_)) | None => None,
+        };
         let now = Instant::now();
-        sessions.chain(gathering).chain(self.servers.deadline()).min().unwrap_or(now).max(now)
+        sessions.chain(gathering).chain(self.servers.deadline()).chain(line).min().unwrap_or(now).max(now)
     }
 
     /// One pass over everything that has something to do. Returns how many packets it sent.
@@ -244,7 +249,7 @@ impl Reactor {
             due.iter().filter_map(|id| self.sessions.get(id)).for_each(|session| session.channel.call());
         }
         let sent = self.outbox.len();
-        self.blocked = self.sockets.send(&mut self.outbox);
+        self.full = self.sockets.send(&mut self.outbox);
         if self.sessions.is_empty() && self.gathering.is_empty() {
             self.let_go(now);
         }
@@ -355,7 +360,7 @@ impl Reactor {
         self.servers.close(now, &mut self.outbox);
         self.sockets.send(&mut self.outbox);
         self.outbox.clear();
-        self.blocked = None;
+        self.full = None;
         self.sockets.close();
     }
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use protocol::BitsPerSecond;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use socket2::SockRef;
@@ -16,6 +17,7 @@ use tokio::net::UdpSocket;
 use super::super::config::WINDOW_BYTES_MAX;
 use super::super::error::LinkError;
 use super::super::metering::{WireCount, on_the_wire};
+use crate::rate::TokenBucket;
 
 /// Asked of the kernel per socket. It grants at most `net.core.rmem_max`, and charges a packet of 1.2 KB with about twice its length.
 const SOCKET_BUFFER_BYTES: usize = 2 * WINDOW_BYTES_MAX as usize;
@@ -28,6 +30,10 @@ const READ_PACKETS_MAX: usize = 256;
 /// Packets handed to the kernel together, and their bytes: less than the longest IP packet.
 const RUN_PACKETS_MAX: usize = 44;
 const RUN_BYTES_MAX: usize = 60 << 10;
+/// And what the line takes in this time, of which it has more in its queue: 25 ms are a frame.
+const RUN_OF_THE_LINE: Duration = Duration::from_millis(25);
+/// What goes to an idle line at once. With a run it fits the queue of a line.
+const LINE_BURST: Duration = Duration::from_millis(40);
 
 /// Grows the kernel's buffers of a socket as far as the kernel lets it.
 pub(in super::super) fn enlarge(socket: &std::net::UdpSocket) -> io::Result<()> {
@@ -58,17 +64,38 @@ impl Socket {
     }
 }
 
+/// Why packets are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The kernel takes no more for the socket at this address.
+    Socket(SocketAddr),
+    /// The line takes no more before this.
+    Line(Instant),
+}
+
 pub(super) struct Sockets {
     open: Vec<Socket>,
     buffers: Vec<Vec<u8>>,
     /// A run of packets, put together for the kernel.
     run: Vec<u8>,
+    run_bytes_max: usize,
     sent: WireCount,
+    /// The uplink, if its rate is known.
+    line: Option<TokenBucket>,
 }
 
 impl Sockets {
-    pub(super) fn new(sent: WireCount) -> Self {
-        Self { open: Vec::new(), buffers: vec![vec![0; READ_BYTES]; READ_MESSAGES], run: Vec::with_capacity(RUN_BYTES_MAX), sent }
+    /// Sockets before a line of rate `up`; 0 if that is not known.
+    ///
+    /// What links let out comes in bursts: a congestion window that has grown, or many links at a time. Beyond what the line's queue takes it would be
+    /// lost, and a data channel waits a second for what is lost. So it waits here. A twentieth more than the rate goes out, so that what has come together
+    /// leaves again: who sends keeps to the rate over longer times.
+    pub(super) fn new(up: BitsPerSecond, sent: WireCount) -> Self {
+        let line = TokenBucket::new(BitsPerSecond(up.0 + up.0 / 20), LINE_BURST, Instant::now());
+        let of_the_line = usize::try_from(up.0 / 8 * u64::try_from(RUN_OF_THE_LINE.as_millis()).unwrap_or(0) / 1000).unwrap_or(RUN_BYTES_MAX);
+        let run_bytes_max = if line.is_some() { RUN_BYTES_MAX.min(of_the_line) } else { RUN_BYTES_MAX };
+        let buffers = vec![vec![0; READ_BYTES]; READ_MESSAGES];
+        Self { open: Vec::new(), buffers, run: Vec::with_capacity(run_bytes_max), run_bytes_max, sent, line }
     }
 
     /// Binds those of `addresses` that are not bound yet, and says where all of them listen. An address that cannot be bound is left out: another one
@@ -142,8 +169,8 @@ impl Sockets {
         more
     }
 
-    /// Sends from the front of `packets`. Returns the address of the socket that takes no more for now, if one does; what is left stays queued.
-    pub(super) fn send(&mut self, packets: &mut VecDeque<TaggedBytesMut>) -> Option<SocketAddr> {
+    /// Sends from the front of `packets`. What is left stays queued, and the answer says what it waits for.
+    pub(super) fn send(&mut self, packets: &mut VecDeque<TaggedBytesMut>) -> Option<Full> {
         while let Some(first) = packets.front() {
             let transport = first.transport;
             let Some(socket) = self.open.iter().find(|socket| socket.address == transport.local_addr) else {
@@ -151,7 +178,7 @@ impl Sockets {
                 packets.pop_front();
                 continue;
             };
-            let count = run_length(packets, socket.state.max_gso_segments().min(RUN_PACKETS_MAX));
+            let count = run_length(packets, socket.state.max_gso_segments().min(RUN_PACKETS_MAX), self.run_bytes_max);
             let segment = first.message.len();
             let mut transmit =
                 Transmit { destination: transport.peer_addr, ecn: None, contents: &first.message, segment_size: None, src_ip: None };
@@ -161,9 +188,19 @@ impl Sockets {
                 transmit.contents = &self.run;
                 transmit.segment_size = Some(segment);
             }
+            let bytes = on_the_wire(transmit.contents.len(), transmit.segment_size, transport.peer_addr);
+            let now = Instant::now();
+            if let Some(wait) = self.line.as_ref().and_then(|line| line.wait(bytes, now)) {
+                return Some(Full::Line(now + wait));
+            }
             match socket.send(&transmit) {
-                Ok(()) => self.sent.add(on_the_wire(transmit.contents.len(), transmit.segment_size, transport.peer_addr)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(transport.local_addr),
+                Ok(()) => {
+                    self.sent.add(bytes);
+                    if let Some(line) = &mut self.line {
+                        line.spend(bytes, now);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(Full::Socket(transport.local_addr)),
                 // As if it had been lost on the way: a destination that cannot be reached is noticed by its silence.
                 Err(error) => tracing::trace!(%error, to = %transport.peer_addr, "sending"),
             }
@@ -174,7 +211,7 @@ impl Sockets {
 }
 
 /// How many packets at the front can go to the kernel as one: the same two ends, the same length, the last one may be shorter.
-fn run_length(packets: &VecDeque<TaggedBytesMut>, packets_max: usize) -> usize {
+fn run_length(packets: &VecDeque<TaggedBytesMut>, packets_max: usize, bytes_max: usize) -> usize {
     let Some(first) = packets.front() else { return 0 };
     let segment = first.message.len();
     if segment == 0 {
@@ -184,7 +221,7 @@ fn run_length(packets: &VecDeque<TaggedBytesMut>, packets_max: usize) -> usize {
     for packet in packets.iter().skip(1) {
         let length = packet.message.len();
         let alike = packet.transport.local_addr == first.transport.local_addr && packet.transport.peer_addr == first.transport.peer_addr;
-        if !alike || length == 0 || length > segment || count >= packets_max || bytes + length > RUN_BYTES_MAX {
+        if !alike || length == 0 || length > segment || count >= packets_max || bytes + length > bytes_max {
             break;
         }
         count += 1;
@@ -229,7 +266,9 @@ mod tests {
 
     #[test]
     fn a_run_is_of_one_destination_and_length_and_ends_with_a_shorter_packet() {
-        let run = |packets: &[(u16, usize)], most| run_length(&packets.iter().map(|(to, bytes)| packet(*to, *bytes)).collect(), most);
+        let run = |packets: &[(u16, usize)], most| {
+            run_length(&packets.iter().map(|(to, bytes)| packet(*to, *bytes)).collect(), most, RUN_BYTES_MAX)
+        };
         assert_eq!(run(&[], 9), 0);
         assert_eq!(run(&[(5, 100)], 9), 1);
         assert_eq!(run(&[(5, 100), (5, 100), (5, 60), (5, 60)], 9), 3);
@@ -243,9 +282,9 @@ mod tests {
     #[tokio::test]
     async fn a_batch_arrives_packet_by_packet_and_every_one_is_counted_with_its_headers() {
         let count = WireCount::default();
-        let mut sockets = Sockets::new(count.clone());
+        let mut sockets = Sockets::new(BitsPerSecond(0), count.clone());
         let from = sockets.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
-        let mut receiving = Sockets::new(WireCount::default());
+        let mut receiving = Sockets::new(BitsPerSecond(0), WireCount::default());
         let to = receiving.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
         let lengths = [1_000, 1_000, 1_000, 400, 1_200, 7];
         let mut packets: VecDeque<TaggedBytesMut> = VecDeque::new();
@@ -256,7 +295,7 @@ mod tests {
             packets.push_back(packet);
         }
         // A socket is not known to be writable until it was asked.
-        while let Some(blocked) = sockets.send(&mut packets) {
+        while let Some(Full::Socket(blocked)) = sockets.send(&mut packets) {
             std::future::poll_fn(|context| sockets.poll_writable(blocked, context)).await;
         }
         assert!(packets.is_empty());
@@ -272,10 +311,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_line_does_not_take_at_once_waits_and_leaves_at_its_rate() {
+        let count = WireCount::default();
+        // 100 KB/s, so 4 KB at once.
+        let mut sockets = Sockets::new(BitsPerSecond(800_000 * 20 / 21), count.clone());
+        let from = sockets.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
+        let mut packets: VecDeque<TaggedBytesMut> = (0..20).map(|_| packet(from.port(), 1_000 - 42)).collect();
+        packets.iter_mut().for_each(|packet| packet.transport.local_addr = from);
+        let start = Instant::now();
+        let mut waits = 0;
+        loop {
+            match sockets.send(&mut packets) {
+                None => break,
+                Some(Full::Line(until)) => {
+                    let left = 1_000 * packets.len() as u64;
+                    assert_eq!(count.bytes() + left, 20_000, "nothing is lost");
+                    assert!(waits > 0 || count.bytes() <= 8_000, "{} at once", count.bytes());
+                    waits += 1;
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                Some(Full::Socket(blocked)) => std::future::poll_fn(|context| sockets.poll_writable(blocked, context)).await,
+            }
+        }
+        assert!(start.elapsed() >= Duration::from_millis(159), "16 KB beyond the first 4: {:?}", start.elapsed());
+        assert_eq!(count.bytes(), 20_000);
+    }
+
+    #[tokio::test]
     async fn an_address_is_bound_once_and_one_that_is_not_here_is_left_out() {
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
         let elsewhere = "203.0.113.7".parse().unwrap();
-        let mut sockets = Sockets::new(WireCount::default());
+        let mut sockets = Sockets::new(BitsPerSecond(0), WireCount::default());
         let first = sockets.bind(&[here, elsewhere]).unwrap();
         assert_eq!(sockets.bind(&[here]).unwrap(), first);
         assert!(matches!(sockets.bind(&[elsewhere]), Err(LinkError::Transport(_))));
