@@ -34,7 +34,7 @@ use protocol::{BitsPerSecond, ReleaseId, TerminalId, TerminalKey};
 use tokio::sync::watch;
 
 use crate::api::{Api, ApiError};
-use crate::link::{LinkConfig, LinkError};
+use crate::link::{Line, LinkConfig, LinkError};
 use crate::links::{Links, LinksConfig, LinksTiming};
 use crate::rate::RateLimiter;
 use crate::socket::{Outbox, ServerClock, Socket, SocketConfig, SocketError, SocketTiming};
@@ -199,12 +199,13 @@ impl Engine {
             start,
             timing: config.socket.clone(),
         });
-        let up = RateLimiter::of_the_wire(config.up, config.link.sent.clone());
+        let line = Line::new(config.up);
+        let up = RateLimiter::of_a_line(line.clone());
         let down = RateLimiter::new(config.down);
         let links = LinksConfig {
             me: config.terminal_id,
             key: config.key.clone(),
-            link: LinkConfig { up: config.up, ..config.link.clone() },
+            link: LinkConfig { line, ..config.link.clone() },
             down: down.clone(),
             start,
             timing: config.links.clone(),

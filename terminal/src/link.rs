@@ -30,11 +30,11 @@ mod endpoint;
 mod ends;
 mod error;
 mod hub;
-mod metering;
+mod line;
 mod window;
 
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
 pub use endpoint::{Endpoint, Pending};
 pub use ends::{Link, LinkReceiver, LinkSender};
 pub use error::{CloseReason, LinkError};
-pub use metering::WireCount;
+pub use line::Line;

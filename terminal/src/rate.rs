@@ -3,8 +3,8 @@
 //! A take of `n` bytes moves the moment at which the bucket will be full again by the time that `n` bytes cost. Nothing is ever refilled, so nothing
 //! drifts, and the wait for the next take is a subtraction.
 //!
-//! Chunks are taken before they are sent. Headers, acknowledgements, control frames and what is sent again are known afterwards only: what went out on
-//! the wire beyond what was taken is charged with the next take, so that a limit at the line's own rate fills the line and not its queue.
+//! Chunks are taken before they are sent. Headers, acknowledgements, control frames and what is sent again are known where packets leave: there the line's
+//! rate is kept ([`Line`]), and whoever gives chunks to it waits while enough for the line waits already.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use protocol::BitsPerSecond;
 use tokio::sync::Mutex;
 
-use crate::link::WireCount;
+use crate::link::Line;
 
 /// What a full bucket lets pass at once. Long enough that a late wake-up loses no rate: a busy machine wakes a task tens of milliseconds late.
 const BURST: Duration = Duration::from_millis(100);
-/// The same for an uplink. With a frame it fits the queue of a line: what a queue drops on a data channel is missed for a second.
-const UPLINK_BURST: Duration = Duration::from_millis(40);
+/// What may wait for an uplink before it is given more: 40 ms of it are in the line's own queue, and as much covers a late wake-up.
+const LINE_QUEUE: Duration = Duration::from_millis(80);
 
 /// The decision: takes bytes and the time, says "go" or "wait this long".
 #[derive(Debug, Clone)]
@@ -63,13 +63,13 @@ impl TokenBucket {
 
     /// Takes `bytes`, whether they may pass now or not.
     pub fn spend(&mut self, bytes: usize, now: Instant) {
-        self.full_at = self.full_at.max(now) + cost(bytes, self.bits_per_second);
+        self.full_at = self.paid_at(bytes, now);
     }
 
-    /// Takes `bytes` that are gone already; the next ones wait for them. At most one bucket: what was used while nobody asked is over.
-    fn charge(&mut self, bytes: u64, now: Instant) {
-        let cost = cost(usize::try_from(bytes).unwrap_or(usize::MAX), self.bits_per_second);
-        self.full_at = self.full_at.max(now) + cost.min(self.burst);
+    /// When `bytes` more will have been paid for.
+    #[must_use]
+    pub fn paid_at(&self, bytes: usize, now: Instant) -> Instant {
+        self.full_at.max(now) + cost(bytes, self.bits_per_second)
     }
 }
 
@@ -80,30 +80,17 @@ fn cost(bytes: usize, bits_per_second: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// A bucket, and what went out beyond what was taken from it.
+/// A bucket, and the line that what is taken from it goes to.
 #[derive(Debug)]
-struct Metered {
+struct Fed {
     bucket: TokenBucket,
-    sent: WireCount,
-    /// Taken and charged so far, as far as `sent` goes: never below it once it was compared.
-    accounted: u64,
+    line: Line,
 }
 
-impl Metered {
-    /// Charges what the wire has seen beyond what was taken.
-    fn settle(&mut self, now: Instant) {
-        let beyond = self.sent.bytes().saturating_sub(self.accounted);
-        if beyond > 0 {
-            self.accounted += beyond;
-            self.bucket.charge(beyond, now);
-        }
-    }
-
+impl Fed {
     fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
-        self.settle(now);
-        self.bucket.take(bytes, now)?;
-        self.accounted += u64::try_from(bytes).unwrap_or(u64::MAX);
-        Ok(())
+        let queue = self.line.queue(now).saturating_sub(LINE_QUEUE);
+        if queue.is_zero() { self.bucket.take(bytes, now) } else { Err(queue) }
     }
 }
 
@@ -111,25 +98,24 @@ impl Metered {
 #[derive(Debug, Clone)]
 pub struct RateLimiter {
     /// `None`: no limit. The lock is tokio's because it is handed on in the order of asking: that is the fairness between links.
-    bucket: Option<Arc<Mutex<Metered>>>,
+    bucket: Option<Arc<Mutex<Fed>>>,
 }
 
 impl RateLimiter {
     /// At most `rate` over any longer time, 100 ms of it (or one message) at once. A rate of 0 is not known and limits nothing.
     #[must_use]
     pub fn new(rate: BitsPerSecond) -> Self {
-        Self::with(rate, BURST, WireCount::default())
+        Self::with(rate, Line::default())
     }
 
-    /// An uplink's: 40 ms at once, and `sent` counts what goes out on the wire, of which takes are a part.
+    /// As much as the line takes besides all else that is sent on it.
     #[must_use]
-    pub fn of_the_wire(rate: BitsPerSecond, sent: WireCount) -> Self {
-        Self::with(rate, UPLINK_BURST, sent)
+    pub fn of_a_line(line: Line) -> Self {
+        Self::with(line.rate(), line)
     }
 
-    fn with(rate: BitsPerSecond, burst: Duration, sent: WireCount) -> Self {
-        let metered = |bucket| Metered { bucket, accounted: sent.bytes(), sent };
-        Self { bucket: TokenBucket::new(rate, burst, Instant::now()).map(metered).map(|metered| Arc::new(Mutex::new(metered))) }
+    fn with(rate: BitsPerSecond, line: Line) -> Self {
+        Self { bucket: TokenBucket::new(rate, BURST, Instant::now()).map(|bucket| Arc::new(Mutex::new(Fed { bucket, line }))) }
     }
 
     #[must_use]
@@ -153,6 +139,7 @@ mod tests {
     use super::*;
 
     const MBIT_8: BitsPerSecond = BitsPerSecond::from_mbit(8);
+    const SHORT: Duration = Duration::from_millis(40);
     /// 1 MB per second.
     const BYTES_PER_SECOND: f64 = 1_000_000.0;
 
@@ -177,7 +164,7 @@ mod tests {
         for lengths in [&[200][..], &[16 << 10], &[17, 16 << 10, 1_200, 8 << 10]] {
             for late in [Duration::ZERO, Duration::from_millis(20)] {
                 let start = Instant::now();
-                let mut bucket = TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap();
+                let mut bucket = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
                 let taken = drain(&mut bucket, start, Duration::from_secs(60), lengths, late);
                 let share = taken as f64 / (60.0 * BYTES_PER_SECOND);
                 assert!((0.98..1.02).contains(&share), "{share} of the rate with frames of {lengths:?}, woken {late:?} late");
@@ -188,7 +175,7 @@ mod tests {
     #[test]
     fn an_idle_bucket_lets_its_burst_pass_at_once_and_no_more() {
         let start = Instant::now();
-        let mut bucket = TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap();
+        let mut bucket = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
         let later = start + Duration::from_secs(3600);
         let mut passed = 0;
         while bucket.take(1_000, later).is_ok() {
@@ -201,7 +188,7 @@ mod tests {
     #[test]
     fn a_frame_larger_than_the_bucket_passes_when_it_is_full_and_is_paid_for_afterwards() {
         let start = Instant::now();
-        let mut bucket = TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap();
+        let mut bucket = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
         assert_eq!(bucket.take(1_000_000, start), Ok(()));
         assert_eq!(bucket.take(1_000, start), Err(Duration::from_millis(961)), "a second's worth of debt, less the bucket");
         assert_eq!(bucket.take(1_000_000, start), Err(Duration::from_secs(1)), "a second large one needs a full bucket again");
@@ -211,61 +198,55 @@ mod tests {
     #[test]
     fn a_refused_take_leaves_the_bucket_as_it_was_and_absurd_lengths_do_not_overflow() {
         let start = Instant::now();
-        let mut bucket = TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap();
+        let mut bucket = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
         assert_eq!(bucket.take(25_000, start), Ok(()));
         let first = bucket.take(25_000, start);
         assert_eq!(first, Err(Duration::from_millis(10)));
         assert_eq!(bucket.take(25_000, start), first);
         assert_eq!(bucket.take(15_000, start), Ok(()), "what is left still passes");
         assert!(bucket.take(usize::MAX, start).is_err());
-        let mut slowest = TokenBucket::new(BitsPerSecond(1), UPLINK_BURST, start).unwrap();
+        let mut slowest = TokenBucket::new(BitsPerSecond(1), SHORT, start).unwrap();
         assert_eq!(slowest.take(usize::MAX, start), Ok(()));
         assert!(slowest.take(usize::MAX, start).is_err());
     }
 
     #[test]
     fn an_unknown_rate_limits_nothing() {
-        assert!(TokenBucket::new(BitsPerSecond(0), UPLINK_BURST, Instant::now()).is_none());
-    }
-
-    #[test]
-    fn what_the_wire_saw_beyond_what_was_taken_is_charged_once() {
-        let start = Instant::now();
-        let sent = WireCount::default();
-        let mut metered = Metered { bucket: TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap(), sent: sent.clone(), accounted: 0 };
-        assert_eq!(metered.take(20_000, start), Ok(()));
-        assert_eq!(metered.take(10_000, start), Ok(()), "nothing has been sent yet, so nothing is charged");
-        sent.add(35_000);
-        assert_eq!(metered.take(10_000, start), Err(Duration::from_millis(5)), "30,000 were taken and 5,000 charged, of 40,000");
-        assert_eq!(metered.take(10_000, start), Err(Duration::from_millis(5)), "and not charged again");
-        assert_eq!(metered.take(5_000, start), Ok(()));
+        assert!(TokenBucket::new(BitsPerSecond(0), SHORT, Instant::now()).is_none());
     }
 
     #[test]
     fn a_line_is_filled_and_not_overfilled_whatever_the_headers_are() {
         let start = Instant::now();
-        let sent = WireCount::default();
-        let mut metered = Metered { bucket: TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap(), sent: sent.clone(), accounted: 0 };
-        let (mut now, end) = (start, start + Duration::from_secs(60));
+        let line = Line::new(MBIT_8);
+        let mut fed = Fed { bucket: TokenBucket::new(MBIT_8, BURST, start).unwrap(), line: line.clone() };
+        // A fifth more than what was taken goes out, 50 ms later: that is how long a link holds it back.
+        let mut wire = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
+        let mut on_its_way = std::collections::VecDeque::new();
+        let (mut now, end, mut sent, mut longest) = (start, start + Duration::from_secs(60), 0, Duration::ZERO);
+        let mut waiting = 0;
         while now < end {
-            match metered.take(16_000, now) {
-                // A fifth more than what was asked for goes out.
-                Ok(()) => sent.add(19_200),
-                Err(wait) => now += wait,
+            while on_its_way.front().is_some_and(|at| *at <= now) {
+                on_its_way.pop_front();
+                waiting += 19_200;
             }
+            while waiting >= 1_200 && wire.take(1_200, now).is_ok() {
+                waiting -= 1_200;
+                sent += 1_200;
+            }
+            line.clear_at(wire.paid_at(waiting, now));
+            longest = longest.max(line.queue(now));
+            if fed.take(16_000, now).is_ok() {
+                on_its_way.push_back(now + Duration::from_millis(50));
+            }
+            now += Duration::from_millis(5);
         }
-        let share = sent.bytes() as f64 / (60.0 * BYTES_PER_SECOND);
-        assert!((0.99..1.01).contains(&share), "{share} of the line");
-    }
-
-    #[test]
-    fn what_went_out_while_nobody_asked_costs_at_most_one_bucket() {
-        let start = Instant::now();
-        let sent = WireCount::default();
-        let mut metered = Metered { bucket: TokenBucket::new(MBIT_8, UPLINK_BURST, start).unwrap(), sent: sent.clone(), accounted: 0 };
-        sent.add(50_000_000);
-        let later = start + Duration::from_secs(3_600);
-        assert_eq!(metered.take(100_000, later), Err(Duration::from_millis(40)));
+        let share = f64::from(sent) / (60.0 * BYTES_PER_SECOND);
+        assert!((0.97..1.01).contains(&share), "{share} of the line");
+        assert!(
+            longest <= LINE_QUEUE + Duration::from_millis(50),
+            "what is on its way when the queue is long enough comes as well: {longest:?}"
+        );
     }
 
     #[tokio::test]

@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use protocol::BitsPerSecond;
-
-use super::metering::WireCount;
+use super::line::Line;
 
 /// The longest message that a link carries; a longer one from the other end closes it. The protocol owns the figure.
 pub const MAX_MESSAGE_BYTES: usize = protocol::frame::MESSAGE_MAX;
@@ -88,10 +86,8 @@ pub struct LinkConfig {
     /// The most bytes of SCTP in one packet, 37 of DTLS and 28 to 48 of IP and UDP not counted. Packets carry "do not fragment", so more than the
     /// path takes is a link that opens and then never moves data. `None` is the library's 1191, which passes everywhere IPv6 does, relayed as well.
     pub packet_bytes: Option<u32>,
-    /// What the line takes. Bursts beyond it wait here and not in its queue, which drops them; 0 if it is not known.
-    pub up: BitsPerSecond,
-    /// Counts what all links send, headers included.
-    pub sent: WireCount,
+    /// The uplink. What all links together let out beyond its rate waits before it and not in its queue, which drops what is too much.
+    pub line: Line,
 }
 
 impl Default for LinkConfig {
@@ -104,8 +100,7 @@ impl Default for LinkConfig {
             send_buffer_bytes: WINDOW_BYTES_MAX as usize,
             gather_timeout: Duration::from_secs(3),
             packet_bytes: None,
-            up: BitsPerSecond(0),
-            sent: WireCount::default(),
+            line: Line::default(),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Endpoint {
         let window_bytes = window::granted(config.window_bytes).map_err(transport)?;
         let crypto = crypto::default_provider().map_err(transport)?;
         let settings = Settings { crypto, window_bytes, packet_bytes: config.packet_bytes };
-        let hub = Hub::start(settings, config.up, config.sent.clone())?;
+        let hub = Hub::start(settings, config.line.clone())?;
         Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }) })
     }
 

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::BitsPerSecond;
 use rtc::shared::TaggedBytesMut;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,12 +28,12 @@ use self::servers::Servers;
 pub(super) use self::servers::{Credentials, Server};
 use self::session::Session;
 pub(super) use self::session::Settings;
-use self::sockets::{Full, Sockets};
 pub(super) use self::sockets::enlarge;
+use self::sockets::{Full, Sockets};
 use super::channel::{Calls, Channel, Handle, LinkId};
 use super::description;
 use super::error::LinkError;
-use super::metering::WireCount;
+use super::line::Line;
 
 /// The shortest wait that tokio's timers know; 12 packets at 100 Mbit/s.
 const REST_MIN: Duration = Duration::from_millis(1);
@@ -87,12 +86,12 @@ impl Hub {
     ///
     /// # Errors
     /// [`LinkError::Transport`] if the machine gives no thread.
-    pub(super) fn start(settings: Settings, up: BitsPerSecond, sent: WireCount) -> Result<Self, LinkError> {
+    pub(super) fn start(settings: Settings, line: Line) -> Result<Self, LinkError> {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
         std::thread::Builder::new()
             .name("links".to_owned())
-            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(up, sent), receiver).run()))
+            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(line), receiver).run()))
             .map_err(session::transport)?;
         Ok(Self { requests })
     }
