@@ -127,7 +127,7 @@ impl Frame {
     /// The message to send. A chunk's payload is copied once, behind its header.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Hello(hello) => hello.write(Writer::with_capacity(128).u8(HELLO)).finish(),
+            Self::Hello(hello) => hello.write(Writer::with_capacity(4096).u8(HELLO)).finish(),
             Self::Have { swarm_id, segment, bitmap } => {
                 Writer::with_capacity(21 + SEGMENT_BYTES).u8(HAVE).raw(&swarm_id.to_bytes()).u32(*segment).raw(&**bitmap).finish()
             }

@@ -36,7 +36,7 @@ fn endpoint() -> Result<Endpoint, Box<dyn Error>> {
         config.window_bytes = bytes;
         config.send_buffer_bytes = bytes as usize;
     }
-    config.packet_bytes = setting("LINK_BENCH_PACKET")?;
+    config.packet_bytes = setting("LINK_BENCH_PACKET")?.unwrap_or(config.packet_bytes);
     Ok(Endpoint::new(config)?)
 }
 

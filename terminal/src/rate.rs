@@ -16,8 +16,10 @@ use crate::link::Line;
 
 /// What a full bucket lets pass at once. Long enough that a late wake-up loses no rate: a busy machine wakes a task tens of milliseconds late.
 const BURST: Duration = Duration::from_millis(100);
-/// What may wait for an uplink before it is given more: 40 ms of it are in the line's own queue, and as much covers a late wake-up.
-const LINE_QUEUE: Duration = Duration::from_millis(80);
+/// The same for what goes to a line, whose queue is short.
+const LINE_BURST: Duration = Duration::from_millis(40);
+/// What may wait for an uplink before it is given more: 40 ms of it are in the line's own queue, the rest covers a late wake-up here and at the links.
+const LINE_QUEUE: Duration = Duration::from_millis(120);
 
 /// The decision: takes bytes and the time, says "go" or "wait this long".
 #[derive(Debug, Clone)]
@@ -105,17 +107,17 @@ impl RateLimiter {
     /// At most `rate` over any longer time, 100 ms of it (or one message) at once. A rate of 0 is not known and limits nothing.
     #[must_use]
     pub fn new(rate: BitsPerSecond) -> Self {
-        Self::with(rate, Line::default())
+        Self::with(rate, BURST, Line::default())
     }
 
     /// As much as the line takes besides all else that is sent on it.
     #[must_use]
     pub fn of_a_line(line: Line) -> Self {
-        Self::with(line.rate(), line)
+        Self::with(line.rate(), LINE_BURST, line)
     }
 
-    fn with(rate: BitsPerSecond, line: Line) -> Self {
-        Self { bucket: TokenBucket::new(rate, BURST, Instant::now()).map(|bucket| Arc::new(Mutex::new(Fed { bucket, line }))) }
+    fn with(rate: BitsPerSecond, burst: Duration, line: Line) -> Self {
+        Self { bucket: TokenBucket::new(rate, burst, Instant::now()).map(|bucket| Arc::new(Mutex::new(Fed { bucket, line }))) }
     }
 
     #[must_use]
@@ -219,7 +221,7 @@ mod tests {
     fn a_line_is_filled_and_not_overfilled_whatever_the_headers_are() {
         let start = Instant::now();
         let line = Line::new(MBIT_8);
-        let mut fed = Fed { bucket: TokenBucket::new(MBIT_8, BURST, start).unwrap(), line: line.clone() };
+        let mut fed = Fed { bucket: TokenBucket::new(MBIT_8, LINE_BURST, start).unwrap(), line: line.clone() };
         // A fifth more than what was taken goes out, 50 ms later: that is how long a link holds it back.
         let mut wire = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
         let mut on_its_way = std::collections::VecDeque::new();

@@ -33,6 +33,12 @@ pub(super) const WINDOW_BYTES_MAX: u32 = 1 << 20;
 /// The library drops a longer incoming message without a word, so its own limit is set as high as it goes and ours is enforced by the receiver.
 pub(super) const LIBRARY_MESSAGE_BYTES: u32 = 256 << 10;
 
+/// With 37 bytes of DTLS and 28 of IPv4 and UDP these are the 1,420 bytes of a common tunnel; an Ethernet frame has room for 80 more. Against
+/// [`SHORT_PACKET_BYTES`] headers take 1.2 percent less of the line, and a tenth of the processor time is saved.
+pub(super) const LONG_PACKET_BYTES: u32 = 1_355;
+/// The library's default: passes everywhere IPv6 does, relayed as well.
+pub(super) const SHORT_PACKET_BYTES: u32 = 1_191;
+
 /// A description with all candidates of an ordinary machine has 1 to 3 KiB.
 pub(super) const DESCRIPTION_BYTES_MAX: usize = 32 << 10;
 /// Every candidate of the other end is sent checks 50 times a second, so a description must not be able to name a crowd.
@@ -84,8 +90,8 @@ pub struct LinkConfig {
     /// until then are used.
     pub gather_timeout: Duration,
     /// The most bytes of SCTP in one packet, 37 of DTLS and 28 to 48 of IP and UDP not counted. Packets carry "do not fragment", so more than the
-    /// path takes is a link that opens and then never moves data. `None` is the library's 1191, which passes everywhere IPv6 does, relayed as well.
-    pub packet_bytes: Option<u32>,
+    /// path takes is a link that opens and then never moves data: who finds that falls back to [`super::Endpoint::with_short_packets`].
+    pub packet_bytes: u32,
     /// The uplink. What all links together let out beyond its rate waits before it and not in its queue, which drops what is too much.
     pub line: Line,
 }
@@ -99,7 +105,7 @@ impl Default for LinkConfig {
             window_bytes: WINDOW_BYTES_MAX,
             send_buffer_bytes: WINDOW_BYTES_MAX as usize,
             gather_timeout: Duration::from_secs(3),
-            packet_bytes: None,
+            packet_bytes: LONG_PACKET_BYTES,
             line: Line::default(),
         }
     }

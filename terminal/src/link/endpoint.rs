@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::addresses;
 use super::channel::{Handle, LinkId};
-use super::config::{IceServer, LinkConfig};
+use super::config::{IceServer, LinkConfig, SHORT_PACKET_BYTES};
 use super::description::{self, Fingerprint};
 use super::ends::Link;
 use super::error::{CloseReason, LinkError};
@@ -27,6 +27,7 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Endpoint {
     shared: Arc<Shared>,
+    packet_bytes: u32,
 }
 
 struct Shared {
@@ -74,9 +75,16 @@ impl Endpoint {
     pub fn new(config: LinkConfig) -> Result<Self, LinkError> {
         let window_bytes = window::granted(config.window_bytes).map_err(transport)?;
         let crypto = crypto::default_provider().map_err(transport)?;
-        let settings = Settings { crypto, window_bytes, packet_bytes: config.packet_bytes };
+        let settings = Settings { crypto, window_bytes };
         let hub = Hub::start(settings, config.line.clone())?;
-        Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }) })
+        let packet_bytes = config.packet_bytes;
+        Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }), packet_bytes })
+    }
+
+    /// The same endpoint, for links over a path that does not take long packets.
+    #[must_use]
+    pub fn with_short_packets(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), packet_bytes: SHORT_PACKET_BYTES.min(self.packet_bytes) }
     }
 
     /// The SCTP receive window of each link, in bytes: what was configured, or less where the kernel grants less.
@@ -107,7 +115,7 @@ impl Endpoint {
         let config = &self.shared.config;
         let addresses = addresses::to_bind(&config.bind, config.include_loopback)?;
         let servers = resolved(&config.ice_servers).await;
-        self.shared.hub.open(Opening { offer, addresses, servers, gather_within: config.gather_timeout }).await
+        self.shared.hub.open(Opening { offer, addresses, servers, gather_within: config.gather_timeout, packet_bytes: self.packet_bytes }).await
     }
 
     fn pending(&self, described: Described, role: Role) -> (Pending, String) {

@@ -74,6 +74,8 @@ pub(super) struct Opening {
     pub(super) servers: Vec<Server>,
     /// How long to wait for the servers.
     pub(super) gather_within: Duration,
+    /// The longest packets, in bytes of SCTP.
+    pub(super) packet_bytes: u32,
 }
 
 enum Request {
@@ -314,9 +316,8 @@ impl Reactor {
         let handle = Handle::new(Arc::clone(&channel));
         let (inbox_sender, inbox) = mpsc::channel(INBOX_MESSAGES);
         let (opened_sender, opened) = oneshot::channel();
-        let loopback = session::is_loopback(&locals);
-        let made =
-            || Session::new(&self.settings, loopback, opening.offer.as_deref(), Arc::clone(&channel), inbox_sender, opened_sender, now);
+        let engine = self.settings.engine(session::is_loopback(&locals), opening.packet_bytes);
+        let made = || Session::new(engine, opening.offer.as_deref(), Arc::clone(&channel), inbox_sender, opened_sender, now);
         let refused = || LinkError::Description("the library cannot take it".to_owned());
         let session = guarded(&channel, made).unwrap_or_else(|| Err(refused()))?;
         self.sessions.insert(id, session);

@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::early::{EarlyOffer, EarlyOffers};
-use super::opening::{OpenError, Opener};
+use super::opening::{OpenError, Opener, Path};
 use super::routes::{LinkMap, Route, Routes, SwarmEnd};
 use super::running::{End, LinkHandle, Prepared, Surroundings};
 use super::{LinksConfig, PlannedPeer};
@@ -53,6 +53,7 @@ enum State {
 
 struct Peer {
     planned: PlannedPeer,
+    path: Path,
     state: State,
     backoff: Backoff,
     /// When the next offer is due; only at the end that offers.
@@ -244,6 +245,7 @@ impl Manager {
             early.extend(self.early.take(id).map(|offer| (id, offer)));
             self.peers.entry(id).or_insert_with(|| Peer {
                 planned,
+                path: Path::Untried,
                 state: State::Down,
                 backoff: Backoff::new(self.config.timing.retry_first, self.config.timing.retry_cap),
                 offer_at: (me < id).then(Instant::now),
@@ -301,8 +303,8 @@ impl Manager {
             }
             let session = getrandom::u64().unwrap_or_default() >> (u64::BITS - SESSION_BITS);
             let (answer, answered) = oneshot::channel();
-            let (opener, planned) = (self.opener.clone(), peer.planned);
-            let task = self.opening.spawn(async move { (id, session, caught(opener.offer(planned, session, answered)).await) });
+            let (opener, planned, path) = (self.opener.clone(), peer.planned, peer.path);
+            let task = self.opening.spawn(async move { (id, session, caught(opener.offer(planned, path, session, answered)).await) });
             peer.state = State::Opening { session, task, answer: Some(answer) };
         }
     }
@@ -349,17 +351,20 @@ impl Manager {
     }
 
     fn accept(&mut self, from: TerminalId, offer: EarlyOffer) {
-        let EarlyOffer { session, sdp, at } = offer;
+        let session = offer.session;
         let Some(peer) = self.peers.get_mut(&from) else { return };
         match &peer.state {
             State::Down => {}
             // It has given up its earlier attempt.
             State::Opening { task, .. } => task.abort(),
             // It has lost the link that is still up here. The present one's end will find another state and change nothing.
-            State::Up { handle, .. } => handle.end(End::Lost),
+            State::Up { handle, since } => {
+                peer.path = path_after(peer.path, *since);
+                handle.end(End::Lost);
+            }
         }
-        let (opener, planned) = (self.opener.clone(), peer.planned);
-        let task = self.opening.spawn(async move { (from, session, caught(opener.answer(planned, session, sdp, at)).await) });
+        let (opener, planned, path) = (self.opener.clone(), peer.planned, peer.path);
+        let task = self.opening.spawn(async move { (from, session, caught(opener.answer(planned, path, offer)).await) });
         peer.state = State::Opening { session, task, answer: None };
         self.publish();
     }
@@ -376,6 +381,9 @@ impl Manager {
             Ok(link) => self.up(id, link),
             Err(error) => {
                 tracing::debug!(peer = %id, %error, "a link did not come up");
+                if let (OpenError::NoHello, Some(peer)) = (&error, self.peers.get_mut(&id)) {
+                    peer.path = Path::Narrow;
+                }
                 self.retry_later(id);
             }
         }
@@ -420,6 +428,9 @@ impl Manager {
             if since.elapsed() >= PROVEN_AFTER {
                 peer.backoff.reset();
             }
+            if end == End::Lost {
+                peer.path = path_after(peer.path, *since);
+            }
             self.retry_later(id);
             match end {
                 End::Lost | End::Stuck if self.closing.is_none() => self.report(id, SuspectReason::Closed),
@@ -438,6 +449,11 @@ impl Manager {
             self.outbox.suspect(*swarm, id, reason);
         }
     }
+}
+
+/// What a link that was up `since` then and is lost says of its path: if it was lost at once, the other end may have heard no hello.
+fn path_after(path: Path, since: Instant) -> Path {
+    if since.elapsed() < PROVEN_AFTER { Path::Narrow } else { path }
 }
 
 /// An attempt that panics has failed like any other: its peer is tried again.

@@ -11,6 +11,7 @@ use protocol::{TerminalId, TerminalKey};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use super::early::EarlyOffer;
 use super::{LinksTiming, PlannedPeer};
 use crate::link::{Endpoint, Link, LinkError, Pending};
 use crate::socket::Outbox;
@@ -26,7 +27,7 @@ pub(super) enum OpenError {
     Link(#[from] LinkError),
     #[error("the other end did not answer")]
     NoAnswer,
-    #[error("the other end did not say hello in time")]
+    #[error("the other end said no hello")]
     NoHello,
     /// The other end is not the planned terminal, or somebody stands in the middle.
     #[error("the other end's hello is not valid")]
@@ -36,6 +37,14 @@ pub(super) enum OpenError {
     /// A fault in the program or in the library.
     #[error("the attempt has panicked")]
     Panicked,
+}
+
+/// What is known of the way to a peer. Hellos are long, so a link over a way that does not take long packets ends before it carries anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    Untried,
+    /// A link opened and no hello came through: it may be that only short packets do.
+    Narrow,
 }
 
 /// What an attempt to open a link needs.
@@ -58,9 +67,15 @@ impl Opener {
     }
 
     /// Opens a link from this end. The answer comes through `answer`.
-    pub(super) async fn offer(self, peer: PlannedPeer, session: u64, answer: oneshot::Receiver<String>) -> Result<Link, OpenError> {
+    pub(super) async fn offer(
+        self,
+        peer: PlannedPeer,
+        path: Path,
+        session: u64,
+        answer: oneshot::Receiver<String>,
+    ) -> Result<Link, OpenError> {
         let _permit = self.offers.acquire().await;
-        let (pending, sdp) = self.endpoint.offer().await?;
+        let (pending, sdp) = self.endpoint(path).offer().await?;
         self.outbox.signal(peer.terminal_id, Signal::Offer { session, sdp });
         let answer =
             tokio::time::timeout(self.timing.answer, answer).await.map_err(|_| OpenError::NoAnswer)?.map_err(|_| OpenError::NoAnswer)?;
@@ -68,16 +83,24 @@ impl Opener {
         self.greet(link, peer).await
     }
 
-    /// Takes the other end's offer, which came at `offered_at`.
-    pub(super) async fn answer(self, peer: PlannedPeer, session: u64, offer: String, offered_at: Instant) -> Result<Link, OpenError> {
+    /// Takes the other end's offer, which may have waited for its plan.
+    pub(super) async fn answer(self, peer: PlannedPeer, path: Path, offer: EarlyOffer) -> Result<Link, OpenError> {
         let _permit = self.answers.acquire().await;
-        if offered_at.elapsed() > self.timing.answer {
+        let EarlyOffer { session, sdp: offer, at } = offer;
+        if at.elapsed() > self.timing.answer {
             return Err(OpenError::Stale);
         }
-        let (pending, sdp): (Pending, String) = self.endpoint.accept(&offer).await?;
+        let (pending, sdp): (Pending, String) = self.endpoint(path).accept(&offer).await?;
         self.outbox.signal(peer.terminal_id, Signal::Answer { session, sdp });
         let link = pending.complete(None, Instant::now() + self.timing.open).await?;
         self.greet(link, peer).await
+    }
+
+    fn endpoint(&self, path: Path) -> Endpoint {
+        match path {
+            Path::Untried => self.endpoint.clone(),
+            Path::Narrow => self.endpoint.with_short_packets(),
+        }
     }
 
     /// Says hello and checks the other end's: its signature covers both certificates of this very channel.
@@ -97,5 +120,6 @@ impl Opener {
 }
 
 async fn receive_within(link: &mut Link, patience: Duration) -> Result<Bytes, OpenError> {
-    Ok(tokio::time::timeout(patience, link.recv()).await.map_err(|_| OpenError::NoHello)??)
+    let received = tokio::time::timeout(patience, link.recv()).await;
+    received.map_err(|_| OpenError::NoHello)?.map_err(|_| OpenError::NoHello)
 }

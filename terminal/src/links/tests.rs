@@ -1,5 +1,7 @@
 //! Real data channels over loopback, several terminals in one process, signals carried by hand.
 
+mod narrow;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -35,7 +37,11 @@ struct Terminal {
     start: Instant,
 }
 
-fn terminal_with(byte: u8, down: RateLimiter) -> Terminal {
+fn timing() -> LinksTiming {
+    LinksTiming { retry_first: Duration::from_millis(50), retry_cap: Duration::from_millis(200), ..LinksTiming::default() }
+}
+
+fn terminal_with(byte: u8, down: RateLimiter, timing: LinksTiming) -> Terminal {
     let (outbox, start) = (Outbox::default(), Instant::now());
     let bind = BindPolicy::Only(vec!["127.0.0.1".parse().unwrap()]);
     let config = LinksConfig {
@@ -44,7 +50,7 @@ fn terminal_with(byte: u8, down: RateLimiter) -> Terminal {
         link: LinkConfig { bind, include_loopback: true, ..LinkConfig::default() },
         down,
         start,
-        timing: LinksTiming { retry_first: Duration::from_millis(50), retry_cap: Duration::from_millis(200), ..LinksTiming::default() },
+        timing,
     };
     let links = Links::start(config, outbox.clone()).unwrap();
     let (end, swarm) = links.swarm(SWARM);
@@ -52,7 +58,7 @@ fn terminal_with(byte: u8, down: RateLimiter) -> Terminal {
 }
 
 fn terminal(byte: u8) -> Terminal {
-    terminal_with(byte, RateLimiter::unlimited())
+    terminal_with(byte, RateLimiter::unlimited(), timing())
 }
 
 /// Carries signals between the terminals until dropped; keeps everything else that they say.
@@ -69,6 +75,11 @@ impl Drop for Switchboard {
 
 impl Switchboard {
     fn between(terminals: &[(u8, &Terminal)]) -> Self {
+        Self::with(terminals, |_, signal| signal)
+    }
+
+    /// Carries what `change` makes of each signal.
+    fn with(terminals: &[(u8, &Terminal)], change: impl Fn(TerminalId, Signal) -> Signal + Send + 'static) -> Self {
         let links: BTreeMap<TerminalId, Links> = terminals.iter().map(|(byte, terminal)| (id(*byte), terminal.links.clone())).collect();
         let outboxes: Vec<(TerminalId, Outbox)> = terminals.iter().map(|(byte, terminal)| (id(*byte), terminal.outbox.clone())).collect();
         let said = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -82,7 +93,7 @@ impl Switchboard {
                             continue;
                         };
                         if let Some(links) = links.get(&to) {
-                            links.signal(*from, signal).await;
+                            links.signal(*from, change(*from, signal)).await;
                         }
                     }
                 }
@@ -361,7 +372,7 @@ async fn a_swarm_that_only_the_peer_knew_of_is_heard_in_full_once_it_is_planned(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_downlink_limit_holds_back_the_sender_and_life_is_shown_meanwhile() {
-    let (mut a, mut b) = (terminal(1), terminal_with(2, RateLimiter::new(BitsPerSecond::from_mbit(2))));
+    let (mut a, mut b) = (terminal(1), terminal_with(2, RateLimiter::new(BitsPerSecond::from_mbit(2)), timing()));
     let _switchboard = Switchboard::between(&[(1, &a), (2, &b)]);
     a.plan(1, &[2]).await;
     b.plan(1, &[1]).await;

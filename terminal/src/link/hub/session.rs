@@ -45,12 +45,12 @@ const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 pub(in super::super) struct Settings {
     pub(in super::super) crypto: Arc<dyn RTCCryptoProvider>,
     pub(in super::super) window_bytes: u32,
-    pub(in super::super) packet_bytes: Option<u32>,
 }
 
 impl Settings {
-    fn engine(&self, loopback: bool) -> SettingEngine {
-        let settings = SettingEngineBuilder::new()
+    /// What the library is to keep to.
+    pub(super) fn engine(&self, loopback: bool, packet_bytes: u32) -> SettingEngine {
+        SettingEngineBuilder::new()
             .with_crypto_provider(Arc::clone(&self.crypto))
             .with_sctp_max_receive_buffer_size(self.window_bytes)
             .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(LIBRARY_MESSAGE_BYTES))
@@ -63,11 +63,9 @@ impl Settings {
             .with_dtls_cipher_suites(vec![
                 CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
                 CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
-            ]);
-        match self.packet_bytes {
-            Some(packet_bytes) => settings.with_sctp_mtu(packet_bytes).build(),
-            None => settings.build(),
-        }
+            ])
+            .with_sctp_mtu(packet_bytes)
+            .build()
     }
 }
 
@@ -96,8 +94,7 @@ impl Session {
     /// # Errors
     /// [`LinkError::Description`] if the other end's text cannot be used.
     pub(super) fn new(
-        settings: &Settings,
-        loopback: bool,
+        engine: SettingEngine,
         offer: Option<&str>,
         channel: Arc<Channel>,
         inbox: mpsc::Sender<Bytes>,
@@ -106,7 +103,7 @@ impl Session {
     ) -> Result<Self, LinkError> {
         let mut core = RTCPeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
-            .with_setting_engine(settings.engine(loopback))
+            .with_setting_engine(engine)
             .build(now)
             .map_err(transport)?;
         let mut data = None;
