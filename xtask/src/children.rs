@@ -280,9 +280,11 @@ impl Child {
         self.signal(Signal::KILL);
     }
 
-    /// SIGSTOP for the child and its process group: they do nothing from now on, and are not gone.
-    pub(crate) fn suspend(&self) {
+    /// SIGSTOP for the child and its process group: they do nothing from now on, and are not gone. As they would not hear a polite signal either, they
+    /// are killed in the end.
+    pub(crate) fn suspend(&mut self) {
         self.signal(Signal::STOP);
+        self.ending.stop = EndSignal::Kill;
     }
 
     fn signal(&self, signal: Signal) {

@@ -168,10 +168,9 @@ fn a_daemon_that_a_child_leaves_behind_does_not_outlive_the_runner() {
 }
 
 #[test]
-fn a_suspended_child_is_not_over_and_is_ended_like_any_other() {
+fn a_suspended_child_is_not_over_and_its_end_waits_for_no_grace() {
     // `exec`: a shell that waits for a stopped child to begin shows another state.
-    let ending = Ending { stop: EndSignal::Kill, ..Ending::terminate(GRACE) };
-    let mut child = shell("exec sleep 600", ending).start(&Interrupt::default()).unwrap();
+    let mut child = shell("exec sleep 600", Ending::terminate(GRACE)).start(&Interrupt::default()).unwrap();
     child.suspend();
     wait_until("the pause", || state_of(child.id()) == Some('T'));
     assert!(!child.has_ended());

@@ -143,10 +143,6 @@ impl Node {
 
     /// Stops it and says what it had received.
     pub(super) fn finish(mut self) -> (String, Option<Completed>) {
-        if self.is_struck() {
-            // A stopped process would take its polite signal when it goes on, which is never.
-            self.process.kill();
-        }
         self.process.stop();
         (self.name, self.completed)
     }
