@@ -6,6 +6,8 @@ use protocol::receipt::Receipt;
 use protocol::ws::{ChunkNotice, SuspectReason};
 use protocol::{DeliveryId, TerminalId};
 
+use crate::Now;
+
 /// Something to do now. The driver carries actions out in the order in which they come.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -56,6 +58,15 @@ pub enum Action {
     CloseLink {
         peer: TerminalId,
         reason: SuspectReason,
+    },
+    /// A relay is gone (silent, unlinked or planned away) that owed chunks, and now the first of them begins to come from `source` instead. Once for
+    /// each relay that is gone; for the owner to know.
+    Replaced {
+        relay: TerminalId,
+        source: TerminalId,
+        chunk: u32,
+        /// Since the relay was last heard.
+        silent_for: Now,
     },
     /// Every chunk is stored.
     Complete {

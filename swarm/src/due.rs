@@ -124,6 +124,9 @@ impl Swarm {
             }
         }
         for (peer, reason) in silent {
+            if reason == SuspectReason::Silent {
+                self.note_gone(peer);
+            }
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.unanswered = state.unanswered.saturating_add(u32::try_from(state.pulls.len()).unwrap_or(u32::MAX));
                 state.pulls.clear();

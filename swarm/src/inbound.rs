@@ -39,7 +39,10 @@ impl Swarm {
                 Ok(())
             }
             Frame::Request { chunks, .. } => self.queue_requested(peer, &chunks),
-            Frame::Chunk(frame) => self.take_chunk(peer, frame, now),
+            Frame::Chunk(frame) => {
+                self.note_replacement(frame.chunk, peer, now);
+                self.take_chunk(peer, frame, now)
+            }
             Frame::Receipt { receipt, .. } => self.take_receipt(peer, *receipt, now),
             Frame::Duplicate(duplicate) => self.take_duplicate(peer, &duplicate, now),
             Frame::Hello(_) | Frame::Ping { .. } | Frame::Pong { .. } | Frame::Bye => Ok(()),

@@ -13,6 +13,7 @@ mod config;
 mod credits;
 mod due;
 mod endgame;
+mod gone;
 mod inbound;
 mod lost;
 mod machine;

@@ -14,6 +14,7 @@ use crate::Now;
 use crate::action::{Action, Transmit};
 use crate::config::{Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, END_GAME_CHUNKS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
 use crate::credits::Credits;
+use crate::gone::Gone;
 use crate::lost::Lost;
 use crate::missing::Asking;
 use crate::origin::Fetching;
@@ -85,6 +86,7 @@ pub struct Swarm {
     pub(crate) progress: Progress,
     pub(crate) credits: Credits,
     pub(crate) pulling: Pulling,
+    pub(crate) gone: Gone,
     last_served: Option<TerminalId>,
     pub(crate) progressed_at: Now,
     pub(crate) tick_due: Now,
@@ -184,6 +186,7 @@ impl Swarm {
             progress: Progress::default(),
             credits: Credits::default(),
             pulling: Pulling::new(chunks),
+            gone: Gone::default(),
             last_served: None,
             progressed_at: now,
             tick_due: now,
@@ -225,7 +228,11 @@ impl Swarm {
         if !receipts.is_empty() {
             self.actions.push_back(Action::SubmitReceipts(receipts));
         }
-        self.peers.retain(|id, _| roles.contains_key(id));
+        let leaving: Vec<TerminalId> = self.peers.keys().filter(|id| !roles.contains_key(id)).copied().collect();
+        for id in leaving {
+            self.note_gone(id);
+            self.peers.remove(&id);
+        }
         for (id, (peer, role)) in roles {
             let state = self.peers.entry(id).or_insert_with(|| PeerState::new(peer.clone(), role));
             (state.peer, state.role, state.banned) = (peer, role, false);
@@ -255,6 +262,7 @@ impl Swarm {
         state.reset_link();
         state.linked = true;
         state.heard_at = now;
+        self.gone.is_back(peer);
         for segment in 0..segment_count(self.manifest.chunk_count()) {
             let bitmap = Box::new(self.have.segment(segment));
             if bitmap.iter().any(|&byte| byte != 0) {
@@ -268,10 +276,11 @@ impl Swarm {
     }
 
     pub fn handle_link_down(&mut self, peer: TerminalId, now: Now) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        if !state.linked {
+        if !self.peers.get(&peer).is_some_and(|state| state.linked) {
             return;
         }
+        self.note_gone(peer);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
         state.reset_link();
         // What it signed last may not have reached the server: this terminal's credit must not depend on the receiver's return.
         let receipts: Vec<_> = state.receipts.values().cloned().collect();
@@ -286,7 +295,9 @@ impl Swarm {
     pub fn handle_heard(&mut self, peer: TerminalId, now: Now) {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.heard_at = now;
-            state.suspect = false;
+            if std::mem::take(&mut state.suspect) {
+                self.gone.is_back(peer);
+            }
         }
     }
 
@@ -410,6 +421,7 @@ impl Swarm {
 
     /// Ends the use of a peer that broke the rules, and says why.
     pub(crate) fn ban(&mut self, peer: TerminalId, reason: SuspectReason, now: Now) {
+        self.note_gone(peer);
         if let Some(state) = self.peers.get_mut(&peer) {
             state.reset_link();
             state.banned = true;

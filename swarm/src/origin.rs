@@ -106,6 +106,7 @@ impl Swarm {
         if bytes.len() as u64 != u64::from(entry.length) || Blake3::of(&bytes) != entry.hash {
             return self.origin_spoilt(chunk, now);
         }
+        self.note_replacement(chunk, TerminalId::ORIGIN, now);
         let relay = if self.fetching.is_direct(chunk) { Relay::Below } else { Relay::All };
         self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay, hop: 0, pulled: true });
         self.store(chunk, TerminalId::ORIGIN, bytes);

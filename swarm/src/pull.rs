@@ -100,6 +100,11 @@ impl Pulling {
         self.bringers.get(usize::from(place)).copied()
     }
 
+    /// Whether a terminal has brought anything into the group while it was linked.
+    pub(crate) fn has_brought(&self, terminal: TerminalId) -> bool {
+        self.bringers.contains(&terminal)
+    }
+
     /// Whether somebody in the group holds the chunk, or did.
     pub(crate) fn is_in_group(&self, chunk: u32) -> bool {
         self.in_group.contains(chunk)

@@ -275,6 +275,25 @@ impl Child {
         }
     }
 
+    /// SIGKILL for the child and its process group, as a power cut would end it. It stays to be stopped: until then the kernel knows what it used.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// SIGSTOP for the child and its process group: they do nothing from now on, and are not gone. As they would not hear a polite signal either, they
+    /// are killed in the end.
+    pub(crate) fn suspend(&mut self) {
+        self.signal(Signal::STOP);
+        self.ending.stop = EndSignal::Kill;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if !self.has_ended() {
+            // An error means that the group is gone.
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+
     /// A failure about this child, with the last lines of its log.
     pub(crate) fn blame(&self, what: &str) -> Failure {
         let quote = self.log.as_deref().map(tail::quote).unwrap_or_default();
@@ -286,10 +305,7 @@ impl Child {
         if self.status.is_some() {
             return;
         }
-        if !self.has_ended() {
-            // An error means that the group is gone, which is what we want.
-            let _ = kill_process_group(self.pid, self.ending.stop.signal());
-        }
+        self.signal(self.ending.stop.signal());
         let end = Instant::now() + self.ending.grace;
         while !self.has_ended() && Instant::now() < end && !self.interrupt.is_impatient() {
             thread::sleep(POLL);

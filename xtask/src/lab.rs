@@ -10,6 +10,7 @@
 //! The inner process sets up, measures and checks; the outer one owns the namespaces, and prints.
 
 mod counters;
+mod faults;
 mod http;
 pub(crate) mod inside;
 mod libtorrent;
@@ -32,6 +33,7 @@ use crate::children::{EndSignal, Ending, Launch, Output};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::project::Project;
+use faults::{Fault, FaultOptions};
 use inside::{Measured, READY_WITHIN};
 use network::{Claim, Network};
 use plan::{Budget, Plan, System};
@@ -84,6 +86,8 @@ pub(crate) struct Options {
     /// The libtorrent seed hides what it has and gives each piece to one peer first
     #[arg(long)]
     super_seeding: bool,
+    #[command(flatten)]
+    faults: FaultOptions,
     /// Write the runs to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -118,6 +122,7 @@ pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
         return Err(Failure::told("the lab makes network namespaces, which only root may do: run it as root"));
     }
     let systems = chosen(&options.systems);
+    let fault = options.faults.fault(&systems, &options.all_uplinks())?;
     tools::require(&systems, project, interrupt)?;
     let _claim = Claim::take()?;
     if systems.contains(&System::Spillway) {
@@ -136,7 +141,7 @@ pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
     // In turn, so that what else the machine does in between meets all of them.
     for run in 1..=options.runs {
         for system in &systems {
-            let plan = options.plan(*system, run, &payload, &folder);
+            let plan = options.plan(*system, run, fault.as_ref(), &payload, &folder);
             runs.push(once(&plan, interrupt)?);
             if let Some(path) = &options.json {
                 fs::write(path, report::json(&runs)).map_err(|error| Failure::file("write", path, &error))?;
@@ -153,16 +158,22 @@ pub(crate) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
 }
 
 impl Options {
-    fn plan(&self, system: System, run: u32, payload: &Path, folder: &Path) -> Plan {
-        let terminals = usize::try_from(self.n).unwrap_or(usize::MAX);
+    /// One per terminal, the absent ones included.
+    fn all_uplinks(&self) -> Vec<u64> {
         let uplinks = if self.uplinks.is_empty() { &[self.peer_up][..] } else { &self.uplinks };
+        plan::cycle(uplinks, usize::try_from(self.n).unwrap_or(usize::MAX))
+    }
+
+    fn plan(&self, system: System, run: u32, fault: Option<&Fault>, payload: &Path, folder: &Path) -> Plan {
+        let uplinks = self.all_uplinks();
         Plan {
             system,
             run,
             mib: self.mib,
             origin_up_mbit: self.origin_up,
-            uplinks_mbit: plan::cycle(uplinks, terminals),
+            uplinks_mbit: fault.map_or_else(|| uplinks.clone(), |fault| fault.present(&uplinks)),
             peer_down_mbit: self.peer_down,
+            fault: fault.cloned(),
             budget: self.budget.clone(),
             headroom: self.headroom,
             release: self.release,
@@ -238,7 +249,7 @@ mod tests {
     #[test]
     fn a_whole_command_line_becomes_a_plan() {
         let line = "--n 6 --mib 8 --origin-up 30 --uplinks 2,5,10,23 --peer-down 40 --system libtorrent --budget open --headroom 20 --release --runs 3 --super-seeding";
-        let plan = parse(line).unwrap().plan(System::Libtorrent, 2, Path::new("/p"), Path::new("/f"));
+        let plan = parse(line).unwrap().plan(System::Libtorrent, 2, None, Path::new("/p"), Path::new("/f"));
         let expected = Plan {
             system: System::Libtorrent,
             run: 2,
@@ -246,6 +257,7 @@ mod tests {
             origin_up_mbit: 30,
             uplinks_mbit: vec![2, 5, 10, 23, 2, 5],
             peer_down_mbit: 40,
+            fault: None,
             budget: Budget::Open,
             headroom: 20,
             release: true,
@@ -260,9 +272,23 @@ mod tests {
     fn without_options_sixteen_terminals_of_ten_megabit_get_32_mib_from_all_systems() {
         let options = parse("").unwrap();
         assert_eq!(chosen(&options.systems), System::ALL);
-        let plan = options.plan(System::Http, 1, Path::new("/p"), Path::new("/f"));
+        let plan = options.plan(System::Http, 1, None, Path::new("/p"), Path::new("/f"));
         assert_eq!((plan.mib, plan.origin_up_mbit, plan.peer_down_mbit), (32, 20, 50));
         assert_eq!((plan.uplinks_mbit, plan.budget), (vec![10; 16], Budget::Times("1.05".into())));
+    }
+
+    #[test]
+    fn who_is_absent_has_no_line_and_who_is_killed_has_one() {
+        let plan = |line: &str| {
+            let options = parse(line).unwrap();
+            let fault = options.faults.fault(&chosen(&options.systems), &options.all_uplinks()).unwrap();
+            options.plan(System::Spillway, 1, fault.as_ref(), Path::new("/p"), Path::new("/f"))
+        };
+        let absent = plan("--system spillway --n 4 --uplinks 2,5,10,23 --absent 1");
+        assert_eq!((absent.uplinks_mbit.clone(), absent.expected()), (vec![2, 5, 23], 3));
+        let stopped = plan("--system spillway --n 4 --uplinks 2,5,10,23 --stop 1 --at 20");
+        assert_eq!((stopped.uplinks_mbit.clone(), stopped.expected(), stopped.lost()), (vec![2, 5, 10, 23], 3, &[2][..]));
+        assert_eq!(absent.bound(), stopped.bound(), "the same terminal, so that the two can be compared");
     }
 
     #[test]

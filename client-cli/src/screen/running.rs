@@ -82,6 +82,7 @@ impl RunScreen {
             | EngineEvent::Opened { swarm_id, .. }
             | EngineEvent::DiskFull { swarm_id, .. }
             | EngineEvent::DiskRoom { swarm_id }
+            | EngineEvent::Replaced { swarm_id, .. }
             | EngineEvent::Completed { swarm_id, .. }
             | EngineEvent::Settled { swarm_id, .. }
             | EngineEvent::Earned { swarm_id, .. }
@@ -216,6 +217,7 @@ impl RunScreen {
             EngineEvent::Plan { .. }
             | EngineEvent::Serving { .. }
             | EngineEvent::Opened { .. }
+            | EngineEvent::Replaced { .. }
             | EngineEvent::Earned { .. }
             | EngineEvent::Progress { .. }
             | EngineEvent::Connected { .. }

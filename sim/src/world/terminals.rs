@@ -223,6 +223,8 @@ impl World {
                     self.close_link(terminal, peer);
                 }
             }
+            // For the owner to know; whether somebody waits too long is measured by when all are complete.
+            Action::Replaced { .. } => {}
             Action::Complete { delivery_id: _ } => {
                 self.terminals[terminal].completed_at.get_or_insert(self.now);
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use protocol::TerminalId;
+use protocol::ws::GrantKind;
 
 use super::world::{GroupSpec, World};
 use super::{MBIT, one_group};
@@ -44,6 +45,51 @@ fn a_chunk_that_a_relay_took_along_is_fetched_again_while_others_still_come() {
     assert!(world.now - killed_at < Duration::from_secs(5), "{taken_along:?} came back after {:?}", world.now - killed_at);
     assert!(world.run_until(LONG, World::all_complete));
     assert!(world.premature.is_empty(), "{:?}", world.premature);
+}
+
+#[test]
+fn each_receiver_tells_when_the_first_of_what_a_dead_relay_owed_comes_from_somebody_else() {
+    // The first one is slow: it owes copies at any time.
+    let mut world = World::new(200, &[2 * MBIT, 10 * MBIT, 10 * MBIT, 10 * MBIT], one_group(4));
+    let lacks = |world: &World, node: usize, of: &BTreeSet<u32>| of.iter().any(|chunk| !world.nodes[node].disk.contains_key(chunk));
+    let held = |world: &World| -> BTreeSet<u32> { world.nodes[0].disk.keys().copied().collect() };
+    assert!(
+        world.run_until(LONG, |world| world.nodes[1].disk.len() > 60 && lacks(world, 1, &held(world)) && lacks(world, 2, &held(world)))
+    );
+    // By then it has announced what it has now.
+    let announced = held(&world);
+    world.run_until(world.now + Duration::from_millis(150), |_| false);
+    let owed: Vec<bool> = (0..4).map(|node| lacks(&world, node, &announced)).collect();
+    assert!(owed.contains(&true), "it owed nothing");
+    assert!(world.nodes.iter().all(|node| node.replaced.is_empty()), "nobody is gone yet");
+    let (dead, killed_at) = (world.nodes[0].id, world.now);
+    world.kill(0);
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    for (node, owed) in world.nodes.iter().zip(owed).skip(1) {
+        assert!(node.replaced.len() <= 1 && (!owed || node.replaced.len() == 1), "{:?}", node.replaced);
+        for &(relay, source, chunk, silent_for) in &node.replaced {
+            assert!(relay == dead && source != dead, "{relay} by {source}");
+            assert_eq!(node.disk[&chunk], source, "chunk {chunk}");
+            assert!(silent_for < world.now - killed_at + Duration::from_secs(1), "{silent_for:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_from_others_after_a_relay_is_back_replaces_nothing() {
+    let mut world = World::new(3, &[MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT], one_group(5));
+    world.give(0, GrantKind::FirstCopy, 0..3);
+    // The wave opens at 500 ms: it is in the middle of its first copy, which takes 800 ms.
+    world.run_until(Duration::from_millis(900), |_| false);
+    assert_eq!((world.nodes[0].disk.len(), world.stored()), (3, 3));
+    let relay = world.nodes[0].id;
+    world.frozen = Some((0, world.now + Duration::from_millis(900)));
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    let receivers = &world.nodes[1..];
+    assert!(receivers.iter().any(|node| node.suspects.iter().any(|(peer, _)| *peer == relay)), "nobody missed it");
+    let taken_over = receivers.iter().flat_map(|node| node.disk.values()).filter(|source| **source != relay).count();
+    assert!(taken_over > 0, "it was slow, and nobody helped");
+    assert!(receivers.iter().all(|node| node.replaced.is_empty()), "{:?}", receivers.iter().map(|node| &node.replaced).collect::<Vec<_>>());
 }
 
 #[test]

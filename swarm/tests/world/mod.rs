@@ -58,6 +58,8 @@ pub(crate) struct Node {
     uplink_free_at: Now,
     woken_for: Now,
     pub(crate) suspects: Vec<(TerminalId, SuspectReason)>,
+    /// The relay that is gone, who sends instead, which chunk, and how long the relay was silent.
+    pub(crate) replaced: Vec<(TerminalId, TerminalId, u32, Now)>,
     pub(crate) copies_done: usize,
     pub(crate) received_notices: usize,
 }
@@ -148,6 +150,7 @@ impl World {
                 uplink_free_at: Now::ZERO,
                 woken_for: Now::MAX,
                 suspects: vec![],
+                replaced: vec![],
                 copies_done: 0,
                 received_notices: 0,
             }
@@ -396,6 +399,7 @@ impl World {
                 let told = self.nodes[node].swarm.as_ref().unwrap().needs_no_sending().clone();
                 self.told.insert(node, told);
             }
+            Action::Replaced { relay, source, chunk, silent_for } => self.nodes[node].replaced.push((relay, source, chunk, silent_for)),
             Action::Complete { .. } => {}
         }
     }

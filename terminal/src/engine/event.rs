@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::ws::{LeaveReason, Progress};
-use protocol::{Amount, Blake3, Bytes, DeliveryId, EditionId, ReleaseId, SwarmId, TimestampMs};
+use protocol::{Amount, Blake3, Bytes, DeliveryId, EditionId, ReleaseId, SwarmId, TerminalId, TimestampMs};
 
 /// Something that a person may want to see.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,16 @@ pub enum EngineEvent {
     DiskRoom { swarm_id: SwarmId },
     /// About once a second while something moves.
     Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
+    /// A relay is gone that owed chunks, and now the first of them begins to come from another source.
+    Replaced {
+        swarm_id: SwarmId,
+        relay: TerminalId,
+        /// [`TerminalId::ORIGIN`] for the origin.
+        source: TerminalId,
+        chunk: u32,
+        /// Since the relay was last heard.
+        silent_for: Duration,
+    },
     /// The content is complete, checked as a whole, and lies at `path`.
     Completed {
         swarm_id: SwarmId,

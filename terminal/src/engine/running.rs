@@ -356,6 +356,9 @@ impl<'a> Running<'a> {
                     tracing::debug!(%peer, ?reason, "a peer broke the rules");
                     self.context.links.block(swarm_id, peer).await;
                 }
+                Action::Replaced { relay, source, chunk, silent_for } => {
+                    self.context.tell(EngineEvent::Replaced { swarm_id, relay, source, chunk, silent_for });
+                }
                 Action::Complete { delivery_id: _ } => self.completed(),
             }
         }

@@ -28,6 +28,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+fn state_of(pid: u32) -> Option<char> {
+    fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit(") ").next()?.chars().next()
+}
+
 fn number_in(file: &Path) -> Option<u32> {
     fs::read_to_string(file).ok()?.strip_suffix('\n')?.parse().ok()
 }
@@ -161,4 +165,27 @@ fn a_daemon_that_a_child_leaves_behind_does_not_outlive_the_runner() {
     let (mut runner, daemon) = in_a_process_of_its_own("a_runner_whose_child_leaves_a_daemon", &folder.path().join("daemon"));
     assert!(runner.wait().unwrap().success());
     assert!(!is_running(daemon));
+}
+
+#[test]
+fn a_suspended_child_is_not_over_and_its_end_waits_for_no_grace() {
+    // `exec`: a shell that waits for a stopped child to begin shows another state.
+    let mut child = shell("exec sleep 600", Ending::terminate(GRACE)).start(&Interrupt::default()).unwrap();
+    child.suspend();
+    wait_until("the pause", || state_of(child.id()) == Some('T'));
+    assert!(!child.has_ended());
+    let begun = Instant::now();
+    child.stop();
+    assert!(begun.elapsed() < GRACE && child.has_ended());
+}
+
+#[test]
+fn a_killed_child_stays_known_to_the_kernel_until_it_is_stopped() {
+    let mut child = shell("sleep 600", Ending::terminate(GRACE)).start(&Interrupt::default()).unwrap();
+    child.kill();
+    wait_until("the end", || child.has_ended());
+    assert_eq!(state_of(child.id()), Some('Z'));
+    let id = child.id();
+    child.stop();
+    assert_eq!(state_of(id), None);
 }

@@ -34,21 +34,21 @@ pub(crate) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub(crate) fn register(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
-        Self::enter(deployment, name, &["register", "--email", email])
+        Ok(Self::enter(deployment, name, &["register", "--email", email])?.0)
     }
 
     pub(crate) fn login(deployment: &'a Deployment<'a>, name: &str, email: &str) -> Result<Self, Failure> {
-        Self::enter(deployment, name, &["login", "--email", email])
+        Ok(Self::enter(deployment, name, &["login", "--email", email])?.0)
     }
 
-    /// Registers or logs in: `arguments` say which, and what else is to be known of this machine.
-    pub(crate) fn enter(deployment: &'a Deployment<'a>, name: &str, arguments: &[&str]) -> Result<Self, Failure> {
+    /// Registers or logs in: `arguments` say which, and what else is to be known of this machine. With the program's answer.
+    pub(crate) fn enter(deployment: &'a Deployment<'a>, name: &str, arguments: &[&str]) -> Result<(Self, Value), Failure> {
         let client = Self { deployment, name: name.to_owned() };
         let folder = client.folder();
         fs::create_dir_all(&folder).map_err(|error| Failure::file("create", &folder, &error))?;
         let arguments = [arguments, &["--server", &deployment.server, "--password-stdin"]].concat();
-        client.answer(&arguments, &format!("{PASSWORD}\n"))?;
-        Ok(client)
+        let answer = client.answer(&arguments, &format!("{PASSWORD}\n"))?;
+        Ok((client, answer))
     }
 
     pub(crate) fn folder(&self) -> PathBuf {

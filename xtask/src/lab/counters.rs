@@ -1,7 +1,8 @@
-//! What the kernel counted: bytes that an interface sent, processor time that processes used.
+//! What the kernel counted: bytes that an interface sent, processor time that processes used, room that files take.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::network::INTERFACE;
@@ -10,11 +11,25 @@ use crate::failure::Failure;
 /// `USER_HZ`, the unit of the times in `/proc/PID/stat`: 100 wherever Linux has tbf and veth and people run Rust.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// The unit of `st_blocks`, whatever the file system's own blocks are.
+const BLOCK_BYTES: u64 = 512;
+
 /// Link bytes, headers included, that the interface of the namespace of process `id` has sent.
 pub(super) fn sent_by(id: u32) -> Result<u64, Failure> {
     let path = PathBuf::from(format!("/proc/{id}/net/dev"));
     let text = fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?;
     sent(&text, INTERFACE).ok_or_else(|| Failure::told(format!("{} does not list {INTERFACE}", path.display())))
+}
+
+/// Bytes of the disk that the files below `folder` take: holes do not count, and what begins a block counts as all of it. A folder that is not there,
+/// or goes in this moment, takes nothing.
+pub(super) fn allocated(folder: &Path) -> u64 {
+    let of = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => allocated(&entry.path()),
+        Ok(metadata) => metadata.blocks() * BLOCK_BYTES,
+        Err(_) => 0,
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().map(of).sum()
 }
 
 /// User and system seconds of the processes, and of the children that they have outlived.
@@ -52,6 +67,8 @@ fn ticks(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -62,6 +79,21 @@ mod tests {
         assert_eq!(sent(table, "eth01"), Some(7));
         assert_eq!(sent(table, "eth"), None);
         assert_eq!(sent("eth0: 1 2 3\n", "eth0"), None);
+    }
+
+    #[test]
+    fn holes_take_no_room_and_folders_are_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        let file = fs::File::create(inner.join("sparse")).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let empty = allocated(folder.path());
+        assert!(empty < 64 << 10, "{empty}");
+        file.write_all_at(&[7; 256 << 10], 512 << 10).unwrap();
+        let filled = allocated(folder.path()) - empty;
+        assert!((256 << 10..300 << 10).contains(&filled), "{filled}");
+        assert_eq!(allocated(Path::new("/no/such/folder")), 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::faults::strike::{Strike, Struck};
 use super::nodes::{self, Completed, Node};
 use super::plan::{Plan, System};
 use super::{counters, http, libtorrent, spillway};
@@ -60,11 +61,11 @@ pub(super) struct Ready<'a> {
 }
 
 /// What came out of one run, before it is compared with anything.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
     /// From the start of the origin's programs until t0.
     pub(super) setup_s: f64,
-    /// When each terminal whose file is right was complete, from t0.
+    /// When each terminal that is left, and whose file is right, was complete, from t0.
     pub(super) completed_s: Vec<f64>,
     /// What was off about the others, as sentences.
     pub(super) wrong: Vec<String>,
@@ -74,6 +75,8 @@ pub(super) struct Measured {
     pub(super) origin_payload_bytes: u64,
     /// User and system time of every terminal and of everything at the origin, in the same time.
     pub(super) cpu_s: f64,
+    /// Absent where nothing strikes in the middle of the run.
+    pub(super) struck: Option<Struck>,
 }
 
 /// Runs the plan and writes down what was measured.
@@ -103,10 +106,17 @@ fn measure(site: &Site<'_>) -> Result<Measured, Failure> {
     nodes::until(t0, &mut nodes, interrupt)?;
     let before = Sample::take(&nodes)?;
     allow_no_payload_before_t0(plan, before.origin_bytes)?;
-    nodes::follow(&mut nodes, t0, plan.patience(), interrupt, || origin.check())?;
+    let mut strike = Strike::of(plan, t0);
+    nodes::follow(&mut nodes, t0, plan.patience(), interrupt, |nodes| {
+        origin.check()?;
+        strike.look(nodes)
+    })?;
     let after = Sample::take(&nodes)?;
+    let struck = strike.outcome(&nodes);
 
-    let finished: Vec<(String, Option<Completed>)> = nodes.into_iter().map(Node::finish).collect();
+    let (lost, left): (Vec<Node>, Vec<Node>) = nodes.into_iter().partition(Node::is_struck);
+    let finished: Vec<(String, Option<Completed>)> = left.into_iter().map(Node::finish).collect();
+    lost.into_iter().for_each(|node| drop(node.finish()));
     let expected = contents::hash(&plan.payload)?;
     let mut measured = Measured {
         setup_s,
@@ -116,7 +126,11 @@ fn measure(site: &Site<'_>) -> Result<Measured, Failure> {
         terminals_link_bytes: after.terminals_bytes - before.terminals_bytes,
         origin_payload_bytes: 0,
         cpu_s: after.cpu_s - before.cpu_s,
+        struck,
     };
+    if !plan.lost().is_empty() && measured.struck.is_none() {
+        measured.wrong.push("the fault never struck: not so much was seen to arrive before the run was over".to_owned());
+    }
     let mut received = 0;
     for (name, completed) in finished {
         match completed {
@@ -156,10 +170,10 @@ struct Sample {
 impl Sample {
     fn take(nodes: &[Node]) -> Result<Self, Failure> {
         let mut ids = counters::neighbours();
-        ids.extend(nodes.iter().map(Node::id));
+        ids.extend(nodes.iter().map(Node::process_id));
         Ok(Self {
             origin_bytes: counters::sent_by(std::process::id())?,
-            terminals_bytes: nodes.iter().map(|node| counters::sent_by(node.id())).sum::<Result<_, _>>()?,
+            terminals_bytes: nodes.iter().map(Node::sent).sum::<Result<_, _>>()?,
             cpu_s: counters::cpu_seconds(&ids),
         })
     }

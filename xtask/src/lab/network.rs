@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::BitsPerSecond;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::plan::{ORIGIN_ADDRESS, Plan, terminal_address};
@@ -119,15 +120,16 @@ fn commands(plan: &Plan) -> Vec<Vec<String>> {
         words(&["ip", "-n", BRIDGE, "link", "set", "br0", "up"]),
     ];
     // Receipts and requests are all that the origin receives: nothing to shape.
-    commands.extend(link(ORIGIN, "p00", ORIGIN_ADDRESS, plan.origin_up_mbit, None));
-    for (index, up) in plan.uplinks_mbit.iter().enumerate() {
+    commands.extend(link(ORIGIN, "p00", ORIGIN_ADDRESS, plan.origin_line(), None));
+    let down = BitsPerSecond::from_mbit(plan.peer_down_mbit);
+    for index in 0..plan.terminals() {
         let port = format!("p{:02}", index + 1);
-        commands.extend(link(&terminal_namespace(index), &port, terminal_address(index), *up, Some(plan.peer_down_mbit)));
+        commands.extend(link(&terminal_namespace(index), &port, terminal_address(index), plan.line(index), Some(down)));
     }
     commands
 }
 
-fn link(namespace: &str, port: &str, address: Ipv4Addr, up_mbit: u64, down_mbit: Option<u64>) -> Vec<Vec<String>> {
+fn link(namespace: &str, port: &str, address: Ipv4Addr, up: BitsPerSecond, down: Option<BitsPerSecond>) -> Vec<Vec<String>> {
     let address = format!("{address}/24");
     // A segment of 64 KiB that the card would have cut is larger than the bucket, and no line carries one.
     let offloads = ["tso", "off", "gso", "off", "gro", "off"];
@@ -140,14 +142,14 @@ fn link(namespace: &str, port: &str, address: Ipv4Addr, up_mbit: u64, down_mbit:
         words(&["ip", "-n", namespace, "link", "set", INTERFACE, "up"]),
         words(&[&["ip", "netns", "exec", namespace, "ethtool", "-K", INTERFACE][..], &offloads].concat()),
         words(&[&["ip", "netns", "exec", BRIDGE, "ethtool", "-K", port][..], &offloads].concat()),
-        shape(namespace, INTERFACE, up_mbit),
+        shape(namespace, INTERFACE, up),
     ];
-    commands.extend(down_mbit.map(|down| shape(BRIDGE, port, down)));
+    commands.extend(down.map(|down| shape(BRIDGE, port, down)));
     commands
 }
 
-fn shape(namespace: &str, interface: &str, mbit: u64) -> Vec<String> {
-    let rate = format!("{mbit}mbit");
+fn shape(namespace: &str, interface: &str, rate: BitsPerSecond) -> Vec<String> {
+    let rate = format!("{}bit", rate.0);
     let shape = ["tc", "-n", namespace, "qdisc", "add", "dev", interface, "root", "tbf", "rate", &rate];
     words(&[&shape[..], &BUCKET].concat())
 }
@@ -199,6 +201,7 @@ fn succeed(command: &[String]) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::faults::{Fault, Kind};
     use crate::lab::plan::System;
     use crate::lab::plan::tests::plan;
 
@@ -210,18 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn each_uplink_is_shaped_at_its_terminal_and_each_downlink_at_the_bridge() {
-        let commands: Vec<String> = commands(&plan(System::Http, vec![2, 23])).iter().map(|command| command.join(" ")).collect();
+    fn each_uplink_is_shaped_at_its_terminal_by_what_it_carries_and_each_downlink_at_the_bridge() {
+        let slow = Fault { kind: Kind::Slow { honest: false }, terminals: vec![1] };
+        let plan = Plan { fault: Some(slow), ..plan(System::Spillway, vec![2, 23]) };
+        let commands: Vec<String> = commands(&plan).iter().map(|command| command.join(" ")).collect();
         let shaped: Vec<&String> = commands.iter().filter(|command| command.starts_with("tc ")).collect();
         let tail = "burst 32kb latency 80ms";
         assert_eq!(
             shaped,
             [
-                &format!("tc -n spillway-lab-origin qdisc add dev eth0 root tbf rate 20mbit {tail}"),
-                &format!("tc -n spillway-lab-01 qdisc add dev eth0 root tbf rate 2mbit {tail}"),
-                &format!("tc -n spillway-lab-bridge qdisc add dev p01 root tbf rate 50mbit {tail}"),
-                &format!("tc -n spillway-lab-02 qdisc add dev eth0 root tbf rate 23mbit {tail}"),
-                &format!("tc -n spillway-lab-bridge qdisc add dev p02 root tbf rate 50mbit {tail}"),
+                &format!("tc -n spillway-lab-origin qdisc add dev eth0 root tbf rate 20000000bit {tail}"),
+                &format!("tc -n spillway-lab-01 qdisc add dev eth0 root tbf rate 2000000bit {tail}"),
+                &format!("tc -n spillway-lab-bridge qdisc add dev p01 root tbf rate 50000000bit {tail}"),
+                &format!("tc -n spillway-lab-02 qdisc add dev eth0 root tbf rate 2300000bit {tail}"),
+                &format!("tc -n spillway-lab-bridge qdisc add dev p02 root tbf rate 50000000bit {tail}"),
             ]
         );
     }

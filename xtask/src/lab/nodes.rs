@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::counters;
 use super::network::terminal_namespace;
 use super::plan::terminal_name;
 use crate::children::events::Events;
@@ -26,6 +27,31 @@ pub(super) struct Node {
     events: Events,
     is_ready: bool,
     completed: Option<Completed>,
+    /// What it receives comes to below this folder.
+    received: PathBuf,
+    /// As others call it in their events.
+    id: Option<String>,
+    replaced: Vec<Replaced>,
+    struck: Option<Struck>,
+}
+
+/// A relay was gone, and the first of what it owed this terminal came from somebody else.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Replaced {
+    /// When the lab saw it, from t0.
+    pub(super) after: Duration,
+    /// The id of the relay that is gone.
+    pub(super) relay: String,
+}
+
+/// A terminal that is not left to itself any more.
+#[derive(Debug, Clone, Copy)]
+enum Struck {
+    /// What its interface had sent by then: with the process, the way to its counters is gone.
+    Killed {
+        sent: u64,
+    },
+    Stopped,
 }
 
 /// What a terminal said when it had everything.
@@ -51,12 +77,68 @@ impl Node {
         let output = Output::Split { announcements: events.clone(), log: folder.join("run.log") };
         let mut launch = Launch::new(&name, "ip", None, ending, output);
         launch.command.args(["netns", "exec", &terminal_namespace(index)]).arg(program).args(arguments);
-        Ok(Self { name, process: launch.start(interrupt)?, events: Events::of(events), is_ready: false, completed: None })
+        Ok(Self {
+            name,
+            process: launch.start(interrupt)?,
+            events: Events::of(events),
+            is_ready: false,
+            completed: None,
+            received: folder.join("received"),
+            id: None,
+            replaced: Vec::new(),
+            struck: None,
+        })
+    }
+
+    /// Others call it by this id in their events.
+    pub(super) fn known_as(mut self, id: &str) -> Self {
+        self.id = Some(id.to_owned());
+        self
     }
 
     /// The process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(super) fn process_id(&self) -> u32 {
         self.process.id()
+    }
+
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    pub(super) fn replaced(&self) -> &[Replaced] {
+        &self.replaced
+    }
+
+    /// Link bytes that it has sent.
+    pub(super) fn sent(&self) -> Result<u64, Failure> {
+        match self.struck {
+            Some(Struck::Killed { sent }) => Ok(sent),
+            Some(Struck::Stopped) | None => counters::sent_by(self.process_id()),
+        }
+    }
+
+    /// What lies on its disk of what it is to receive.
+    pub(super) fn on_disk(&self) -> u64 {
+        counters::allocated(&self.received)
+    }
+
+    /// Ends it as a power cut would. It is not waited for any more.
+    pub(super) fn kill(&mut self) -> Result<(), Failure> {
+        let sent = self.sent()?;
+        self.process.kill();
+        self.struck = Some(Struck::Killed { sent });
+        Ok(())
+    }
+
+    /// Has it do nothing until the end of the run. It is not waited for any more.
+    pub(super) fn suspend(&mut self) {
+        self.process.suspend();
+        self.struck = Some(Struck::Stopped);
+    }
+
+    /// Whether it was killed or stopped: nothing is expected of it.
+    pub(super) fn is_struck(&self) -> bool {
+        self.struck.is_some()
     }
 
     /// Stops it and says what it had received.
@@ -66,6 +148,9 @@ impl Node {
     }
 
     fn look(&mut self, elapsed: Duration) -> Result<(), Failure> {
+        if self.is_struck() {
+            return Ok(());
+        }
         for event in self.events.read() {
             self.take(&event, elapsed);
         }
@@ -82,6 +167,11 @@ impl Node {
             Some("completed") if self.completed.is_none() => {
                 let path = event.pointer("/path").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
                 self.completed = Some(Completed { after: elapsed, path });
+            }
+            Some("replaced") => {
+                if let Some(relay) = event.pointer("/relay").and_then(Value::as_str) {
+                    self.replaced.push(Replaced { after: elapsed, relay: relay.to_owned() });
+                }
             }
             _ => {}
         }
@@ -117,13 +207,13 @@ pub(super) fn until(t0: SystemTime, nodes: &mut [Node], interrupt: &Interrupt) -
     Ok(())
 }
 
-/// Follows the terminals from t0 until all are complete or `patience` has passed.
+/// Follows the terminals from t0 until all that are left are complete or `patience` has passed. `each_look` is called after every look at them.
 pub(super) fn follow(
     nodes: &mut [Node],
     t0: SystemTime,
     patience: Duration,
     interrupt: &Interrupt,
-    mut check: impl FnMut() -> Result<(), Failure>,
+    mut each_look: impl FnMut(&mut [Node]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut told = Instant::now();
     loop {
@@ -131,13 +221,14 @@ pub(super) fn follow(
         for node in nodes.iter_mut() {
             node.look(elapsed)?;
         }
-        check()?;
-        let complete = nodes.iter().filter(|node| node.completed.is_some()).count();
-        if complete == nodes.len() || elapsed > patience {
+        each_look(nodes)?;
+        let left = nodes.iter().filter(|node| !node.is_struck());
+        let (complete, awaited) = (left.clone().filter(|node| node.completed.is_some()).count(), left.count());
+        if complete == awaited || elapsed > patience {
             return Ok(());
         }
         if told.elapsed() > TELL_EVERY {
-            eprintln!("xtask: {complete} of {} complete after {:.0} s", nodes.len(), elapsed.as_secs_f64());
+            eprintln!("xtask: {complete} of {awaited} complete after {:.0} s", elapsed.as_secs_f64());
             told = Instant::now();
         }
         interrupt.pause(LOOK)?;

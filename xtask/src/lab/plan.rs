@@ -11,6 +11,8 @@ use protocol::{BitsPerSecond, Bytes};
 use rules::bound::{Lines, fluid_bound};
 use serde::{Deserialize, Serialize};
 
+use super::faults::{Fault, SLOW_DIVISOR};
+
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -26,6 +28,14 @@ pub(super) enum System {
 impl System {
     /// In the order in which they run.
     pub(super) const ALL: [Self; 3] = [Self::Spillway, Self::Libtorrent, Self::Http];
+
+    /// Whether its terminals say when somebody else sends what a relay that is gone owed them.
+    pub(super) fn tells_replacements(self) -> bool {
+        match self {
+            Self::Spillway => true,
+            Self::Libtorrent | Self::Http => false,
+        }
+    }
 
     /// As it is written on the command line and in the outcome.
     pub(super) fn name(self) -> &'static str {
@@ -108,9 +118,10 @@ pub(super) struct Plan {
     pub(super) run: u32,
     pub(super) mib: u64,
     pub(super) origin_up_mbit: u64,
-    /// One per terminal.
+    /// One per terminal that takes part.
     pub(super) uplinks_mbit: Vec<u64>,
     pub(super) peer_down_mbit: u64,
+    pub(super) fault: Option<Fault>,
     /// Only a Spillway release has one.
     pub(super) budget: Budget,
     /// What Spillway's own limits leave of each line for what they do not count, in percent; the others limit nothing themselves.
@@ -140,18 +151,52 @@ impl Plan {
         Bytes(self.mib << 20)
     }
 
-    /// The limit that a sender of Spillway is given on a line of `mbit`, as the programs take it: what its sockets put on the wire counts, and the rest
-    /// is for what does not go through them.
-    pub(super) fn limit_mbit(&self, mbit: u64) -> String {
-        let hundredths = mbit * (100 - self.headroom.min(100));
-        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    /// The limit that a sender of Spillway is given on a line of this rate, as the programs take it, in Mbit/s: what its sockets put on the wire counts,
+    /// and the rest is for what does not go through them.
+    pub(super) fn limit_mbit(&self, line: BitsPerSecond) -> String {
+        let kbit = line.0 * (100 - self.headroom.min(100)) / 100_000;
+        format!("{}.{:03}", kbit / 1000, kbit % 1000)
     }
 
-    /// T*: what no schedule can beat on these lines.
+    /// What the origin's line carries.
+    pub(super) fn origin_line(&self) -> BitsPerSecond {
+        BitsPerSecond::from_mbit(self.origin_up_mbit)
+    }
+
+    /// What a terminal's line carries upwards.
+    pub(super) fn line(&self, terminal: usize) -> BitsPerSecond {
+        let up = BitsPerSecond::from_mbit(self.uplinks_mbit[terminal]);
+        if self.slowness(terminal).is_some() { BitsPerSecond(up.0 / SLOW_DIVISOR) } else { up }
+    }
+
+    /// What a terminal takes its line for, and states.
+    pub(super) fn stated(&self, terminal: usize) -> BitsPerSecond {
+        match self.slowness(terminal) {
+            None | Some(true) => self.line(terminal),
+            Some(false) => BitsPerSecond::from_mbit(self.uplinks_mbit[terminal]),
+        }
+    }
+
+    fn slowness(&self, terminal: usize) -> Option<bool> {
+        self.fault.as_ref()?.slowness(terminal)
+    }
+
+    /// Who is struck in the middle of the run, and need not complete.
+    pub(super) fn lost(&self) -> &[usize] {
+        self.fault.as_ref().map_or(&[], Fault::lost)
+    }
+
+    /// How many terminals have to be complete.
+    pub(super) fn expected(&self) -> usize {
+        self.terminals() - self.lost().len()
+    }
+
+    /// T*: what no schedule can beat on these lines; without those of terminals that are lost on the way, whatever they did before.
     pub(super) fn bound(&self) -> Duration {
-        let lines = |up: &u64| Lines { up: BitsPerSecond::from_mbit(*up), down: BitsPerSecond::from_mbit(self.peer_down_mbit) };
-        let receivers: Vec<Lines> = self.uplinks_mbit.iter().map(lines).collect();
-        fluid_bound(self.size(), BitsPerSecond::from_mbit(self.origin_up_mbit), &[], &receivers)
+        let left = (0..self.terminals()).filter(|terminal| !self.lost().contains(terminal));
+        let lines = |terminal| Lines { up: self.line(terminal), down: BitsPerSecond::from_mbit(self.peer_down_mbit) };
+        let receivers: Vec<Lines> = left.map(lines).collect();
+        fluid_bound(self.size(), self.origin_line(), &[], &receivers)
     }
 
     /// From t0 until whoever is not complete counts as failed. Plain HTTP needs N·F/u_s, which is more than ten bounds where the terminals
@@ -159,7 +204,7 @@ impl Plan {
     pub(super) fn patience(&self) -> Duration {
         let one_by_one = fluid_bound(
             Bytes(self.size().0 * self.terminals() as u64),
-            BitsPerSecond::from_mbit(self.origin_up_mbit),
+            self.origin_line(),
             &[],
             &[Lines { up: BitsPerSecond(0), down: BitsPerSecond(0) }],
         );
@@ -189,6 +234,7 @@ pub(super) fn cycle(uplinks: &[u64], terminals: usize) -> Vec<u64> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::faults::Kind;
     use super::*;
 
     pub(in crate::lab) fn plan(system: System, uplinks_mbit: Vec<u64>) -> Plan {
@@ -199,6 +245,7 @@ pub(super) mod tests {
             origin_up_mbit: 20,
             uplinks_mbit,
             peer_down_mbit: 50,
+            fault: None,
             budget: Budget::Open,
             headroom: 10,
             release: false,
@@ -217,6 +264,39 @@ pub(super) mod tests {
         // The slowest downlink decides: F / 1 Mbit/s.
         let slow = Plan { peer_down_mbit: 1, ..plan(System::Http, cycle(&[100], 2)) };
         assert_eq!(slow.bound(), Duration::from_nanos(268_435_456_000));
+    }
+
+    fn with(kind: Kind, terminals: Vec<usize>, uplinks_mbit: Vec<u64>) -> Plan {
+        Plan { fault: Some(Fault { kind, terminals }), ..plan(System::Spillway, uplinks_mbit) }
+    }
+
+    #[test]
+    fn the_bound_of_those_who_are_left_is_that_of_a_release_without_the_others() {
+        let without = plan(System::Spillway, cycle(&[10], 12)).bound();
+        for kind in [Kind::Kill { at_percent: 30 }, Kind::Stop { at_percent: 30 }] {
+            let lost = with(kind, vec![2, 6, 10, 14], cycle(&[10], 16));
+            assert_eq!((lost.bound(), lost.expected(), lost.terminals()), (without, 12, 16));
+        }
+        // 12·F / (20 + 120 Mbit/s): 3,221,225,472 bits / 140,000,000.
+        assert_eq!(without, Duration::from_nanos(23_008_753_371));
+        let mixed = with(Kind::Kill { at_percent: 30 }, vec![3], vec![2, 5, 10, 23]);
+        assert_eq!(mixed.bound(), plan(System::Spillway, vec![2, 5, 10]).bound());
+        // Who is absent is no part of the plan at all.
+        let absent = with(Kind::Absent, vec![3], vec![2, 5, 10]);
+        assert_eq!((absent.bound(), absent.expected()), (mixed.bound(), 3));
+    }
+
+    #[test]
+    fn a_slow_terminal_has_a_tenth_of_its_line_and_states_all_of_it_unless_it_is_honest() {
+        let bit = |rate| BitsPerSecond(rate);
+        let lies = with(Kind::Slow { honest: false }, vec![1], vec![10, 23]);
+        assert_eq!([lies.line(0), lies.stated(0), lies.line(1), lies.stated(1)], [10_000_000, 10_000_000, 2_300_000, 23_000_000].map(bit));
+        let honest = with(Kind::Slow { honest: true }, vec![1], vec![10, 23]);
+        assert_eq!((honest.line(1), honest.stated(1)), (bit(2_300_000), bit(2_300_000)));
+        assert_eq!(honest.bound(), lies.bound());
+        // 2·F / (20 + 12.3 Mbit/s): 536,870,912 bits / 32,300,000.
+        assert_eq!(lies.bound(), Duration::from_nanos(16_621_390_464));
+        assert_eq!(lies.expected(), 2);
     }
 
     #[test]
@@ -246,7 +326,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_plan_survives_the_way_to_the_inner_process() {
-        let plan = Plan { budget: Budget::Times("1.05".into()), ..plan(System::Libtorrent, vec![2, 5]) };
+        let fault = Some(Fault { kind: Kind::Kill { at_percent: 30 }, terminals: vec![1] });
+        let plan = Plan { budget: Budget::Times("1.05".into()), fault, ..plan(System::Libtorrent, vec![2, 5]) };
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
         assert!(serde_json::from_str::<Plan>(&text.replace("1.05", "0.5")).is_err());
@@ -254,10 +335,11 @@ pub(super) mod tests {
 
     #[test]
     fn the_headroom_is_left_of_every_line_and_never_stops_a_slow_one() {
-        let of = |headroom| [1, 2, 23, 100].map(|mbit| Plan { headroom, ..plan(System::Spillway, vec![10]) }.limit_mbit(mbit));
-        assert_eq!(of(0), ["1.00", "2.00", "23.00", "100.00"]);
-        assert_eq!(of(3), ["0.97", "1.94", "22.31", "97.00"]);
-        assert_eq!(of(90), ["0.10", "0.20", "2.30", "10.00"]);
+        let rates = [100_000, 2_000_000, 23_000_000, 100_000_000].map(BitsPerSecond);
+        let of = |headroom| rates.map(|rate| Plan { headroom, ..plan(System::Spillway, vec![10]) }.limit_mbit(rate));
+        assert_eq!(of(0), ["0.100", "2.000", "23.000", "100.000"]);
+        assert_eq!(of(3), ["0.097", "1.940", "22.310", "97.000"]);
+        assert_eq!(of(90), ["0.010", "0.200", "2.300", "10.000"]);
     }
 
     #[test]

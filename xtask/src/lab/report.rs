@@ -4,18 +4,22 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::faults::told::FaultTold;
 use super::inside::Measured;
 use super::plan::{Budget, Plan, System};
 use crate::failure::Failure;
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
-/// One run beside its bound. Times are seconds from t0; they are missing unless every terminal was complete.
+/// One run beside its bound. Times are seconds from t0; they are missing unless every terminal that is left was complete.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Run {
     system: &'static str,
     run: u32,
+    /// How many terminals took part.
     n: usize,
+    /// How many of them are left in the end.
+    expected: usize,
     mib: u64,
     origin_up_mbit: u64,
     /// One per terminal.
@@ -27,7 +31,7 @@ pub(super) struct Run {
     optimised: Option<bool>,
     super_seeding: bool,
     bound_s: f64,
-    /// How many terminals have the payload, by the hash of what lies on their disks.
+    /// How many of those that are left have the payload, by the hash of what lies on their disks.
     completed: usize,
     setup_s: f64,
     last_s: Option<f64>,
@@ -42,6 +46,8 @@ pub(super) struct Run {
     /// Link bytes that all terminals sent, over the payload's length.
     terminals_egress_x: f64,
     cpu_s_per_gib: Option<f64>,
+    #[serde(flatten)]
+    fault: FaultTold,
     wrong: Vec<String>,
 }
 
@@ -50,7 +56,7 @@ impl Run {
         let (n, bound_s) = (plan.terminals(), plan.bound().as_secs_f64());
         let mut times = measured.completed_s.clone();
         times.sort_by(f64::total_cmp);
-        let is_whole = times.len() == n;
+        let is_whole = times.len() == plan.expected();
         let at = |percent: usize| is_whole.then(|| rounded(quantile(&times, percent)));
         let times_of_payload = |bytes: u64| rounded(as_float(bytes) / as_float(plan.size().0).max(1.0));
         let delivered_gib = as_float(plan.size().0 * times.len() as u64) / GIB;
@@ -58,6 +64,7 @@ impl Run {
             system: plan.system.name(),
             run: plan.run,
             n,
+            expected: plan.expected(),
             mib: plan.mib,
             origin_up_mbit: plan.origin_up_mbit,
             uplinks_mbit: plan.uplinks_mbit.clone(),
@@ -77,13 +84,14 @@ impl Run {
             origin_payload_x: times_of_payload(measured.origin_payload_bytes),
             terminals_egress_x: times_of_payload(measured.terminals_link_bytes),
             cpu_s_per_gib: (delivered_gib > 0.0).then(|| rounded(measured.cpu_s / delivered_gib)),
+            fault: FaultTold::of(plan, measured),
             wrong: measured.wrong.clone(),
         }
     }
 }
 
 /// The nearest-rank quantile of sorted values: with fewer than a hundred of them the 99th is the last.
-fn quantile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn quantile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }
@@ -94,7 +102,7 @@ fn as_float(bytes: u64) -> f64 {
 }
 
 /// To thousandths: more is noise.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
@@ -116,7 +124,8 @@ pub(super) fn table(runs: &[Run]) -> String {
         uplinks(first),
         first.peer_down_mbit
     );
-    let _ = writeln!(text, "bound T* = {:.2} s. Times in s; last, p99, med over T*; bytes over payload\n", first.bound_s);
+    let of_whom = if first.expected < first.n { format!(" of the {} left", first.expected) } else { String::new() };
+    let _ = writeln!(text, "bound T*{of_whom} = {:.2} s. Times in s; last, p99, med over T*; bytes over payload\n", first.bound_s);
     text.push_str("system     run  done   set-up     last  last   p99   med origin chunks cpu/GiB\n");
     for run in runs {
         let ratio = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.2}", seconds / run.bound_s));
@@ -125,7 +134,7 @@ pub(super) fn table(runs: &[Run]) -> String {
             "{:<10} {:>3} {:>5} {:>8.1} {:>8} {:>5} {:>5} {:>5} {:>6.2} {:>6.2} {:>7}",
             run.system,
             run.run,
-            format!("{}/{}", run.completed, run.n),
+            format!("{}/{}", run.completed, run.expected),
             run.setup_s,
             run.last_s.map_or_else(|| "-".to_owned(), |last| format!("{last:.2}")),
             ratio(run.last_s),
@@ -139,6 +148,9 @@ pub(super) fn table(runs: &[Run]) -> String {
     text.push('\n');
     summaries(&mut text, runs);
     for run in runs {
+        for line in run.fault.lines().lines() {
+            let _ = writeln!(text, "{}, run {}: {line}", run.system, run.run);
+        }
         for wrong in &run.wrong {
             let _ = writeln!(text, "WRONG  {}, run {}: {wrong}", run.system, run.run);
         }
@@ -172,10 +184,10 @@ fn summaries(text: &mut String, runs: &[Run]) {
 
 /// A failure that counts the terminals that did not get the payload.
 pub(super) fn verdict(runs: &[Run]) -> Result<(), Failure> {
-    match runs.iter().map(|run| run.n - run.completed).sum::<usize>() {
+    match runs.iter().map(|run| run.expected.saturating_sub(run.completed)).sum::<usize>() {
         0 => Ok(()),
         missing => {
-            Err(Failure::told(format!("{missing} deliveries of {} were not completed", runs.iter().map(|run| run.n).sum::<usize>())))
+            Err(Failure::told(format!("{missing} deliveries of {} were not completed", runs.iter().map(|run| run.expected).sum::<usize>())))
         }
     }
 }
@@ -194,6 +206,7 @@ mod tests {
             terminals_link_bytes: 3 << 25,
             origin_payload_bytes: 35_232_153,
             cpu_s: 5.0,
+            struck: None,
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn set_up<'a>(site: &Site<'a>) -> Result<Ready<'a>, Failure> {
     let database_url = services.database("spillway_lab", interrupt)?;
     let data = plan.folder.join("server");
     fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
-    let origin_up_mbit = plan.limit_mbit(plan.origin_up_mbit);
+    let origin_up_mbit = plan.limit_mbit(plan.origin_line());
     let settings = Settings {
         listen: SocketAddr::from((ORIGIN_ADDRESS, 0)),
         origin_up_mbit: &origin_up_mbit,
@@ -66,12 +66,12 @@ pub(super) fn set_up<'a>(site: &Site<'a>) -> Result<Ready<'a>, Failure> {
     let terminals = register(&deployment, plan)?;
     let answer = create_release(&publisher, plan, &text(&content, "/id")?)?;
     let (release_id, starts_at) = (text(&answer, "/id")?, release(&answer)?.starts_at);
-    for terminal in &terminals {
+    for (terminal, _) in &terminals {
         terminal.call(&["apply", &release_id, "--maximum", "0"])?;
     }
     let mut nodes = Vec::new();
-    for (index, terminal) in terminals.iter().enumerate() {
-        nodes.push(start(site, index, terminal, &release_id)?);
+    for (index, (terminal, id)) in terminals.iter().enumerate() {
+        nodes.push(start(site, index, terminal, &release_id)?.known_as(id));
     }
     nodes::all_ready(&mut nodes, READY_WITHIN, interrupt)?;
     let milliseconds = u64::try_from(starts_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
@@ -79,15 +79,17 @@ pub(super) fn set_up<'a>(site: &Site<'a>) -> Result<Ready<'a>, Failure> {
     Ok(Ready { origin: Box::new(Spillway { server, deployment, release_id, _services: services }), nodes, t0 })
 }
 
-/// Every terminal says what its line can carry: the plan is made from that.
-fn register<'a>(deployment: &'a Deployment<'a>, plan: &Plan) -> Result<Vec<Client<'a>>, Failure> {
-    let register = |(index, up): (usize, &u64)| {
+/// Every terminal says what it takes its line for: the plan is made from that. With their ids.
+fn register<'a>(deployment: &'a Deployment<'a>, plan: &Plan) -> Result<Vec<(Client<'a>, String)>, Failure> {
+    let register = |index: usize| {
         let name = terminal_name(index);
-        let (up, down) = (plan.limit_mbit(*up), plan.peer_down_mbit.to_string());
+        let (up, down) = (plan.limit_mbit(plan.stated(index)), plan.peer_down_mbit.to_string());
         let email = format!("{name}@example.org");
-        Client::enter(deployment, &name, &["register", "--email", &email, "--name", &name, "--up-mbit", &up, "--down-mbit", &down])
+        let arguments = ["register", "--email", &email, "--name", &name, "--up-mbit", &up, "--down-mbit", &down];
+        let (client, answer) = Client::enter(deployment, &name, &arguments)?;
+        Ok((client, text(&answer, "/terminal/id")?))
     };
-    plan.uplinks_mbit.iter().enumerate().map(register).collect()
+    (0..plan.terminals()).map(register).collect()
 }
 
 fn create_release(publisher: &Client<'_>, plan: &Plan, content_id: &str) -> Result<Value, Failure> {
@@ -123,7 +125,7 @@ fn create_release(publisher: &Client<'_>, plan: &Plan, content_id: &str) -> Resu
 
 fn start(site: &Site<'_>, index: usize, client: &Client<'_>, release_id: &str) -> Result<Node, Failure> {
     let plan = site.plan;
-    let up = plan.limit_mbit(plan.uplinks_mbit[index]);
+    let up = plan.limit_mbit(plan.stated(index));
     let folder = client.folder();
     let arguments = [
         "run".to_owned(),

@@ -45,6 +45,7 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
         | EngineEvent::DiskFull { .. }
         | EngineEvent::DiskRoom { .. }
         | EngineEvent::Progress { .. }
+        | EngineEvent::Replaced { .. }
         | EngineEvent::Completed { .. }
         | EngineEvent::Settled { .. }
         | EngineEvent::Earned { .. }

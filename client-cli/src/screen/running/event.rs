@@ -1,4 +1,5 @@
-//! Events as JSON: one object a line, `event` says which. Amounts are minor units, times RFC 3339 by this machine's clock, durations milliseconds.
+//! Events as JSON: one object a line, `event` says which. Amounts are minor units, times RFC 3339 by this machine's clock, durations milliseconds. In `replaced` the
+//! `source` is null for the origin.
 
 use protocol::ws::{LeaveReason, Progress};
 use serde_json::{Value, json};
@@ -29,6 +30,10 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
             add_progress(&mut object, progress);
             object
         }
+        EngineEvent::Replaced { swarm_id, relay, source, chunk, silent_for } => json!({
+            "event": "replaced", "swarm_id": swarm_id, "relay": relay, "source": (!source.is_origin()).then_some(source),
+            "chunk": chunk, "silent_ms": silent_for.as_millis(),
+        }),
         EngineEvent::Completed { swarm_id, release_id, path, blake3, length, elapsed } => json!({
             "event": "completed", "swarm_id": swarm_id, "release_id": release_id, "path": path.display().to_string(),
             "blake3": blake3, "length": length, "elapsed_ms": elapsed.map(|elapsed| elapsed.as_millis()),

@@ -1,11 +1,12 @@
 use super::*;
 use protocol::ws::LeaveReason;
-use protocol::{Blake3, DeliveryId, EditionId, ReleaseId, TimestampMs};
+use protocol::{Blake3, DeliveryId, EditionId, ReleaseId, TerminalId, TimestampMs};
 use std::time::Duration;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 const SWARM: SwarmId = SwarmId::from_bytes([1; 16]);
+const RELAY_TEXT: &str = "07070707-0707-0707-0707-070707070707";
 const SWARM_TEXT: &str = "01010101-0101-0101-0101-010101010101";
 
 fn plan(epoch: u64) -> EngineEvent {
@@ -36,6 +37,11 @@ fn settled() -> EngineEvent {
     EngineEvent::Settled { swarm_id: SWARM, delivery_id: DeliveryId::from_bytes([5; 16]), charged: Amount(220), earned: Amount(12) }
 }
 
+fn replaced(source: TerminalId) -> EngineEvent {
+    let relay = TerminalId::from_bytes([7; 16]);
+    EngineEvent::Replaced { swarm_id: SWARM, relay, source, chunk: 9, silent_for: Duration::from_millis(640) }
+}
+
 fn disk_full() -> EngineEvent {
     EngineEvent::DiskFull { swarm_id: SWARM, dir: "got".into(), needed: Bytes(3 << 20), free: Bytes(4096) }
 }
@@ -49,6 +55,7 @@ fn every_event() -> Vec<EngineEvent> {
         disk_full(),
         EngineEvent::DiskRoom { swarm_id: SWARM },
         EngineEvent::Progress { swarm_id: SWARM, progress: Progress::default(), total: Bytes(2) },
+        replaced(TerminalId::from_bytes([8; 16])),
         completed(),
         settled(),
         EngineEvent::Earned { swarm_id: SWARM, earned: Amount(3) },
@@ -72,7 +79,7 @@ fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
             json["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    let expected = "connected disconnected plan opened disk_full disk_room progress completed settled earned left failed warning";
+    let expected = "connected disconnected plan opened disk_full disk_room progress replaced completed settled earned left failed warning";
     assert_eq!(words.join(" "), expected);
 }
 
@@ -86,6 +93,10 @@ fn the_json_of_an_event_says_all_that_the_engine_said() {
     let progress = Progress { verified: Bytes(7), relayed: Bytes(8), up: BitsPerSecond(9), ..Progress::default() };
     let json = event_json(&EngineEvent::Progress { swarm_id: SWARM, progress, total: Bytes(10) }, NOW);
     assert_eq!((json["verified"].as_u64(), json["relayed"].as_u64(), json["up_bps"].as_u64()), (Some(7), Some(8), Some(9)));
+    let json = event_json(&replaced(TerminalId::from_bytes([8; 16])), NOW);
+    assert_eq!((json["chunk"].as_u64(), json["silent_ms"].as_u64()), (Some(9), Some(640)));
+    assert_eq!((json["relay"].as_str(), json["source"].as_str()), (Some(RELAY_TEXT), Some("08080808-0808-0808-0808-080808080808")));
+    assert_eq!(event_json(&replaced(TerminalId::ORIGIN), NOW)["source"], serde_json::Value::Null);
     assert_eq!(event_json(&settled(), NOW)["charged"], 220);
     assert_eq!(event_json(&plan(3), NOW)["opens_at_ms"], 1_795_262_410_000u64);
 }
