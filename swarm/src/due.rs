@@ -98,11 +98,11 @@ impl Swarm {
         }
     }
 
-    /// Pings links in use that are silent, and suspects those that stay so.
+    /// Pings links in use that are silent, and those of relays that owe copies, and suspects those that stay so.
     fn watch_links(&mut self, now: Now) {
         let (mut silent, mut dropped) = (Vec::new(), Vec::new());
         for (&peer, state) in &mut self.peers {
-            if !state.is_used() || state.banned {
+            if !(state.is_used() || (state.linked && self.pulling.is_owing(peer))) || state.banned {
                 state.used_since = None;
                 continue;
             }

@@ -27,6 +27,8 @@ pub(crate) struct Pulling {
     /// Who brought each chunk into the group and owes everybody a copy, by its place among [`Pulling::bringers`]; one byte per chunk.
     brought_by: Vec<u8>,
     bringers: Vec<TerminalId>,
+    /// Of how many chunks each of them owes this terminal a copy.
+    owing: Vec<u32>,
     /// Smoothed time from the first announcement to the arrival.
     arrival: Now,
     cursor: u32,
@@ -57,6 +59,7 @@ impl Pulling {
             in_group: ChunkSet::default(),
             brought_by: vec![NOBODY; chunks as usize],
             bringers: Vec::new(),
+            owing: Vec::new(),
             arrival: Now::ZERO,
             cursor: 0,
         }
@@ -67,7 +70,12 @@ impl Pulling {
         let Some(at) = self.known_at.get_mut(chunk as usize) else { return };
         let news_for_group = by_member && self.in_group.insert(chunk);
         if news_for_group && owed {
-            self.brought_by[chunk as usize] = place_of(&mut self.bringers, by);
+            let place = place_of(&mut self.bringers, by);
+            self.brought_by[chunk as usize] = place;
+            self.owing.resize(self.bringers.len(), 0);
+            if let Some(owing) = self.owing.get_mut(usize::from(place)) {
+                *owing += 1;
+            }
         }
         if *at == 0 || news_for_group {
             *at = u32::try_from(now.as_millis()).unwrap_or(u32::MAX - 1).saturating_add(1);
@@ -89,6 +97,10 @@ impl Pulling {
 
     /// A chunk is here. Only copies that came by themselves tell how long copies take.
     pub(crate) fn arrived(&mut self, chunk: u32, pulled: bool, now: Now) {
+        let place = self.brought_by.get_mut(chunk as usize).map(|place| std::mem::replace(place, NOBODY));
+        if let Some(owing) = place.and_then(|place| self.owing.get_mut(usize::from(place))) {
+            *owing -= 1;
+        }
         if let Some(since) = self.known_since(chunk).filter(|_| !pulled && !self.unowed.contains(chunk)) {
             self.arrival = (self.arrival * 7 + now.saturating_sub(since)) / 8;
         }
@@ -98,6 +110,11 @@ impl Pulling {
     pub(crate) fn bringer(&self, chunk: u32) -> Option<TerminalId> {
         let place = *self.brought_by.get(chunk as usize)?;
         self.bringers.get(usize::from(place)).copied()
+    }
+
+    /// Whether a terminal owes this one a copy.
+    pub(crate) fn is_owing(&self, terminal: TerminalId) -> bool {
+        self.bringers.iter().position(|bringer| *bringer == terminal).is_some_and(|place| self.owing[place] > 0)
     }
 
     /// Whether a terminal has brought anything into the group while it was linked.
@@ -200,7 +217,10 @@ impl Swarm {
     /// From whom to pull a missing chunk now, if from anybody.
     fn pull_source(&self, chunk: u32, group: &[(TerminalId, u64)], now: Now) -> Option<TerminalId> {
         let waited = now.saturating_sub(self.pulling.known_since(chunk)?);
-        let wait = if self.pulling.unowed.contains(chunk) { Now::ZERO } else { self.pulling.late_after() };
+        // Nor does anything come from a bringer that is gone.
+        let is_gone = |bringer: TerminalId| !self.peers.get(&bringer).is_some_and(PeerState::is_live);
+        let unowed = self.pulling.unowed.contains(chunk) || self.pulling.bringer(chunk).is_some_and(is_gone);
+        let wait = if unowed { Now::ZERO } else { self.pulling.late_after() };
         if waited < wait || self.is_coming(chunk, now) {
             return None;
         }

@@ -115,7 +115,10 @@ impl Endpoint {
         let config = &self.shared.config;
         let addresses = addresses::to_bind(&config.bind, config.include_loopback)?;
         let servers = resolved(&config.ice_servers).await;
-        self.shared.hub.open(Opening { offer, addresses, servers, gather_within: config.gather_timeout, packet_bytes: self.packet_bytes }).await
+        self.shared
+            .hub
+            .open(Opening { offer, addresses, servers, gather_within: config.gather_timeout, packet_bytes: self.packet_bytes })
+            .await
     }
 
     fn pending(&self, described: Described, role: Role) -> (Pending, String) {
