@@ -19,4 +19,5 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
+mod turn;
 mod updates;
