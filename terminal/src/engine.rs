@@ -34,7 +34,7 @@ use protocol::{BitsPerSecond, ReleaseId, TerminalId, TerminalKey};
 use tokio::sync::watch;
 
 use crate::api::{Api, ApiError};
-use crate::link::{Line, LinkConfig, LinkError};
+use crate::link::{Line, LinkConfig, LinkError, Warnings};
 use crate::links::{Links, LinksConfig, LinksTiming};
 use crate::rate::RateLimiter;
 use crate::socket::{Outbox, ServerClock, Socket, SocketConfig, SocketError, SocketTiming};
@@ -113,6 +113,9 @@ pub enum EngineError {
     /// The server's plan contradicts the manifest that it names.
     #[error("the plan cannot be carried out")]
     Plan(#[source] swarm::PlanError),
+    /// See [`LinkConfig::turn_only`].
+    #[error("links are to go through TURN only, and the server names no TURN server")]
+    NoTurn,
     /// A task of the engine died: a fault in the program.
     #[error("a part of the engine has failed")]
     Broken,
@@ -133,6 +136,7 @@ pub(crate) struct Context {
     down: RateLimiter,
     outbox: Outbox,
     links: Links,
+    turn_only: bool,
     start: Instant,
     clock: watch::Receiver<Option<ServerClock>>,
     report_interval: watch::Receiver<Duration>,
@@ -202,10 +206,12 @@ impl Engine {
         let line = Line::new(config.up);
         let up = RateLimiter::of_a_line(line.clone());
         let down = RateLimiter::new(config.down);
+        let warn = Arc::clone(&listener);
+        let warnings = Warnings::new(move |text| warn(EngineEvent::Warning { text }));
         let links = LinksConfig {
             me: config.terminal_id,
             key: config.key.clone(),
-            link: LinkConfig { line, ..config.link.clone() },
+            link: LinkConfig { line, warnings, ..config.link.clone() },
             down: down.clone(),
             start,
             timing: config.links.clone(),
@@ -224,6 +230,7 @@ impl Engine {
             down,
             outbox: socket.outbox().clone(),
             links,
+            turn_only: config.link.turn_only,
             start,
             clock,
             report_interval,

@@ -31,6 +31,7 @@ mod ends;
 mod error;
 mod hub;
 mod line;
+mod warnings;
 mod window;
 
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
@@ -38,3 +39,4 @@ pub use endpoint::{Endpoint, Pending};
 pub use ends::{Link, LinkReceiver, LinkSender};
 pub use error::{CloseReason, LinkError};
 pub use line::Line;
+pub use warnings::Warnings;

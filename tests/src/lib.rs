@@ -17,11 +17,13 @@ pub mod program;
 pub mod redis;
 pub mod release;
 pub mod stack;
+pub mod turn;
 
 pub use person::Person;
 pub use program::Running;
 pub use release::{Plan, Published};
 pub use stack::Stack;
+pub use turn::TurnServer;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

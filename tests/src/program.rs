@@ -14,6 +14,9 @@ use crate::eventually;
 use crate::person::Person;
 use crate::stack::{PASSWORD, Stack, built};
 
+/// How often a process is looked at that is watched.
+const WATCHED_EVERY: Duration = Duration::from_millis(100);
+
 /// One person's `spillway` with its configuration folder.
 #[derive(Debug)]
 pub struct Cli {
@@ -52,6 +55,11 @@ impl Stack {
 
 /// Runs the program to its end.
 pub async fn spillway(config: &Path, arguments: &[&str], input: &str) -> Output {
+    spillway_within(config, arguments, input, Duration::from_secs(60), |_| {}).await
+}
+
+/// The same, with more time; `watch` is called with the process id now and then.
+pub async fn spillway_within(config: &Path, arguments: &[&str], input: &str, within: Duration, watch: impl Fn(u32)) -> Output {
     let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
     command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
@@ -59,7 +67,15 @@ pub async fn spillway(config: &Path, arguments: &[&str], input: &str) -> Output 
     // A command that reads nothing may have ended by now.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
-    tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("the program ends in time").expect("its output")
+    let process = child.id().unwrap_or_default();
+    let output = tokio::time::timeout(within, child.wait_with_output());
+    tokio::pin!(output);
+    loop {
+        tokio::select! {
+            output = &mut output => return output.expect("the program ends in time").expect("its output"),
+            () = tokio::time::sleep(WATCHED_EVERY) => watch(process),
+        }
+    }
 }
 
 impl Cli {

@@ -27,7 +27,7 @@ use client::{Client, Deployment};
 use outcome::Outcome;
 use scenario::Scenario;
 
-const PURPOSE: Purpose = Purpose { name: "demo", data: Data::Scratch, contention: Contention::OwnInstance };
+const PURPOSE: Purpose = Purpose { name: "demo", data: Data::Scratch, contention: Contention::OwnInstance, turn: false };
 
 /// RFC 2606 keeps the domain from ever belonging to somebody.
 pub(crate) const OPERATOR: &str = "operator@example.org";

@@ -53,6 +53,8 @@ pub(crate) struct Purpose {
     pub(crate) data: Data,
     /// What to do when it is in use.
     pub(crate) contention: Contention,
+    /// Whether a TURN server has to be installed; starting it is the affair of whoever needs it.
+    pub(crate) turn: bool,
 }
 
 /// Running services; they stop when this is dropped.
@@ -71,12 +73,12 @@ impl Services {
     pub(crate) fn start(project: &Project, purpose: &Purpose, interrupt: &Interrupt) -> Result<Self, Failure> {
         let begun = Instant::now();
         let (given_database, given_redis) = (given("DATABASE_URL")?, given("REDIS_URL")?);
-        let needs = Needs { postgres: given_database.is_none(), redis: given_redis.is_none() };
+        let needs = Needs { postgres: given_database.is_none(), redis: given_redis.is_none(), turn: purpose.turn };
         let programs = programs::find_or_install(needs, project, interrupt)?;
-        let account = if needs.anything() { Account::for_services()? } else { None };
+        let account = if needs.services() { Account::for_services()? } else { None };
         let instance = Instance::claim(project, purpose, account, interrupt)?;
 
-        let Programs { postgres, redis } = programs;
+        let Programs { postgres, redis, turn: _ } = programs;
         let postgres = postgres.map(|found| Postgres::start(found, &instance, purpose.data, interrupt)).transpose()?;
         let redis = redis.map(|found| Redis::start(&found, &instance, interrupt)).transpose()?;
         let database_url = postgres.as_ref().map(Postgres::url).or(given_database).unwrap_or_default();

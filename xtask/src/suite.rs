@@ -17,7 +17,9 @@ use crate::services::{Contention, Data, Purpose, Services};
 use crate::suite::plan::{Check, Runner, Step, Tests};
 use crate::suite::summary::{Outcome, Summary};
 
-const PURPOSE: Purpose = Purpose { name: "test", data: Data::Scratch, contention: Contention::OwnInstance };
+fn purpose(tests: Tests) -> Purpose {
+    Purpose { name: "test", data: Data::Scratch, contention: Contention::OwnInstance, turn: tests.need_turn() }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -77,7 +79,7 @@ fn perform(project: &Project, step: Step, runner: Runner, arguments: &[String], 
 }
 
 fn run_tests(project: &Project, tests: Tests, runner: Runner, arguments: &[String], interrupt: &Interrupt) -> Result<(), Failure> {
-    let services = Services::start(project, &PURPOSE, interrupt)?;
+    let services = Services::start(project, &purpose(tests), interrupt)?;
     let mut launch = cargo::launch(project, "the tests", &runner.arguments(tests, env::var_os("CI").is_some(), arguments));
     launch.command.envs(services.environment());
     launch.command.env("SPILLWAY_BIN", project.client_program()).env("SPILLWAY_SERVER_BIN", project.server_program());

@@ -26,7 +26,7 @@ const OPERATOR: &str = "operator@example.org";
 /// How often the server is looked at.
 const WATCH: Duration = Duration::from_millis(250);
 
-const PURPOSE: Purpose = Purpose { name: "up", data: Data::Kept, contention: Contention::Wait };
+const PURPOSE: Purpose = Purpose { name: "up", data: Data::Kept, contention: Contention::Wait, turn: false };
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -48,6 +48,9 @@ pub(crate) struct RunArguments {
     /// Use at most this much downlink in this run, in Mbit/s [default: as registered]
     #[arg(long, value_name = "N", value_parser = mbit)]
     pub down_mbit: Option<BitsPerSecond>,
+    /// Meet other terminals through the server's TURN servers alone, so that they do not learn this machine's addresses
+    #[arg(long)]
+    pub turn_only: bool,
     /// Where received editions go
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
@@ -79,8 +82,11 @@ pub(crate) struct GetArguments {
     /// Use at most this much downlink, in Mbit/s [default: as registered]
     #[arg(long, value_name = "N", value_parser = mbit)]
     pub down_mbit: Option<BitsPerSecond>,
+    /// Meet other terminals through the server's TURN servers alone, so that they do not learn this machine's addresses
+    #[arg(long)]
+    pub turn_only: bool,
     /// End the download that runs: what has arrived is paid for, the rest of the price is released
-    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit"])]
+    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit", "turn_only"])]
     pub cancel: bool,
 }
 

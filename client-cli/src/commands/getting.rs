@@ -55,6 +55,7 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
         up_mbit: arguments.up_mbit,
         down_mbit: arguments.down_mbit,
         dir: arguments.dir,
+        turn_only: arguments.turn_only,
         releases: vec![download.release_id],
         exit_when_done: false,
     };

@@ -5,8 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use protocol::rest::{MEASURED_BYTES_MAX, Measurement};
+use protocol::rest::{MEASURED_BYTES_MAX, Measurement, incompressible};
 use protocol::ws::Capabilities;
 use protocol::{BitsPerSecond, TerminalId};
 use serde::Serialize;
@@ -41,7 +40,7 @@ pub(super) async fn measure(arguments: MeasureArguments, folder: &Folder) -> Out
     let (_, id) = login.terminal(folder)?;
     let round_trip = round_trip(&login.api).await?;
     let down = line(async |bytes| login.api.measure_downlink(id, bytes).await).await?;
-    let noise = noise();
+    let noise = incompressible(usize::try_from(MEASURED_BYTES_MAX).unwrap_or(0));
     let up = line(async |bytes: u64| {
         let length = usize::try_from(bytes).unwrap_or(noise.len()).min(noise.len());
         login.api.measure_uplink(id, noise.slice(..length)).await
@@ -100,19 +99,6 @@ async fn line(exchange: impl AsyncFn(u64) -> Result<Measured, ApiError>) -> Outc
         bytes = (bytes * LONGER_BY).min(MEASURED_BYTES_MAX);
     }
     if best.0 == 0 { Err(Failure::Failed("the line could not be measured: everything came at once".into())) } else { Ok(best) }
-}
-
-/// What no compression on the way makes shorter (xorshift64, Marsaglia 2003).
-fn noise() -> Bytes {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let words = usize::try_from(MEASURED_BYTES_MAX / 8).unwrap_or(0);
-    std::iter::repeat_with(next).take(words).flatten().collect::<Vec<u8>>().into()
 }
 
 /// How fast the folder's disk takes bytes, up to where a power failure leaves them.

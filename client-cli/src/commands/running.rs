@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use protocol::rest::Terminal;
 use terminal::engine::{Engine, EngineConfig, EngineError, EngineEvent, Summary};
+use terminal::link::LinkConfig;
 use terminal::socket::SocketError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -142,6 +143,7 @@ fn engine_config(arguments: &RunArguments, work: Work, login: &Login, registered
         only_releases: arguments.releases.clone(),
         serve: work == Work::Releases && arguments.releases.is_empty(),
         exit_when_done: work == Work::Download,
+        link: LinkConfig { turn_only: arguments.turn_only, ..LinkConfig::default() },
         ..EngineConfig::new(login.api.clone(), registered.id, file.key(), arguments.dir.clone())
     }
 }
@@ -181,6 +183,7 @@ fn engine_failure(error: EngineError) -> Failure {
         | EngineError::Links(_)
         | EngineError::Store(_)
         | EngineError::Plan(_)
+        | EngineError::NoTurn
         | EngineError::Broken => Failure::Failed(line),
     }
 }

@@ -9,6 +9,19 @@ use crate::units::{BitsPerSecond, Bytes};
 /// The most payload of one exchange that measures a line.
 pub const MEASURED_BYTES_MAX: u64 = 8 << 20;
 
+/// About `length` bytes that no compression on the way makes shorter, in whole words of eight: the payload of a measurement. The same ones each time
+/// (xorshift64, Marsaglia 2003).
+pub fn incompressible(length: usize) -> bytes::Bytes {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).take(length / 8).flatten().collect()
+}
+
 /// What a terminal has measured of itself. What is left out was not measured, and stays as it was known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -2,9 +2,8 @@
 
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use protocol::rest::{CommunicationState, MEASURED_BYTES_MAX, MeasuredUpload, Measurement};
+use protocol::rest::{CommunicationState, MEASURED_BYTES_MAX, MeasuredUpload, Measurement, incompressible};
 use protocol::{BitsPerSecond, ErrorCode, TerminalId};
 use tokio::time::Instant;
 
@@ -54,7 +53,7 @@ impl FromRequest for Wanted {
 pub async fn downlink(state: web::Data<AppState>, caller: Caller, wanted: Wanted, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     measurements::admit(&state, caller.user_id, terminal_of(&request)?, clock::now()).await?;
     let (state, until) = (AppState::clone(&state), Instant::now() + EXCHANGE_WITHIN);
-    let noise = noise();
+    let noise = incompressible(PIECE);
     let pieces = stream::unfold(wanted.0, move |left| {
         let (state, noise) = (state.clone(), noise.clone());
         async move {
@@ -72,18 +71,6 @@ pub async fn downlink(state: web::Data<AppState>, caller: Caller, wanted: Wanted
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::CONTENT_ENCODING, "identity"))
         .streaming(pieces))
-}
-
-/// One piece of what no compression on the way makes shorter (xorshift64, Marsaglia 2003).
-fn noise() -> Bytes {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).take(PIECE / 8).flatten().collect::<Vec<u8>>().into()
 }
 
 /// Takes bytes that a terminal measures its uplink by, and says how fast they came. Refused while a release needs the line.

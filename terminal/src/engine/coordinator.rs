@@ -119,6 +119,10 @@ impl Coordinator {
         match event {
             SocketEvent::Connected { resumed, ice_servers, report_interval } => {
                 self.report_interval.send_replace(report_interval.max(Duration::from_millis(100)));
+                let is_turn = |url: &String| url.starts_with("turn:");
+                if self.context.turn_only && !ice_servers.iter().flat_map(|server| &server.urls).any(is_turn) {
+                    return Err(EngineError::NoTurn);
+                }
                 self.context.links.ice_servers(ice_servers).await;
                 if !resumed {
                     self.ask_about_all = true;

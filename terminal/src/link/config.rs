@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::line::Line;
+use super::warnings::Warnings;
 
 /// The longest message that a link carries; a longer one from the other end closes it. The protocol owns the figure.
 pub const MAX_MESSAGE_BYTES: usize = protocol::frame::MESSAGE_MAX;
@@ -77,6 +78,8 @@ pub enum BindPolicy {
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
     pub ice_servers: Vec<IceServer>,
+    /// Meet other terminals at addresses of TURN servers and nowhere else: they learn no address of this machine. Without such an address no link is made.
+    pub turn_only: bool,
     pub bind: BindPolicy,
     /// Bind 127.0.0.1 as well: for terminals of one machine that share no other address.
     pub include_loopback: bool,
@@ -94,12 +97,14 @@ pub struct LinkConfig {
     pub packet_bytes: u32,
     /// The uplink. What all links together let out beyond its rate waits before it and not in its queue, which drops what is too much.
     pub line: Line,
+    pub warnings: Warnings,
 }
 
 impl Default for LinkConfig {
     fn default() -> Self {
         Self {
             ice_servers: Vec::new(),
+            turn_only: false,
             bind: BindPolicy::Interfaces,
             include_loopback: false,
             window_bytes: WINDOW_BYTES_MAX,
@@ -107,6 +112,7 @@ impl Default for LinkConfig {
             gather_timeout: Duration::from_secs(3),
             packet_bytes: LONG_PACKET_BYTES,
             line: Line::default(),
+            warnings: Warnings::default(),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Endpoint {
         let window_bytes = window::granted(config.window_bytes).map_err(transport)?;
         let crypto = crypto::default_provider().map_err(transport)?;
         let settings = Settings { crypto, window_bytes };
-        let hub = Hub::start(settings, config.line.clone())?;
+        let hub = Hub::start(settings, config.line.clone(), config.warnings.clone())?;
         let packet_bytes = config.packet_bytes;
         Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }), packet_bytes })
     }
@@ -115,10 +115,15 @@ impl Endpoint {
         let config = &self.shared.config;
         let addresses = addresses::to_bind(&config.bind, config.include_loopback)?;
         let servers = resolved(&config.ice_servers).await;
-        self.shared
-            .hub
-            .open(Opening { offer, addresses, servers, gather_within: config.gather_timeout, packet_bytes: self.packet_bytes })
-            .await
+        let opening = Opening {
+            offer,
+            addresses,
+            servers,
+            turn_only: config.turn_only,
+            gather_within: config.gather_timeout,
+            packet_bytes: self.packet_bytes,
+        };
+        self.shared.hub.open(opening).await
     }
 
     fn pending(&self, described: Described, role: Role) -> (Pending, String) {

@@ -38,6 +38,9 @@ pub enum LinkError {
     /// This machine has no address that a socket could be bound to.
     #[error("no local address to bind")]
     NoLocalAddress,
+    /// Links go through TURN only, and no TURN server has given an address.
+    #[error("no TURN server has given this machine an address, and links go through TURN only")]
+    NoTurnAddress,
     /// The channel was not open in time.
     #[error("the link did not open in time")]
     Deadline,

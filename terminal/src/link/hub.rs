@@ -34,6 +34,7 @@ use super::channel::{Calls, Channel, Handle, LinkId};
 use super::description;
 use super::error::LinkError;
 use super::line::Line;
+use super::warnings::Warnings;
 
 /// The shortest wait that tokio's timers know; 12 packets at 100 Mbit/s.
 const REST_MIN: Duration = Duration::from_millis(1);
@@ -72,6 +73,8 @@ pub(super) struct Opening {
     pub(super) offer: Option<String>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) servers: Vec<Server>,
+    /// Offer the other end nothing but addresses of TURN servers.
+    pub(super) turn_only: bool,
     /// How long to wait for the servers.
     pub(super) gather_within: Duration,
     /// The longest packets, in bytes of SCTP.
@@ -88,12 +91,12 @@ impl Hub {
     ///
     /// # Errors
     /// [`LinkError::Transport`] if the machine gives no thread.
-    pub(super) fn start(settings: Settings, line: Line) -> Result<Self, LinkError> {
+    pub(super) fn start(settings: Settings, line: Line, warnings: Warnings) -> Result<Self, LinkError> {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
         std::thread::Builder::new()
             .name("links".to_owned())
-            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(line), receiver).run()))
+            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(line), warnings, receiver).run()))
             .map_err(session::transport)?;
         Ok(Self { requests })
     }
@@ -123,6 +126,7 @@ struct Gathering {
     until: Instant,
     patience: Duration,
     locals: Vec<SocketAddr>,
+    turn_only: bool,
     reply: oneshot::Sender<Result<Described, LinkError>>,
 }
 
@@ -145,8 +149,8 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(settings: Settings, sockets: Sockets, requests: mpsc::Receiver<Request>) -> Self {
-        let servers = Servers::new(Arc::clone(&settings.crypto));
+    fn new(settings: Settings, sockets: Sockets, warnings: Warnings, requests: mpsc::Receiver<Request>) -> Self {
+        let servers = Servers::new(Arc::clone(&settings.crypto), warnings);
         Self {
             settings,
             requests,
@@ -225,13 +229,13 @@ impl Reactor {
             }
         }
         let mut came: Vec<LinkId> = Vec::new();
+        let mut relayed = Vec::new();
         for packet in packets.drain(..) {
-            if let Some(packet) = self.servers.packet(packet) {
+            if let Some(packet) = self.servers.packet(packet, &mut relayed) {
                 came.extend(self.inbound(packet));
             }
         }
-        let mut relayed = Vec::new();
-        self.servers.round(now, &mut self.outbox, &mut relayed);
+        self.servers.round(now);
         came.extend(relayed.into_iter().filter_map(|packet| self.inbound(packet)));
         came.sort_unstable();
         came.dedup();
@@ -249,6 +253,7 @@ impl Reactor {
             // Their sockets are full: they are asked again when there is room.
             due.iter().filter_map(|id| self.sessions.get(id)).for_each(|session| session.channel.call());
         }
+        self.servers.flush(now, &mut self.outbox);
         let sent = self.outbox.len();
         self.full = self.sockets.send(&mut self.outbox);
         if self.sessions.is_empty() && self.gathering.is_empty() {
@@ -285,8 +290,9 @@ impl Reactor {
         match request {
             Request::Open { opening, reply } => match self.open(&opening, now) {
                 Ok((described, locals)) => {
-                    let patience = opening.gather_within;
-                    self.gathering.push(Gathering { id: described.id, described, until: now + patience, patience, locals, reply });
+                    let Opening { gather_within: patience, turn_only, .. } = opening;
+                    let (id, until) = (described.id, now + patience);
+                    self.gathering.push(Gathering { id, described, until, patience, locals, turn_only, reply });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -331,8 +337,8 @@ impl Reactor {
                 self.gathering.push(gathering);
                 continue;
             }
-            let Gathering { id, mut described, until: _, patience: _, locals, reply } = gathering;
-            let outcome = self.description(id, &locals).map(|sdp| {
+            let Gathering { id, mut described, until: _, patience: _, locals, turn_only, reply } = gathering;
+            let outcome = self.description(id, &locals, turn_only).map(|sdp| {
                 described.sdp = sdp;
                 described
             });
@@ -341,14 +347,17 @@ impl Reactor {
         }
     }
 
-    fn description(&mut self, id: LinkId, locals: &[SocketAddr]) -> Result<String, LinkError> {
+    fn description(&mut self, id: LinkId, locals: &[SocketAddr], turn_only: bool) -> Result<String, LinkError> {
         let gone = || LinkError::Transport("the link is gone".to_owned());
         let session = self.sessions.get_mut(&id).ok_or_else(gone)?;
         let mut candidates = Vec::new();
-        for local in locals {
+        for local in locals.iter().filter(|_| !turn_only) {
             candidates.push(candidates::host(*local).map_err(session::transport)?);
         }
-        candidates.extend(self.servers.candidates());
+        candidates.extend(self.servers.candidates(turn_only));
+        if turn_only && candidates.is_empty() {
+            return Err(LinkError::NoTurnAddress);
+        }
         let sdp = session.describe(candidates)?;
         let fragment = description::user_name_fragment(&sdp).ok_or_else(|| LinkError::Transport("no user name fragment".to_owned()))?;
         self.routes.add(id, fragment.to_owned());

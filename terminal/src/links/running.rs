@@ -219,6 +219,7 @@ fn ended(error: &LinkError) -> End {
         LinkError::Closed(CloseReason::Local | CloseReason::Remote | CloseReason::Lost)
         | LinkError::Description(_)
         | LinkError::NoLocalAddress
+        | LinkError::NoTurnAddress
         | LinkError::Deadline
         | LinkError::TooLarge { .. }
         | LinkError::Transport(_) => End::Lost,

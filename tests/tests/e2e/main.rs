@@ -19,4 +19,6 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
+mod sparse;
+mod turn;
 mod updates;

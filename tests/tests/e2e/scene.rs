@@ -43,7 +43,12 @@ impl Scene {
 
     /// They have applied and do not run yet.
     async fn set(count: usize, length: usize, plan: &Plan) -> Self {
-        let stack = Stack::start().await;
+        Self::set_on(&[], count, length, plan).await
+    }
+
+    /// The same with these arguments for the server.
+    pub(crate) async fn set_on(server: &[&str], count: usize, length: usize, plan: &Plan) -> Self {
+        let stack = Stack::start_with(server).await;
         let operator = stack.operator().await;
         let publisher = stack.publisher(&operator).await;
         let bytes = payload("scene", length);
@@ -76,15 +81,23 @@ impl Scene {
 
     /// Starts those that do not run yet.
     pub(crate) fn run_all(&mut self) {
+        self.run_all_with(&SLOW);
+    }
+
+    pub(crate) fn run_all_with(&mut self, arguments: &[&str]) {
         for index in self.running.len()..self.terminals.len() {
-            let running = self.run(index);
+            let running = self.run_with(index, arguments);
             self.running.push(running);
         }
     }
 
     pub(crate) fn run(&self, index: usize) -> Running {
+        self.run_with(index, &SLOW)
+    }
+
+    fn run_with(&self, index: usize, arguments: &[&str]) -> Running {
         let release = self.release.id.to_string();
-        self.terminals[index].run(&[&["--release", &release], &SLOW[..]].concat())
+        self.terminals[index].run(&[&["--release", &release], arguments].concat())
     }
 
     /// Waits for these terminals to complete, and compares what lies on their disks.

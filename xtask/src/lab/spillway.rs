@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::server::{self, Server, Settings};
 use crate::services::{Contention, Data, Purpose, Services};
 
-const PURPOSE: Purpose = Purpose { name: "lab", data: Data::Scratch, contention: Contention::OwnInstance };
+const PURPOSE: Purpose = Purpose { name: "lab", data: Data::Scratch, contention: Contention::OwnInstance, turn: false };
 
 /// What a terminal has received lies in its file: nothing is lost by a kill, and sixteen polite ends take a while.
 const ENDING: Ending = Ending { stop: EndSignal::Kill, orphaned: Some(EndSignal::Kill), grace: Duration::from_secs(5) };

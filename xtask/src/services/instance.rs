@@ -181,7 +181,7 @@ mod tests {
     use crate::services::Data;
 
     fn purpose(contention: Contention) -> Purpose {
-        Purpose { name: "test", data: Data::Scratch, contention }
+        Purpose { name: "test", data: Data::Scratch, contention, turn: false }
     }
 
     fn project(folder: &Path) -> Project {

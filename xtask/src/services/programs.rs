@@ -11,16 +11,18 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::project::Project;
 
-/// Which services have to be started.
+/// Which services have to be started, and what else has to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needs {
     pub(crate) postgres: bool,
     pub(crate) redis: bool,
+    /// A TURN server, which the tests that need one start themselves.
+    pub(crate) turn: bool,
 }
 
 impl Needs {
-    /// Whether anything has to be started.
-    pub(crate) fn anything(self) -> bool {
+    /// Whether any service has to be started.
+    pub(crate) fn services(self) -> bool {
         self.postgres || self.redis
     }
 }
@@ -40,6 +42,7 @@ pub(crate) struct PostgresPrograms {
 pub(crate) struct Programs {
     pub(crate) postgres: Option<PostgresPrograms>,
     pub(crate) redis: Option<PathBuf>,
+    pub(crate) turn: Option<PathBuf>,
 }
 
 /// Where to look.
@@ -57,8 +60,8 @@ impl Places {
         Self { path, versioned: vec![PathBuf::from("/usr/lib/postgresql")] }
     }
 
-    fn redis(&self) -> Option<PathBuf> {
-        self.path.iter().map(|folder| folder.join("redis-server")).find(|file| is_program(file))
+    fn in_path(&self, name: &str) -> Option<PathBuf> {
+        self.path.iter().map(|folder| folder.join(name)).find(|file| is_program(file))
     }
 
     /// The newest complete installation that is versioned, else the one in `PATH`.
@@ -75,7 +78,7 @@ impl Places {
     fn postgres_in(&self, folder: &Path, version: impl Fn(&Path) -> Option<u32>) -> Option<PostgresPrograms> {
         let program = |name: &str| Some(folder.join(name)).filter(|file| is_program(file));
         let (initdb, postgres) = (program("initdb")?, program("postgres")?);
-        let psql = program("psql").or_else(|| self.path.iter().map(|folder| folder.join("psql")).find(|file| is_program(file)))?;
+        let psql = program("psql").or_else(|| self.in_path("psql"))?;
         Some(PostgresPrograms { major: version(&postgres)?, initdb, postgres, psql })
     }
 }
@@ -101,7 +104,8 @@ pub(crate) fn find_or_install(needs: Needs, project: &Project, interrupt: &Inter
 fn find(needs: Needs, places: &Places) -> Programs {
     Programs {
         postgres: needs.postgres.then(|| places.postgres(postgres_major)).flatten(),
-        redis: needs.redis.then(|| places.redis()).flatten(),
+        redis: needs.redis.then(|| places.in_path(REDIS.program)).flatten(),
+        turn: needs.turn.then(|| places.in_path(TURN.program)).flatten(),
     }
 }
 
@@ -114,9 +118,14 @@ pub(crate) struct Package {
 
 const POSTGRES: Package = Package { name: "postgresql", program: "the Postgres server" };
 const REDIS: Package = Package { name: "redis-server", program: "redis-server" };
+const TURN: Package = Package { name: "coturn", program: "turnserver" };
 
 fn missing(needs: Needs, found: &Programs) -> Vec<Package> {
-    let wanted = [(POSTGRES, needs.postgres && found.postgres.is_none()), (REDIS, needs.redis && found.redis.is_none())];
+    let wanted = [
+        (POSTGRES, needs.postgres && found.postgres.is_none()),
+        (REDIS, needs.redis && found.redis.is_none()),
+        (TURN, needs.turn && found.turn.is_none()),
+    ];
     wanted.into_iter().filter_map(|(package, is_missing)| is_missing.then_some(package)).collect()
 }
 

@@ -44,6 +44,16 @@ pub(crate) enum Tests {
     EndToEnd,
 }
 
+impl Tests {
+    /// Whether a TURN server has to be installed: terminals that meet through one are tested end to end.
+    pub(crate) fn need_turn(self) -> bool {
+        match self {
+            Self::All | Self::EndToEnd => true,
+            Self::Unit => false,
+        }
+    }
+}
+
 /// The program that runs the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runner {

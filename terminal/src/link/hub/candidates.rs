@@ -1,6 +1,6 @@
 //! The local candidates of a link, in the library's form (RFC 8445, section 5.1.1).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rtc::ice::candidate::CandidateConfig;
 use rtc::ice::candidate::candidate_host::CandidateHostConfig;
@@ -39,12 +39,15 @@ pub(super) fn server_reflexive(mapped: SocketAddr, local: SocketAddr) -> Result<
     RTCIceCandidate::from(&config.new_candidate_server_reflexive()?).to_json()
 }
 
-/// An address at a TURN server, which passes on what it gets to the socket `local`.
-pub(super) fn relayed(relayed: SocketAddr, local: SocketAddr) -> Result<RTCIceCandidateInit> {
+/// An address at a TURN server. The related address, which would be this machine's, is left out as RFC 8839, section 5.1, says it: nobody needs it, and it
+/// may be what is to be kept from the other end.
+pub(super) fn relayed(relayed: SocketAddr) -> Result<RTCIceCandidateInit> {
+    const DISCARD: u16 = 9;
+    let unspecified: IpAddr = if relayed.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let config = CandidateRelayConfig {
         base_config: base(relayed),
-        rel_addr: local.ip().to_string(),
-        rel_port: local.port(),
+        rel_addr: unspecified.to_string(),
+        rel_port: DISCARD,
         ..CandidateRelayConfig::default()
     };
     RTCIceCandidate::from(&config.new_candidate_relay()?).to_json()

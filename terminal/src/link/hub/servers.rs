@@ -1,29 +1,35 @@
 //! What STUN and TURN servers know of this machine: how its sockets look from outside, and addresses of theirs that pass packets on (RFC 8489,
 //! RFC 8656). One client per socket and server serves all links of the hub.
 
-use std::collections::VecDeque;
+mod exchange;
+mod login;
+mod relay;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
 use rtc::peer_connection::transport::RTCIceCandidateInit;
-use rtc::sansio::Protocol;
-use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::stun::message::{
-    CLASS_ERROR_RESPONSE, CLASS_INDICATION, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, Message, TransactionId, is_stun_message,
+    BINDING_REQUEST, CLASS_ERROR_RESPONSE, CLASS_INDICATION, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, Getter, Message, TransactionId,
+    is_stun_message,
 };
-use rtc::turn::client::{Client, ClientConfig, Event};
+use rtc::stun::xoraddr::XorMappedAddress;
 use rtc::turn::proto::chandata::ChannelData;
 
+use self::exchange::Exchange;
+use self::login::Refusal;
+use self::relay::Relay;
+use super::super::warnings::Warnings;
 use super::candidates;
 
 /// A NAT forgets a mapping after 30 seconds without packets at the earliest (RFC 4787 asks for two minutes, and not all keep to it), so an older answer of a
 /// STUN server is asked for again. A server that did not answer has as long to recover.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(25);
-/// Packets that wait, per destination, until the TURN server lets them through: a round of checks and a handshake's first flight.
-const WAITING_MAX: usize = 64;
 
 /// A server, with its name resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,35 +51,37 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-enum Asked {
-    /// How the socket looks from outside.
-    Mapping,
-    /// For an address that passes packets on.
-    Relay { allocated: Option<SocketAddr> },
+enum Client {
+    /// Asks how the socket looks from outside.
+    Mapping(Mapping),
+    /// Has an address that passes packets on.
+    Relay(Box<Relay>),
+}
+
+/// A STUN server's answer.
+#[derive(Default)]
+struct Mapping {
+    exchange: Exchange<()>,
+    out: Vec<Vec<u8>>,
+    mapped: Option<SocketAddr>,
 }
 
 struct Known {
     client: Client,
     local: SocketAddr,
     server: SocketAddr,
-    asked: Asked,
     asked_at: Instant,
-    /// The answer has come, or none will.
-    settled: bool,
-    mapped: Option<SocketAddr>,
-    /// Packets to destinations that the server does not let through yet.
-    waiting: VecDeque<TaggedBytesMut>,
-    permitting: Vec<(TransactionId, SocketAddr)>,
 }
 
 pub(super) struct Servers {
     known: Vec<Known>,
     crypto: Arc<dyn RTCCryptoProvider>,
+    warnings: Warnings,
 }
 
 impl Servers {
-    pub(super) fn new(crypto: Arc<dyn RTCCryptoProvider>) -> Self {
-        Self { known: Vec::new(), crypto }
+    pub(super) fn new(crypto: Arc<dyn RTCCryptoProvider>, warnings: Warnings) -> Self {
+        Self { known: Vec::new(), crypto, warnings }
     }
 
     /// Asks each server for each socket of its family, unless the answer is known and fresh.
@@ -82,16 +90,13 @@ impl Servers {
             for local in
                 locals.iter().filter(|local| local.is_ipv4() == server.address.is_ipv4() && !local.ip().is_loopback_for(server.address))
             {
-                let relay = server.credentials.is_some();
+                let relays = server.credentials.is_some();
                 let known = self.known.iter_mut().find(|known| {
-                    known.local == *local && known.server == server.address && matches!(known.asked, Asked::Relay { .. }) == relay
+                    known.local == *local && known.server == server.address && matches!(known.client, Client::Relay(_)) == relays
                 });
-                let asked = match known {
+                match known {
                     Some(known) => known.ask_again(now),
-                    None => Known::new(server, *local, &self.crypto, now).map(|known| self.known.push(known)),
-                };
-                if let Err(error) = asked {
-                    tracing::warn!(server = %server.address, %error, "a STUN or TURN server cannot be asked");
+                    None => self.known.push(Known::new(server, *local, &self.crypto, now)),
                 }
             }
         }
@@ -99,229 +104,241 @@ impl Servers {
 
     /// Whether every server has answered, has refused, or was asked more than `patience` ago: one that is silent holds up one link, not each.
     pub(super) fn settled(&self, now: Instant, patience: Duration) -> bool {
-        self.known.iter().all(|known| known.settled || now >= known.asked_at + patience)
+        self.known.iter().all(|known| known.is_settled() || now >= known.asked_at + patience)
     }
 
-    /// What the servers have told so far.
-    pub(super) fn candidates(&self) -> Vec<RTCIceCandidateInit> {
-        let mapped = self.known.iter().filter_map(|known| known.mapped.map(|mapped| candidates::server_reflexive(mapped, known.local)));
-        let relayed = self.known.iter().filter_map(|known| known.relayed().map(|relayed| candidates::relayed(relayed, known.local)));
+    /// What the servers have told so far; nothing but addresses that pass packets on if `relayed_only`.
+    pub(super) fn candidates(&self, relayed_only: bool) -> Vec<RTCIceCandidateInit> {
+        let known = || self.known.iter().filter(|_| !relayed_only);
+        let mapped: BTreeSet<_> = known().filter_map(|known| Some((known.mapped()?, known.local))).collect();
+        let mapped = mapped.into_iter().filter(|(mapped, local)| mapped != local);
+        let mapped = mapped.map(|(mapped, local)| candidates::server_reflexive(mapped, local));
+        let relayed = self.known.iter().filter_map(|known| known.relayed().map(candidates::relayed));
         // An address that the library cannot take is left out.
         mapped.chain(relayed).flatten().collect()
     }
 
-    /// Takes a packet that is a server's; gives back one that is not.
-    pub(super) fn packet(&mut self, packet: TaggedBytesMut) -> Option<TaggedBytesMut> {
+    /// Takes a packet that is a server's; gives back one that is not. What a server passed on goes to `relayed`, as if it had come to the relayed address.
+    pub(super) fn packet(&mut self, packet: TaggedBytesMut, relayed: &mut Vec<TaggedBytesMut>) -> Option<TaggedBytesMut> {
         if self.known.is_empty() {
             return Some(packet);
         }
-        match self.owner(&packet) {
-            Some(known) => {
-                if let Err(error) = known.client.handle_read(packet) {
-                    tracing::trace!(%error, "a packet of a STUN or TURN server");
-                }
-                None
-            }
-            None => Some(packet),
-        }
-    }
-
-    /// A response is whose request it answers; an indication and channel data come from a server that passes packets on to this socket. Requests are
-    /// other ends' connectivity checks.
-    fn owner(&mut self, packet: &TaggedBytesMut) -> Option<&mut Known> {
-        let from_relay = |known: &Known| {
-            matches!(known.asked, Asked::Relay { .. })
-                && known.local == packet.transport.local_addr
-                && known.server == packet.transport.peer_addr
-        };
+        let (now, TransportContext { local_addr, peer_addr, .. }) = (packet.now, packet.transport);
+        let is_from = |known: &Known| known.local == local_addr && known.server == peer_addr;
         if ChannelData::is_channel_data(&packet.message) {
-            return self.known.iter_mut().find(|known| from_relay(known));
+            let Some(known) = self.known.iter().find(|known| is_from(known) && known.relayed().is_some()) else { return Some(packet) };
+            relayed.extend(known.passed_on(now, |relay| relay.channel_data(packet.message)));
+            return None;
         }
         if !is_stun_message(&packet.message) {
-            return None;
+            return Some(packet);
         }
         let mut message = Message::new();
         message.raw = packet.message.to_vec();
-        message.decode().ok()?;
+        if message.decode().is_err() {
+            return Some(packet);
+        }
         let class = message.typ.class;
         if class == CLASS_SUCCESS_RESPONSE || class == CLASS_ERROR_RESPONSE {
-            self.known.iter_mut().find(|known| known.client.has_transaction(&message.transaction_id))
+            // A response is whose request it answers: other servers, and other ends, may have the same address.
+            match self.known.iter_mut().find(|known| is_from(known) && known.is_waiting_for(message.transaction_id)) {
+                Some(known) => known.response(message, now),
+                None => return Some(packet),
+            }
         } else if class == CLASS_INDICATION {
-            self.known.iter_mut().find(|known| from_relay(known))
+            let Some(known) = self.known.iter().find(|known| is_from(known) && known.relayed().is_some()) else { return Some(packet) };
+            relayed.extend(known.passed_on(now, |relay| relay.indication(&message)));
         } else {
+            // Requests are other ends' connectivity checks.
             debug_assert_eq!(class, CLASS_REQUEST);
-            None
+            return Some(packet);
         }
+        None
     }
 
     /// Takes a packet that leaves by a relayed address; gives back one that does not.
     pub(super) fn outbound(&mut self, packet: TaggedBytesMut) -> Option<TaggedBytesMut> {
-        match self.known.iter_mut().find(|known| known.relayed() == Some(packet.transport.local_addr)) {
-            Some(known) => {
-                known.pass_on(packet);
+        let local = Some(packet.transport.local_addr);
+        let relay = self.known.iter_mut().filter(|known| known.relayed() == local).find_map(Known::relay_mut);
+        match relay {
+            Some(relay) => {
+                relay.send(packet.transport.peer_addr, packet.message, packet.now);
                 None
             }
             None => Some(packet),
         }
     }
 
-    /// Does what is due. Packets for the servers go to `packets`, what they passed on to `relayed`, as if it had come to the relayed address.
-    pub(super) fn round(&mut self, now: Instant, packets: &mut VecDeque<TaggedBytesMut>, relayed: &mut Vec<TaggedBytesMut>) {
+    /// Does what is due.
+    pub(super) fn round(&mut self, now: Instant) {
         for known in &mut self.known {
-            if known.client.poll_timeout().is_some_and(|deadline| deadline <= now)
-                && let Err(error) = known.client.handle_timeout(now)
-            {
-                tracing::debug!(server = %known.server, %error, "a STUN or TURN server's timer");
-            }
-            while let Some(event) = known.client.poll_event() {
-                known.event(event, now, relayed);
-            }
-            while let Some(packet) = known.client.poll_write() {
-                packets.push_back(packet);
+            match &mut known.client {
+                Client::Mapping(mapping) => mapping.round(known.server, now),
+                Client::Relay(relay) => {
+                    relay.round(now);
+                    if let Some(complaint) = relay.complaint() {
+                        self.warnings.say(format!("the TURN server {} gives this machine no address: {complaint}", known.server));
+                    }
+                }
             }
         }
     }
 
-    pub(super) fn deadline(&mut self) -> Option<Instant> {
-        self.known.iter_mut().filter_map(|known| known.client.poll_timeout()).min()
+    /// Moves packets for the servers to `packets`. To be called after everything that may have made some.
+    pub(super) fn flush(&mut self, now: Instant, packets: &mut VecDeque<TaggedBytesMut>) {
+        for known in &mut self.known {
+            let transport = TransportContext {
+                local_addr: known.local,
+                peer_addr: known.server,
+                transport_protocol: TransportProtocol::UDP,
+                ecn: None,
+            };
+            let tagged = |bytes: Vec<u8>| TaggedBytesMut { now, transport, message: BytesMut::from(&bytes[..]) };
+            match &mut known.client {
+                Client::Mapping(mapping) => packets.extend(mapping.out.drain(..).map(tagged)),
+                Client::Relay(relay) => packets.extend(relay.packets().map(tagged)),
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let of = |known: &Known| match &known.client {
+            Client::Mapping(mapping) => mapping.exchange.deadline(),
+            Client::Relay(relay) => relay.deadline(),
+        };
+        self.known.iter().filter_map(of).min()
     }
 
     /// Gives relayed addresses back. Called when there is no link.
     pub(super) fn close(&mut self, now: Instant, packets: &mut VecDeque<TaggedBytesMut>) {
-        for mut known in self.known.drain(..) {
-            if let Some(relayed) = known.relayed()
-                && let Ok(mut relay) = known.client.relay(relayed)
-                && let Err(error) = relay.close(now)
-            {
-                tracing::debug!(server = %known.server, %error, "giving back an address");
-            }
-            while let Some(packet) = known.client.poll_write() {
-                packets.push_back(packet);
-            }
-        }
+        self.known.iter_mut().filter_map(Known::relay_mut).for_each(Relay::close);
+        self.flush(now, packets);
+        self.known.clear();
     }
 }
 
 impl Known {
-    fn new(server: &Server, local: SocketAddr, crypto: &Arc<dyn RTCCryptoProvider>, now: Instant) -> Result<Self, Error> {
-        let credentials = server.credentials.clone().unwrap_or(Credentials { username: String::new(), password: String::new() });
-        let config = ClientConfig {
-            stun_serv_addr: server.address.to_string(),
-            turn_serv_addr: server.address.to_string(),
-            local_addr: local,
-            transport_protocol: TransportProtocol::UDP,
-            username: credentials.username,
-            password: credentials.password,
-            realm: String::new(),
-            software: String::new(),
-            rto_in_ms: 0,
-            allocation_refresh_interval_cap: None,
+    fn new(server: &Server, local: SocketAddr, crypto: &Arc<dyn RTCCryptoProvider>, now: Instant) -> Self {
+        let client = match &server.credentials {
+            Some(credentials) => {
+                let mut relay = Relay::new(server.address, credentials.clone(), crypto, now);
+                relay.ask(now);
+                Client::Relay(Box::new(relay))
+            }
+            None => {
+                let mut mapping = Mapping::default();
+                mapping.ask(server.address, now);
+                Client::Mapping(mapping)
+            }
         };
-        let mut client = Client::new(config, Arc::clone(crypto))?;
-        let asked = if server.credentials.is_some() {
-            client.allocate(now)?;
-            Asked::Relay { allocated: None }
-        } else {
-            client.send_binding_request(now)?;
-            Asked::Mapping
-        };
-        Ok(Self {
-            client,
-            local,
-            server: server.address,
-            asked,
-            asked_at: now,
-            settled: false,
-            mapped: None,
-            waiting: VecDeque::new(),
-            permitting: Vec::new(),
-        })
+        Self { client, local, server: server.address, asked_at: now }
     }
 
-    fn ask_again(&mut self, now: Instant) -> Result<(), Error> {
-        // The client keeps an address of a TURN server alive by itself.
-        if self.relayed().is_some() || !self.settled || now < self.asked_at + ASK_AGAIN_AFTER {
-            return Ok(());
+    fn ask_again(&mut self, now: Instant) {
+        let is_late = now >= self.asked_at + ASK_AGAIN_AFTER;
+        let asks = match &mut self.client {
+            Client::Mapping(mapping) => {
+                let asks = is_late && mapping.is_settled();
+                if asks {
+                    mapping.ask(self.server, now);
+                }
+                asks
+            }
+            Client::Relay(relay) => (is_late || !relay.is_without()) && relay.ask(now),
+        };
+        if asks {
+            self.asked_at = now;
         }
-        (self.settled, self.asked_at) = (false, now);
-        match self.asked {
-            Asked::Mapping => self.client.send_binding_request(now).map(drop),
-            Asked::Relay { .. } => self.client.allocate(now).map(drop),
+    }
+
+    fn is_settled(&self) -> bool {
+        match &self.client {
+            Client::Mapping(mapping) => mapping.is_settled(),
+            Client::Relay(relay) => relay.is_settled(),
+        }
+    }
+
+    fn is_waiting_for(&self, id: TransactionId) -> bool {
+        match &self.client {
+            Client::Mapping(mapping) => mapping.exchange.is_waiting_for(id),
+            Client::Relay(relay) => relay.is_waiting_for(id),
+        }
+    }
+
+    fn response(&mut self, message: Message, now: Instant) {
+        match &mut self.client {
+            Client::Mapping(mapping) => mapping.response(&message, self.server),
+            Client::Relay(relay) => relay.response(message, now),
+        }
+    }
+
+    /// How the socket looks from outside.
+    fn mapped(&self) -> Option<SocketAddr> {
+        match &self.client {
+            Client::Mapping(mapping) => mapping.mapped,
+            Client::Relay(relay) => relay.mapped(),
         }
     }
 
     fn relayed(&self) -> Option<SocketAddr> {
-        match self.asked {
-            Asked::Mapping => None,
-            Asked::Relay { allocated } => allocated,
+        self.relay().and_then(Relay::relayed)
+    }
+
+    fn relay(&self) -> Option<&Relay> {
+        match &self.client {
+            Client::Mapping(_) => None,
+            Client::Relay(relay) => Some(relay),
         }
     }
 
-    fn event(&mut self, event: Event, now: Instant, relayed: &mut Vec<TaggedBytesMut>) {
-        match event {
-            Event::BindingResponse(_, mapped) => (self.mapped, self.settled) = (Some(mapped), true),
-            Event::AllocateResponse(_, address) => (self.asked, self.settled) = (Asked::Relay { allocated: Some(address) }, true),
-            Event::BindingError(_, error) | Event::AllocateError(_, error) => {
-                tracing::warn!(server = %self.server, %error, "a STUN or TURN server refuses");
-                self.settled = true;
-            }
-            Event::CreatePermissionResponse(id, peer) => {
-                self.permitting.retain(|(pending, _)| *pending != id);
-                self.release(peer);
-            }
-            Event::CreatePermissionError(id, error) => {
-                tracing::debug!(server = %self.server, %error, "a TURN server lets nothing through");
-                self.refused(id);
-            }
-            Event::TransactionTimeout(id) => {
-                self.settled = true;
-                self.refused(id);
-            }
-            Event::DataIndicationOrChannelData(_, peer, message) => {
-                let Some(local_addr) = self.relayed() else { return };
-                let transport = TransportContext { local_addr, peer_addr: peer, transport_protocol: TransportProtocol::UDP, ecn: None };
-                relayed.push(TaggedBytesMut { now, transport, message });
-            }
-            // The library's own enum, which grows.
-            _ => {}
+    fn relay_mut(&mut self) -> Option<&mut Relay> {
+        match &mut self.client {
+            Client::Mapping(_) => None,
+            Client::Relay(relay) => Some(relay),
         }
     }
 
-    fn refused(&mut self, id: TransactionId) {
-        let peers: Vec<SocketAddr> = self.permitting.iter().filter(|(pending, _)| *pending == id).map(|(_, peer)| *peer).collect();
-        self.permitting.retain(|(pending, _)| *pending != id);
-        self.waiting.retain(|packet| !peers.contains(&packet.transport.peer_addr));
+    /// What `read` finds, as a packet that came to the relayed address.
+    fn passed_on(&self, now: Instant, read: impl FnOnce(&Relay) -> Option<(SocketAddr, BytesMut)>) -> Option<TaggedBytesMut> {
+        let relay = self.relay()?;
+        let local_addr = relay.relayed()?;
+        let (peer_addr, message) = read(relay)?;
+        let transport = TransportContext { local_addr, peer_addr, transport_protocol: TransportProtocol::UDP, ecn: None };
+        Some(TaggedBytesMut { now, transport, message })
+    }
+}
+
+impl Mapping {
+    fn is_settled(&self) -> bool {
+        self.exchange.deadline().is_none()
     }
 
-    /// Sends a packet by the server, once it lets packets to that destination through.
-    fn pass_on(&mut self, packet: TaggedBytesMut) {
-        let Some(relayed) = self.relayed() else { return };
-        let peer = packet.transport.peer_addr;
-        let sent = self.client.relay(relayed).and_then(|mut relay| relay.send_to(packet.now, &packet.message, peer));
-        match sent {
-            Ok(()) => {}
-            Err(Error::ErrNoPermission) => {
-                if !self.permitting.iter().any(|(_, pending)| *pending == peer) {
-                    match self.client.relay(relayed).and_then(|mut relay| relay.create_permission(packet.now, peer)) {
-                        Ok(Some(id)) => self.permitting.push((id, peer)),
-                        Ok(None) => {}
-                        Err(error) => tracing::debug!(server = %self.server, %error, "asking a TURN server to let packets through"),
-                    }
-                }
-                if self.waiting.len() >= WAITING_MAX {
-                    self.waiting.pop_front();
-                }
-                self.waiting.push_back(packet);
-            }
-            Err(error) => tracing::trace!(server = %self.server, %error, "sending by a TURN server"),
+    fn ask(&mut self, server: SocketAddr, now: Instant) {
+        let mut message = Message::new();
+        match message.build(&[Box::new(TransactionId::new()), Box::new(BINDING_REQUEST)]) {
+            Ok(()) => self.out.push(self.exchange.begin(&message, (), now)),
+            Err(error) => tracing::warn!(%server, %error, "a STUN server cannot be asked"),
         }
     }
 
-    fn release(&mut self, peer: SocketAddr) {
-        let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|packet| packet.transport.peer_addr == peer);
-        self.waiting = waiting;
-        let ready: VecDeque<TaggedBytesMut> = ready;
-        ready.into_iter().for_each(|packet| self.pass_on(packet));
+    fn response(&mut self, message: &Message, server: SocketAddr) {
+        if self.exchange.end(message.transaction_id).is_none() {
+            return;
+        }
+        let mut mapped = XorMappedAddress::default();
+        if message.typ.class == CLASS_ERROR_RESPONSE {
+            tracing::warn!(%server, refusal = %Refusal::of(message), "a STUN server refuses");
+        } else if mapped.get_from(message).is_ok() {
+            self.mapped = Some(SocketAddr::new(mapped.ip, mapped.port));
+        } else {
+            tracing::warn!(%server, "a STUN server's answer has no address in it");
+        }
+    }
+
+    fn round(&mut self, server: SocketAddr, now: Instant) {
+        for () in self.exchange.round(now, &mut self.out) {
+            tracing::warn!(%server, "a STUN server does not answer");
+        }
     }
 }
 

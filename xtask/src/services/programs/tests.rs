@@ -47,17 +47,19 @@ fn what_is_not_executable_is_not_found() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("redis-server"), "").unwrap();
     let places = Places { path: vec![root.path().to_path_buf()], versioned: vec![] };
-    assert_eq!((places.redis(), places.postgres(version)), (None, None));
+    assert_eq!((places.in_path("redis-server"), places.postgres(version)), (None, None));
     program(root.path(), "redis-server");
-    assert_eq!(places.redis(), Some(root.path().join("redis-server")));
+    assert_eq!(places.in_path("redis-server"), Some(root.path().join("redis-server")));
 }
 
 #[test]
 fn only_what_is_needed_can_be_missing() {
     let none = Programs::default();
-    assert_eq!(missing(Needs { postgres: false, redis: true }, &none), [REDIS]);
-    assert_eq!(missing(Needs { postgres: true, redis: true }, &none), [POSTGRES, REDIS]);
-    assert_eq!(missing(Needs { postgres: false, redis: false }, &none), []);
+    let needs = |postgres, redis, turn| missing(Needs { postgres, redis, turn }, &none);
+    assert_eq!(needs(false, true, false), [REDIS]);
+    assert_eq!(needs(true, true, true), [POSTGRES, REDIS, TURN]);
+    assert_eq!(needs(false, false, true), [TURN]);
+    assert_eq!(needs(false, false, false), []);
 }
 
 #[test]
