@@ -195,6 +195,11 @@ pub enum PushMessage {
         chunks: Vec<u32>,
         code: ErrorCode,
     },
+    /// The WebSocket of a linked terminal has ended. What it owes is asked of others at once, until it is heard on its link again.
+    PeerGone {
+        swarm_id: SwarmId,
+        terminal_id: TerminalId,
+    },
     /// The server's lease table for the terminal's group is gone: tell what is held and leased.
     ReportHoldings {
         swarm_id: SwarmId,

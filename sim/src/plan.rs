@@ -123,6 +123,10 @@ impl Planner {
         above.iter().filter_map(|peer| self.indices.get(peer).copied()).collect()
     }
 
+    pub(crate) fn id(&self, terminal: usize) -> TerminalId {
+        self.candidates[terminal].peer.terminal_id
+    }
+
     /// Whom a terminal is linked to, by the plan as it stands.
     pub(crate) fn linked(&self, terminal: usize) -> BTreeSet<usize> {
         let Some(view) = self.tree.view(self.candidates[terminal].peer.terminal_id) else { return BTreeSet::new() };

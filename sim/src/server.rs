@@ -65,6 +65,7 @@ pub(crate) enum Push {
     Plan(Box<SwarmPlan>),
     Grant { kind: GrantKind, chunks: Vec<u32> },
     RepairRefused { chunks: Vec<u32>, code: ErrorCode },
+    PeerGone(protocol::TerminalId),
     ReportHoldings,
     Reload,
 }

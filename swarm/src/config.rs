@@ -12,6 +12,8 @@ pub const WINDOW_BYTES: u64 = 256 << 10;
 pub(crate) const PING_EVERY: Duration = Duration::from_millis(250);
 /// A link without a byte for this long is suspect: its chunks are pulled elsewhere.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(600);
+/// What a peer had sent when the server lost sight of it may be on its way for this long: it says nothing about whether the peer is there.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// A receiver that acknowledges nothing for this long while its window is full is reported.
 pub(crate) const UNACKNOWLEDGED_AFTER: Duration = Duration::from_secs(10);
 /// A receiver that leaves its window shut for this long is not waited for: new chunks are asked for while its copies wait.

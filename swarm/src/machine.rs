@@ -12,7 +12,7 @@ use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs
 
 use crate::Now;
 use crate::action::{Action, Transmit};
-use crate::config::{Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, END_GAME_CHUNKS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
+use crate::config::{Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, END_GAME_CHUNKS, LAST_WORDS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
 use crate::credits::Credits;
 use crate::gone::Gone;
 use crate::lost::Lost;
@@ -291,11 +291,26 @@ impl Swarm {
         self.tick_due = now;
     }
 
+    /// The server has lost sight of a peer. Its process may have ended, which its link shows later only: until something is heard of it, it is as good as
+    /// silent. Nobody is told: the server knows.
+    pub fn handle_peer_gone(&mut self, peer: TerminalId, now: Now) {
+        if !self.peers.get(&peer).is_some_and(PeerState::is_live) {
+            return;
+        }
+        self.note_gone(peer);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.suspect = true;
+            state.last_words_until = now + LAST_WORDS;
+            state.pulls.clear();
+        }
+        self.tick_due = now;
+    }
+
     /// Something, anything, arrived on the link.
     pub fn handle_heard(&mut self, peer: TerminalId, now: Now) {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.heard_at = now;
-            if std::mem::take(&mut state.suspect) {
+            if now >= state.last_words_until && std::mem::take(&mut state.suspect) {
                 self.gone.is_back(peer);
             }
         }

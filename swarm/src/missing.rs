@@ -2,7 +2,7 @@
 //! server is asked.
 //!
 //! What was never given to anybody must not be asked for, however slow the origin is. The origin's chunks are given out in order, so a chunk is behind
-//! when later ones have come into the group for a while. If nothing at all comes any more, the order says nothing, and every missing chunk is.
+//! when later ones have come into the group for a while, or when whoever announced it is gone and nobody else has. If nothing at all comes any more, the order says nothing, and every missing chunk is.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -95,10 +95,11 @@ impl Swarm {
         } else {
             self.asking.frontier.behind_for(EVERYBODY_AFTER, now)
         };
-        let limit = if stalled { self.manifest.chunk_count() } else { behind };
+        let limit = if stalled || self.has_lost_a_bringer() { self.manifest.chunk_count() } else { behind };
         let is_lost = |swarm: &Self, chunk: u32| {
             let anybody_asks = chunk < long_behind || ahead_in_line(chunk, swarm.config.me, group).next().is_none();
-            anybody_asks && !swarm.is_coming(chunk, now) && (stalled || !swarm.is_offered(chunk))
+            let given_out = stalled || chunk < behind || swarm.was_taken_along(chunk);
+            given_out && anybody_asks && !swarm.is_coming(chunk, now) && (stalled || !swarm.is_offered(chunk))
         };
         let (start, mut next, mut wrapped) = (self.asking.cursor.min(limit), self.asking.cursor.min(limit), false);
         let (mut chunks, mut below) = (Vec::new(), BTreeMap::<TerminalId, Vec<u32>>::new());

@@ -32,6 +32,8 @@ pub(crate) struct PeerState {
     pub(crate) linked: bool,
     /// Nothing was heard for too long; chunks are pulled elsewhere until something is heard again.
     pub(crate) suspect: bool,
+    /// The server has lost sight of it; what comes before this was on its way by then.
+    pub(crate) last_words_until: Now,
     /// Broke the rules: not used again within this plan epoch.
     pub(crate) banned: bool,
     pub(crate) heard_at: Now,
@@ -67,6 +69,7 @@ impl PeerState {
             role,
             linked: false,
             suspect: false,
+            last_words_until: Now::ZERO,
             banned: false,
             heard_at: Now::ZERO,
             pinged_at: Now::ZERO,
@@ -114,6 +117,7 @@ impl PeerState {
     pub(crate) fn reset_link(&mut self) {
         self.linked = false;
         self.suspect = false;
+        self.last_words_until = Now::ZERO;
         self.used_since = None;
         self.have = ChunkSet::default();
         self.listed = false;

@@ -117,6 +117,10 @@ impl Pulling {
         self.bringers.iter().position(|bringer| *bringer == terminal).is_some_and(|place| self.owing[place] > 0)
     }
 
+    fn owing(&self) -> impl Iterator<Item = TerminalId> + '_ {
+        self.bringers.iter().zip(&self.owing).filter(|(_, owing)| **owing > 0).map(|(bringer, _)| *bringer)
+    }
+
     /// Whether a terminal has brought anything into the group while it was linked.
     pub(crate) fn has_brought(&self, terminal: TerminalId) -> bool {
         self.bringers.contains(&terminal)
@@ -217,10 +221,7 @@ impl Swarm {
     /// From whom to pull a missing chunk now, if from anybody.
     fn pull_source(&self, chunk: u32, group: &[(TerminalId, u64)], now: Now) -> Option<TerminalId> {
         let waited = now.saturating_sub(self.pulling.known_since(chunk)?);
-        // Nor does anything come from a bringer that is gone.
-        let is_gone = |bringer: TerminalId| !self.peers.get(&bringer).is_some_and(PeerState::is_live);
-        let unowed = self.pulling.unowed.contains(chunk) || self.pulling.bringer(chunk).is_some_and(is_gone);
-        let wait = if unowed { Now::ZERO } else { self.pulling.late_after() };
+        let wait = if self.pulling.unowed.contains(chunk) || self.was_taken_along(chunk) { Now::ZERO } else { self.pulling.late_after() };
         if waited < wait || self.is_coming(chunk, now) {
             return None;
         }
@@ -239,6 +240,20 @@ impl Swarm {
                 self.peers.values().any(|state| state.role == Role::Member && state.is_live() && state.have.contains(chunk));
             (my_turn && (!held_in_group || waited >= wait + LATE_MIN)).then_some(source)
         })
+    }
+
+    /// Whether a missing chunk was brought into the group by somebody who is gone: the copy that is owed does not come.
+    pub(crate) fn was_taken_along(&self, chunk: u32) -> bool {
+        self.pulling.bringer(chunk).is_some_and(|bringer| self.is_gone(bringer))
+    }
+
+    /// Whether anything may have been taken along.
+    pub(crate) fn has_lost_a_bringer(&self) -> bool {
+        self.pulling.owing().any(|bringer| self.is_gone(bringer))
+    }
+
+    fn is_gone(&self, peer: TerminalId) -> bool {
+        !self.peers.get(&peer).is_some_and(PeerState::is_live)
     }
 
     pub(crate) fn is_coming(&self, chunk: u32, now: Now) -> bool {

@@ -35,6 +35,7 @@ impl Links {
             PushMessage::Leave { swarm_id, reason: _ } => _ = self.swarms.borrow_mut().remove(swarm_id),
             PushMessage::Grant { .. }
             | PushMessage::RepairRefused { .. }
+            | PushMessage::PeerGone { .. }
             | PushMessage::ReportHoldings { .. }
             | PushMessage::Signal { .. }
             | PushMessage::Settled { .. }
@@ -141,6 +142,7 @@ impl Forwarder<'_> {
             PushMessage::Leave { .. }
             | PushMessage::Grant { .. }
             | PushMessage::RepairRefused { .. }
+            | PushMessage::PeerGone { .. }
             | PushMessage::ReportHoldings { .. }
             | PushMessage::Signal { .. }
             | PushMessage::Settled { .. }

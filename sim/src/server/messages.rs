@@ -41,6 +41,12 @@ impl Server {
     pub(crate) fn detach(&mut self, terminal: usize, now: Now) {
         self.shared.present.remove(&terminal);
         self.leave(terminal, Duration::ZERO, now);
+        let id = self.planner.id(terminal);
+        for peer in self.planner.linked(terminal) {
+            if self.shared.present.contains(&peer) {
+                self.pushes.push((peer, Push::PeerGone(id)));
+            }
+        }
     }
 
     fn leave(&mut self, terminal: usize, bench: Duration, now: Now) {

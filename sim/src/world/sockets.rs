@@ -230,6 +230,7 @@ impl World {
             Push::Reload => return self.say(terminal, Says::Sync),
             Push::Grant { kind, chunks } => _ = machine.map(|machine| machine.handle_grant(kind, &chunks, now)),
             Push::RepairRefused { chunks, code } => _ = machine.map(|machine| machine.handle_repair_refused(&chunks, code)),
+            Push::PeerGone(peer) => _ = machine.map(|machine| machine.handle_peer_gone(peer, now)),
             Push::ReportHoldings => _ = machine.map(|machine| machine.handle_report_holdings(now)),
         }
         self.drive(terminal);

@@ -76,6 +76,42 @@ fn each_receiver_tells_when_the_first_of_what_a_dead_relay_owed_comes_from_someb
 }
 
 #[test]
+fn what_a_relay_owes_that_the_server_has_lost_sight_of_is_asked_of_others_before_its_links_are_found_silent() {
+    let silences = |told: bool| -> Vec<Duration> {
+        let mut world = World::new(3, &[MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT], one_group(5));
+        world.give(0, GrantKind::FirstCopy, 0..3);
+        // It has sent the first copy of one chunk, which its receiver has announced, and is in the middle of the second one.
+        assert!(world.run_until(LONG, |world| world.nodes[1..].iter().any(|node| !node.disk.is_empty())));
+        world.run_until(world.now + Duration::from_millis(250), |_| false);
+        world.vanish(0, told);
+        world.run_until(world.now + Duration::from_secs(5), |_| false);
+        eprintln!(
+            "vanished told={told}; {:?}; disks {:?}",
+            world.nodes.iter().map(|n| n.replaced.clone()).collect::<Vec<_>>(),
+            world.nodes.iter().map(|n| n.disk.keys().copied().collect::<Vec<_>>()).collect::<Vec<_>>()
+        );
+        world.nodes[1..].iter().flat_map(|node| &node.replaced).map(|&(.., silent_for)| silent_for).collect()
+    };
+    let (told, untold) = (silences(true), silences(false));
+    assert!(!told.is_empty() && !untold.is_empty(), "it owed nothing");
+    assert!(told.iter().all(|silent_for| *silent_for < Duration::from_millis(500)), "{told:?}");
+    assert!(untold.iter().all(|silent_for| *silent_for >= Duration::from_millis(600)), "{untold:?}");
+}
+
+#[test]
+fn a_peer_that_the_server_has_lost_sight_of_and_that_is_heard_is_relied_on_as_before() {
+    let mut world = World::new(64, &[10 * MBIT; 3], one_group(3));
+    assert!(world.run_until(LONG, |world| world.nodes[2].disk.len() > 20));
+    let id = world.nodes[0].id;
+    let now = world.now;
+    world.nodes[1].swarm.as_mut().unwrap().handle_peer_gone(id, now);
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    assert!(world.nodes.iter().all(|node| node.suspects.is_empty() && node.replaced.len() <= 1));
+    let copies = world.copied / 100_000;
+    assert!(copies <= 64 * 2 + 4, "{copies} copies of 128 were sent");
+}
+
+#[test]
 fn what_comes_from_others_after_a_relay_is_back_replaces_nothing() {
     let mut world = World::new(3, &[MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT, 20 * MBIT], one_group(5));
     world.give(0, GrantKind::FirstCopy, 0..3);

@@ -271,6 +271,19 @@ impl World {
         }
     }
 
+    /// The node's process is gone and no link says so yet; `told`: the server does.
+    pub(crate) fn vanish(&mut self, node: usize, told: bool) {
+        self.nodes[node].swarm = None;
+        let (id, now) = (self.nodes[node].id, self.now);
+        self.leases.retain(|_, holder| *holder != node);
+        for other in 0..self.nodes.len() {
+            if let Some(swarm) = self.nodes[other].swarm.as_mut().filter(|_| told) {
+                swarm.handle_peer_gone(id, now);
+            }
+            self.drive(other);
+        }
+    }
+
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].swarm = None;
         let (id, now) = (self.nodes[node].id, self.now);

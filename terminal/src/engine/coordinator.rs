@@ -165,6 +165,7 @@ impl Coordinator {
             }
             PushMessage::Grant { swarm_id, kind, chunks, expires_at: _ } => self.input(swarm_id, Input::Grant { kind, chunks }).await,
             PushMessage::RepairRefused { swarm_id, chunks, code } => self.input(swarm_id, Input::RepairRefused { chunks, code }).await,
+            PushMessage::PeerGone { swarm_id, terminal_id } => self.input(swarm_id, Input::PeerGone(terminal_id)).await,
             PushMessage::ReportHoldings { swarm_id } => self.input(swarm_id, Input::ReportHoldings).await,
             PushMessage::Signal { from, signal } => self.context.links.signal(from, signal).await,
             PushMessage::Settled { swarm_id, delivery_id, charged, earned } => {
@@ -195,6 +196,7 @@ impl Coordinator {
             Input::Plan(_)
             | Input::Grant { .. }
             | Input::RepairRefused { .. }
+            | Input::PeerGone(_)
             | Input::ReportHoldings
             | Input::Connected
             | Input::Leave(_)

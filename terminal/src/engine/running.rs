@@ -47,6 +47,8 @@ pub(super) enum Input {
         chunks: Vec<u32>,
         code: ErrorCode,
     },
+    /// A linked terminal is no longer connected to the server.
+    PeerGone(TerminalId),
     ReportHoldings,
     /// The connection to the server is new.
     Connected,
@@ -290,6 +292,7 @@ impl<'a> Running<'a> {
                 }
                 self.swarm.handle_repair_refused(&chunks, code);
             }
+            Input::PeerGone(peer) => self.swarm.handle_peer_gone(peer, now),
             Input::ReportHoldings => self.swarm.handle_report_holdings(now),
             Input::Connected => {
                 self.swarm.handle_connected(now);

@@ -119,6 +119,7 @@ impl Task {
                     Some(
                         input @ (Input::Grant { .. }
                         | Input::RepairRefused { .. }
+                        | Input::PeerGone(_)
                         | Input::ReportHoldings
                         | Input::Connected
                         | Input::Settled { .. }

@@ -127,6 +127,19 @@ pub async fn leave(state: &AppState, member: &Member) -> Result<(), ApiError> {
         let (group_id, terminal_id, reason) = (member.place.group_id, member.terminal, ReselectionReason::Disconnected);
         state.reselections.note([NewReselection { group_id, at: now, reason, terminal_id, replacement: None, chunks: 0 }]);
     }
+    tell_that_it_is_gone(state, member, now).await
+}
+
+/// Whoever is linked to the member asks others for what it owes. Not when this instance stops: its terminals are connected to another one in a moment.
+async fn tell_that_it_is_gone(state: &AppState, member: &Member, now: OffsetDateTime) -> Result<(), ApiError> {
+    if *state.stopping.borrow() || member.check_open(now).is_err() {
+        return Ok(());
+    }
+    let message = PushMessage::PeerGone { swarm_id: member.swarm.facts.swarm_id, terminal_id: member.terminal };
+    for peer in member.swarm.peers(member.terminal) {
+        // Who is not connected has nothing to ask for, and learns by its links what has changed.
+        state.live.push_to_connected(peer, &message, now).await?;
+    }
     Ok(())
 }
 

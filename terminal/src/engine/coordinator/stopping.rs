@@ -89,6 +89,7 @@ fn note(event: SocketEvent, late: &mut Vec<(SwarmId, Input)>) {
         | PushMessage::Leave { .. }
         | PushMessage::Grant { .. }
         | PushMessage::RepairRefused { .. }
+        | PushMessage::PeerGone { .. }
         | PushMessage::ReportHoldings { .. }
         | PushMessage::Signal { .. }
         | PushMessage::Reload => return,

@@ -1,7 +1,7 @@
 //! Who is given a chunk to relay, and what the origin sends to everybody itself.
 
 use protocol::BitsPerSecond;
-use protocol::ws::{ChunkNotice, ClientMessage, GrantKind};
+use protocol::ws::{ChunkNotice, ClientMessage, GrantKind, PushMessage};
 use reqwest::StatusCode;
 
 use super::Stage;
@@ -53,6 +53,21 @@ async fn b29_what_a_member_has_signed_for_is_not_given_again_when_its_lease_come
     stage.machines[1].settle_down().await;
     stage.lose(0).await;
     assert_eq!(stage.ask(2, 2).await, [1, 2], "machine 1 has chunk 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b13_whoever_is_linked_to_a_machine_that_goes_is_told_at_once() {
+    let mut stage = Stage::started(Script { spare_budget: 0, ..Script::default() }).await;
+    stage.connect(0..3).await;
+    let gone = stage.machines[0].id();
+    stage.lose(0).await;
+    for machine in 1..3 {
+        let told = stage.machines[machine].push(|message| match message {
+            PushMessage::PeerGone { swarm_id, terminal_id } => Some((swarm_id, terminal_id)),
+            _ => None,
+        });
+        assert_eq!(told.await, (stage.swarm_id, gone));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
