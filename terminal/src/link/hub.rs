@@ -367,8 +367,7 @@ impl Reactor {
     /// There is no link: addresses at servers are given back and sockets closed, so that the next link finds the machine's addresses of its day.
     fn let_go(&mut self, now: Instant) {
         self.servers.close(now, &mut self.outbox);
-        self.sockets.send(&mut self.outbox);
-        self.outbox.clear();
+        self.sockets.send_last(&mut self.outbox);
         self.full = None;
         self.sockets.close();
     }

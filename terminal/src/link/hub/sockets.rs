@@ -176,6 +176,14 @@ impl Sockets {
         full
     }
 
+    /// Sends everything now, whatever the line takes: last words, for which nobody comes back. What a socket does not take is lost.
+    pub(super) fn send_last(&mut self, packets: &mut VecDeque<TaggedBytesMut>) {
+        let bucket = self.bucket.take();
+        self.send_what_goes(packets);
+        self.bucket = bucket;
+        packets.clear();
+    }
+
     fn send_what_goes(&mut self, packets: &mut VecDeque<TaggedBytesMut>) -> Option<Full> {
         while let Some(first) = packets.front() {
             let transport = first.transport;
@@ -337,6 +345,23 @@ mod tests {
             }
         }
         assert!(start.elapsed() >= Duration::from_millis(159), "16 KB beyond the first 4: {:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn last_words_do_not_wait_for_the_line() {
+        let mut sockets = Sockets::new(Line::new(BitsPerSecond(8_000)));
+        let from = sockets.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
+        let mut packets: VecDeque<TaggedBytesMut> = (0..3).map(|_| packet(from.port(), 1_000)).collect();
+        packets.iter_mut().for_each(|packet| packet.transport.local_addr = from);
+        std::future::poll_fn(|context| sockets.poll_writable(from, context)).await;
+        assert!(matches!(sockets.send(&mut packets), Some(Full::Line(_))), "a second for each");
+        sockets.send_last(&mut packets);
+        let mut received = Vec::new();
+        while received.len() < 3 {
+            std::future::poll_fn(|context| sockets.poll_readable(context)).await;
+            sockets.read(Instant::now(), &mut received);
+        }
+        assert!(packets.is_empty());
     }
 
     #[tokio::test]
