@@ -87,6 +87,13 @@ impl Endpoint {
         Self { shared: Arc::clone(&self.shared), packet_bytes: SHORT_PACKET_BYTES.min(self.packet_bytes) }
     }
 
+    /// Gives the endpoint up and waits, once its other clones and all links are gone too, until other ends and servers have been told.
+    pub async fn close(self) {
+        let hub = self.shared.hub.clone();
+        drop(self);
+        hub.ended().await;
+    }
+
     /// The SCTP receive window of each link, in bytes: what was configured, or less where the kernel grants less.
     #[must_use]
     pub fn window_bytes(&self) -> u32 {

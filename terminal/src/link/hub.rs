@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rtc::shared::TaggedBytesMut;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::routes::Routes;
 use self::servers::Servers;
@@ -54,6 +54,8 @@ const OUTBOX_PACKETS: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Hub {
     requests: mpsc::Sender<Request>,
+    /// Closed when the thread has ended.
+    running: watch::Receiver<()>,
 }
 
 /// A link that has its description and waits for the other end.
@@ -93,12 +95,23 @@ impl Hub {
     /// [`LinkError::Transport`] if the machine gives no thread.
     pub(super) fn start(settings: Settings, line: Line, warnings: Warnings) -> Result<Self, LinkError> {
         let (requests, receiver) = mpsc::channel(REQUESTS);
+        let (alive, running) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
         std::thread::Builder::new()
             .name("links".to_owned())
-            .spawn(move || runtime.block_on(Reactor::new(settings, Sockets::new(line), warnings, receiver).run()))
+            .spawn(move || {
+                runtime.block_on(Reactor::new(settings, Sockets::new(line), warnings, receiver).run());
+                drop(alive);
+            })
             .map_err(session::transport)?;
-        Ok(Self { requests })
+        Ok(Self { requests, running })
+    }
+
+    /// Waits, once the last other clone and all links are gone, until the thread has said what it had to say and has ended.
+    pub(super) async fn ended(self) {
+        let Self { requests, mut running } = self;
+        drop(requests);
+        while running.changed().await.is_ok() {}
     }
 
     pub(super) async fn open(&self, opening: Opening) -> Result<Described, LinkError> {

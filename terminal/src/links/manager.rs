@@ -123,9 +123,11 @@ impl Manager {
                 }
             }
             if self.closing.as_ref().is_some_and(|(deadline, _)| self.running.is_empty() || Instant::now() >= *deadline) {
-                if let Some((_, done)) = self.closing.take() {
-                    let _ = done.send(());
-                }
+                let Some((deadline, done)) = self.closing.take() else { return };
+                let endpoint = self.opener.endpoint.clone();
+                drop(self);
+                let _ = tokio::time::timeout_at(deadline, endpoint.close()).await;
+                let _ = done.send(());
                 return;
             }
         }
