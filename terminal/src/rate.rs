@@ -16,8 +16,8 @@ use crate::link::Line;
 
 /// What a full bucket lets pass at once. Long enough that a late wake-up loses no rate: a busy machine wakes a task tens of milliseconds late.
 const BURST: Duration = Duration::from_millis(100);
-/// The same for what goes to a line, whose queue is short.
-const LINE_BURST: Duration = Duration::from_millis(40);
+/// The same for what goes to a line: with a frame, or a run of packets, it fits the line's own queue.
+pub(crate) const LINE_BURST: Duration = Duration::from_millis(40);
 /// What may wait for an uplink before it is given more: 40 ms of it are in the line's own queue, the rest covers a late wake-up here and at the links.
 const LINE_QUEUE: Duration = Duration::from_millis(120);
 

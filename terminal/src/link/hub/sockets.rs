@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use super::super::config::WINDOW_BYTES_MAX;
 use super::super::error::LinkError;
 use super::super::line::{Line, on_the_wire};
-use crate::rate::TokenBucket;
+use crate::rate::{LINE_BURST, TokenBucket};
 
 /// Asked of the kernel per socket. It grants at most `net.core.rmem_max`, and charges a packet of 1.2 KB with about twice its length.
 const SOCKET_BUFFER_BYTES: usize = 2 * WINDOW_BYTES_MAX as usize;
@@ -31,8 +31,6 @@ const RUN_PACKETS_MAX: usize = 44;
 const RUN_BYTES_MAX: usize = 60 << 10;
 /// And what the line takes in this time, of which it has more in its queue: 25 ms are a frame.
 const RUN_OF_THE_LINE: Duration = Duration::from_millis(25);
-/// What goes to an idle line at once. With a run it fits the queue of a line.
-const LINE_BURST: Duration = Duration::from_millis(40);
 
 /// Grows the kernel's buffers of a socket as far as the kernel lets it.
 pub(in super::super) fn enlarge(socket: &std::net::UdpSocket) -> io::Result<()> {
