@@ -1,5 +1,7 @@
 //! Sets of chunk indices, whole and in segments of 4,096 as receipts and have-lists carry them.
 
+use crate::wire::DecodeError;
+
 /// Chunks per segment: a segment is 512 bytes, so a receipt with one fits a small frame and an edition of 16 GiB has 64 of them.
 pub const SEGMENT_CHUNKS: u32 = 4096;
 /// Bytes of one segment.
@@ -134,9 +136,82 @@ pub fn is_subset(smaller: &[u8; SEGMENT_BYTES], larger: &[u8; SEGMENT_BYTES]) ->
     smaller.iter().zip(larger).all(|(small, large)| small & !large == 0)
 }
 
+/// Packs a segment for a message: for each of its chunks, ascending, how many that are not in it stand before it, in LEB128 (two bytes from 128 on). Nothing
+/// for an empty segment, and the segment itself where that is not longer. A member that got every fifteenth chunk of a segment from one source signs
+/// for 273 bytes instead of 512 at the most, and for half of that on average.
+pub fn pack_segment(segment: &[u8; SEGMENT_BYTES]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(64);
+    let mut next = 0;
+    for chunk in segment_chunks(0, segment) {
+        let [low, high, ..] = (chunk - next).to_le_bytes();
+        let gap = u16::from_le_bytes([low, high]);
+        let [below, _] = (gap & 0x7F).to_le_bytes();
+        let [above, _] = (gap >> 7).to_le_bytes();
+        if above == 0 {
+            packed.push(below);
+        } else {
+            packed.extend([below | 0x80, above]);
+        }
+        next = chunk + 1;
+        if packed.len() >= SEGMENT_BYTES {
+            return segment.to_vec();
+        }
+    }
+    packed
+}
+
+/// Undoes [`pack_segment`].
+///
+/// # Errors
+/// The bytes are longer than a segment, end within a number, or name a chunk beyond the segment.
+pub fn unpack_segment(packed: &[u8]) -> Result<Box<[u8; SEGMENT_BYTES]>, DecodeError> {
+    if let Ok(whole) = <[u8; SEGMENT_BYTES]>::try_from(packed) {
+        return Ok(Box::new(whole));
+    }
+    if packed.len() > SEGMENT_BYTES {
+        return Err(DecodeError::OutOfRange("bitmap length"));
+    }
+    let mut segment = Box::new([0; SEGMENT_BYTES]);
+    let (mut next, mut bytes) = (0, packed.iter());
+    while let Some(&low) = bytes.next() {
+        let above = if low & 0x80 == 0 { 0 } else { *bytes.next().ok_or(DecodeError::Truncated)? };
+        let chunk = next + u32::from(low & 0x7F) + (u32::from(above) << 7);
+        let byte = segment.get_mut((chunk / 8) as usize).ok_or(DecodeError::OutOfRange("chunk of a segment"))?;
+        *byte |= 1 << (chunk % 8);
+        next = chunk + 1;
+    }
+    Ok(segment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packed_segment_is_the_same_again_and_never_longer() {
+        let every = |step: usize| (0..SEGMENT_CHUNKS).step_by(step).collect::<ChunkSet>().segment(0);
+        for (segment, length) in [
+            (every(1), 512),
+            (every(7), 512),
+            (every(15), 274),
+            (every(200), 41),
+            (ChunkSet::from_iter([0, 127, 4095]).segment(0), 4),
+            (ChunkSet::from_iter([4095]).segment(0), 2),
+            ([0; SEGMENT_BYTES], 0),
+        ] {
+            let packed = pack_segment(&segment);
+            assert_eq!((packed.len(), *unpack_segment(&packed).unwrap() == segment), (length, true));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_packed_segment_are_refused() {
+        assert_eq!(unpack_segment(&[0; SEGMENT_BYTES + 1]), Err(DecodeError::OutOfRange("bitmap length")));
+        assert_eq!(unpack_segment(&[0, 0x80]), Err(DecodeError::Truncated));
+        assert_eq!(unpack_segment(&[0xFF, 0x1F, 0]), Err(DecodeError::OutOfRange("chunk of a segment")));
+        assert_eq!(unpack_segment(&[0xFF, 0x20]), Err(DecodeError::OutOfRange("chunk of a segment")));
+        assert!(unpack_segment(&[0xFF, 0x1F]).is_ok());
+    }
 
     #[test]
     fn a_set_survives_the_way_through_its_segments() {

@@ -129,14 +129,14 @@ impl Frame {
         match self {
             Self::Hello(hello) => hello.write(Writer::with_capacity(4096).u8(HELLO)).finish(),
             Self::Have { swarm_id, segment, bitmap } => {
-                Writer::with_capacity(21 + SEGMENT_BYTES).u8(HAVE).raw(&swarm_id.to_bytes()).u32(*segment).raw(&**bitmap).finish()
+                Writer::with_capacity(23 + SEGMENT_BYTES).u8(HAVE).raw(&swarm_id.to_bytes()).u32(*segment).packed(bitmap).finish()
             }
             Self::HaveEnd { swarm_id } => Writer::with_capacity(17).u8(HAVE_END).raw(&swarm_id.to_bytes()).finish(),
             Self::HaveDelta { swarm_id, chunks } => indices(HAVE_DELTA, *swarm_id, chunks),
             Self::Request { swarm_id, chunks } => indices(REQUEST, *swarm_id, chunks),
             Self::Chunk(frame) => frame.write(),
             Self::Receipt { swarm_id, receipt } => {
-                Writer::with_capacity(17 + Receipt::ENCODED_LEN).u8(RECEIPT).raw(&swarm_id.to_bytes()).raw(&receipt.encode()).finish()
+                Writer::with_capacity(Receipt::ENCODED_LEN).u8(RECEIPT).raw(&swarm_id.to_bytes()).raw(&receipt.pack()).finish()
             }
             Self::Duplicate(duplicate) => Writer::with_capacity(85)
                 .u8(DUPLICATE)
@@ -160,7 +160,7 @@ impl Frame {
             HELLO => Self::Hello(Hello::read(&mut reader)?),
             HAVE => {
                 let swarm_id = swarm_id(&mut reader)?;
-                Self::Have { swarm_id, segment: segment(&mut reader)?, bitmap: Box::new(reader.array()?) }
+                Self::Have { swarm_id, segment: segment(&mut reader)?, bitmap: reader.packed()? }
             }
             HAVE_END => Self::HaveEnd { swarm_id: swarm_id(&mut reader)? },
             HAVE_DELTA => Self::HaveDelta { swarm_id: swarm_id(&mut reader)?, chunks: read_indices(&mut reader)? },
@@ -173,7 +173,7 @@ impl Frame {
                 frame.payload = payload;
                 Self::Chunk(frame)
             }
-            RECEIPT => Self::Receipt { swarm_id: swarm_id(&mut reader)?, receipt: Box::new(Receipt::decode(reader.rest())?) },
+            RECEIPT => Self::Receipt { swarm_id: swarm_id(&mut reader)?, receipt: Box::new(Receipt::unpack(reader.rest())?) },
             DUPLICATE => {
                 Self::Duplicate(Duplicate { swarm_id: swarm_id(&mut reader)?, chunk: reader.u32()?, signature: Signature(reader.array()?) })
             }

@@ -95,10 +95,48 @@ impl Receipt {
             at: TimestampMs(reader.u64()?),
             bitmap: Box::new(reader.array()?),
         };
-        if body.segment > u32::MAX / crate::bitmap::SEGMENT_CHUNKS {
+        if body.segment > u32::MAX / SEGMENT_CHUNKS {
             return Err(DecodeError::OutOfRange("segment"));
         }
         let signature = Signature(reader.array()?);
+        reader.end()?;
+        Ok(Self { body, signature })
+    }
+
+    /// The receipt as it travels between terminals, without the tag and with its bitmap packed ([`crate::bitmap::pack_segment`]):
+    /// delivery(16), source(16), receiver(16), segment u32, sequence u32, time u64 ms, signature(64), length u16, packed bitmap(0..512).
+    pub fn pack(&self) -> Vec<u8> {
+        let body = &self.body;
+        Writer::with_capacity(256)
+            .raw(&body.delivery_id.to_bytes())
+            .raw(&body.source.to_bytes())
+            .raw(&body.receiver.to_bytes())
+            .u32(body.segment)
+            .u32(body.sequence)
+            .u64(body.at.0)
+            .raw(&self.signature.0)
+            .packed(&body.bitmap)
+            .finish()
+    }
+
+    /// Undoes [`Receipt::pack`]; the signature is not checked yet.
+    pub fn unpack(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let (delivery_id, source, receiver) = (reader.array()?, reader.array()?, reader.array()?);
+        let (segment, sequence, at) = (reader.u32()?, reader.u32()?, TimestampMs(reader.u64()?));
+        let signature = Signature(reader.array()?);
+        if segment > u32::MAX / SEGMENT_CHUNKS {
+            return Err(DecodeError::OutOfRange("segment"));
+        }
+        let body = ReceiptBody {
+            delivery_id: DeliveryId::from_bytes(delivery_id),
+            source: TerminalId::from_bytes(source),
+            receiver: TerminalId::from_bytes(receiver),
+            segment,
+            sequence,
+            at,
+            bitmap: reader.packed()?,
+        };
         reader.end()?;
         Ok(Self { body, signature })
     }

@@ -1,6 +1,8 @@
 //! Reading and writing fixed-layout binary: little-endian integers and raw byte runs, nothing self-describing.
 //! Every message of a data channel, every signed text and the manifest are built from these two types.
 
+use crate::bitmap::{SEGMENT_BYTES, pack_segment, unpack_segment};
+
 /// Why a byte string is not the message that it claims to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -50,6 +52,12 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A segment that [`Writer::packed`] wrote.
+    pub fn packed(&mut self) -> Result<Box<[u8; SEGMENT_BYTES]>, DecodeError> {
+        let length = self.u16()?;
+        unpack_segment(self.take(length.into())?)
+    }
+
     /// Everything that is left.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
@@ -74,6 +82,12 @@ pub struct Writer {
 impl Writer {
     pub fn with_capacity(capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity) }
+    }
+    /// A segment in as few bytes as it takes, after their number as a `u16`.
+    #[must_use]
+    pub fn packed(self, segment: &[u8; SEGMENT_BYTES]) -> Self {
+        let packed = pack_segment(segment);
+        self.u16(u16::try_from(packed.len()).unwrap_or(u16::MAX)).raw(&packed)
     }
     #[must_use]
     pub fn raw(mut self, bytes: &[u8]) -> Self {

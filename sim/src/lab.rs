@@ -10,9 +10,9 @@ use swarm::Now;
 use crate::rng::{Purpose, Rng};
 use crate::scenario::{FIRST_OPENING, REGIONS, Scenario, TerminalSpec};
 
-/// What a payload byte takes on the line of a terminal: UDP, DTLS and SCTP headers are 9 % of it, acknowledgements some 3 %. What the machines themselves
+/// What a payload byte takes on the line of a terminal: the headers of its full packets and the acknowledgements of those. What the machines themselves
 /// say to each other is sent for real.
-const PEERS_WIRE_PER_MILLE: u64 = 1_120;
+const PEERS_WIRE_PER_MILLE: u64 = 1_085;
 /// And on the origin's: full TCP segments.
 const ORIGIN_WIRE_PER_MILLE: u64 = 1_046;
 /// One way from a terminal to the bridge, and between the ends of the bridge.

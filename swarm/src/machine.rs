@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::bitmap::{ChunkSet, segment_count};
@@ -12,7 +13,9 @@ use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs
 
 use crate::Now;
 use crate::action::{Action, Transmit};
-use crate::config::{Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, END_GAME_CHUNKS, LAST_WORDS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS};
+use crate::config::{
+    Config, DELTA_DELAY, DELTA_DELAY_AT_THE_END, DELTA_DELAY_OF_COPIES, END_GAME_CHUNKS, LAST_WORDS, RECEIPT_DELAY, REPORT_ORIGIN_CHUNKS,
+};
 use crate::credits::Credits;
 use crate::gone::Gone;
 use crate::lost::Lost;
@@ -372,21 +375,35 @@ impl Swarm {
             self.asking.came(chunk);
         }
         self.progressed_at = now;
+        let bringer = self.pulling.bringer(chunk);
         self.pulling.arrived(chunk, pending.pulled, now);
-        for state in self.peers.values_mut() {
-            state.pulls.remove(&chunk);
+        let swarm_id = self.plan.swarm_id;
+        for (&peer, state) in &mut self.peers {
+            // Who was asked for it too, or is copying it to everybody, hears at once that it need not come again.
+            let may_send = state.pulls.remove(&chunk).is_some() || bringer == Some(peer);
+            if may_send && peer != pending.source && state.linked {
+                self.actions.push_back(Action::Send { peer, frame: Frame::HaveDelta { swarm_id, chunks: vec![chunk] } });
+            }
         }
         let due = if unsigned >= crate::config::RECEIPT_BYTES { now } else { now + RECEIPT_DELAY };
         self.receipts_due = Some(self.receipts_due.map_or(due, |at| at.min(due)));
         self.new_holdings.push((chunk, pending.source));
-        let at_the_end = self.manifest.chunk_count() - self.have.len() <= END_GAME_CHUNKS;
-        self.delta_due.get_or_insert(now + if at_the_end { DELTA_DELAY_AT_THE_END } else { DELTA_DELAY });
         let leased = self.fetching.arrived(chunk);
         let relays = match pending.relay {
             Relay::Nobody => false,
             Relay::Below => !self.plan.children.is_empty() && self.is_first_in_line(chunk),
             Relay::All => true,
         };
+        self.announce_within(
+            if self.manifest.chunk_count() - self.have.len() <= END_GAME_CHUNKS {
+                DELTA_DELAY_AT_THE_END
+            } else if relays {
+                DELTA_DELAY
+            } else {
+                DELTA_DELAY_OF_COPIES
+            },
+            now,
+        );
         if relays {
             self.relay(chunk, pending.hop, pending.relay == Relay::All, leased.is_some(), now);
         } else if leased.is_some() {
@@ -400,6 +417,11 @@ impl Swarm {
         self.write_repeats();
         self.update_credits(now);
         self.pull(now);
+    }
+
+    fn announce_within(&mut self, delay: Duration, now: Now) {
+        let due = now + delay;
+        self.delta_due = Some(self.delta_due.map_or(due, |at| at.min(due)));
     }
 
     /// Has a verified chunk written, with the source that it is signed for.

@@ -41,7 +41,9 @@ impl<T: Copy + Ord> Table<T> {
             return Some(chunk);
         }
         let members = u64::try_from(self.spec.members.len()).unwrap_or(u64::MAX);
-        if self.live.len() < 2 || room < self.mean {
+        // Members need a chunk each to copy on before that.
+        let given = usize::try_from(self.next).unwrap_or(usize::MAX);
+        if self.live.len() < 2 || room < self.mean || given < self.live.len() {
             return None;
         }
         let chunk = self.take()?;

@@ -151,40 +151,55 @@ fn b03_a_relay_that_would_be_the_last_to_finish_waits_for_one_without_credits_an
     assert_eq!(small.credits(10_600, 2, 1), [(2, 7)], "whoever is done first");
 }
 
-#[test]
-fn b01_a_chunk_that_the_origin_has_to_spare_goes_to_every_member_and_no_two_at_once() {
-    let mut small = Small::new(&[800; 3]);
-    for member in 0..3 {
+/// A table whose members have been given a first copy each, and have received it.
+fn begun(members: usize, direct: u64) -> Small {
+    let mut small = Small::new(&vec![800; members]);
+    small.limits.direct = direct;
+    for member in 0..members {
         small.credits(0, member, 0);
     }
-    small.limits = Limits { in_flight_max: 600, direct: 300, ..small.limits };
+    for (member, chunk) in (0..members).zip(0..) {
+        if member + 1 == members {
+            assert!(small.table.directs.is_empty(), "members need a chunk each to copy on first");
+            small.limits.direct = 0;
+        }
+        assert_eq!(small.credits(0, member, 1), [(member, chunk)]);
+        small.notice(0, member, chunk);
+    }
+    small.limits.direct = direct;
+    small
+}
+
+#[test]
+fn b01_a_chunk_that_the_origin_has_to_spare_goes_to_every_member_and_no_two_at_once() {
+    let mut small = begun(3, 300);
+    small.limits.in_flight_max = 600;
     small.credits(0, 0, 0);
     // Half of what may be on its way.
-    assert_eq!(small.table.directs.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (0, 2)], "the budget has one chunk for all three");
-    assert_eq!((small.fetch(1, 0, 0), small.fetch(1, 1, 0)), (Some(Part::First), Some(Part::Direct)));
-    assert_eq!(small.credits(2, 1, 1), [(1, 1)], "a first copy is another chunk");
+    assert_eq!(small.table.directs.keys().copied().collect::<Vec<_>>(), [(3, 0), (3, 1), (3, 2)], "the budget has one chunk for all three");
+    assert_eq!((small.fetch(1, 0, 3), small.fetch(1, 1, 3)), (Some(Part::First), Some(Part::Direct)));
+    assert_eq!(small.credits(2, 1, 1), [(1, 4)], "a first copy is another chunk");
     // Without room in the budget for everybody none is begun.
     small.limits.direct = 299;
     for member in 0..3 {
-        small.notice(3, member, 0);
+        small.notice(3, member, 3);
     }
     assert!(!small.table.sends_directly());
-    assert_eq!(small.credits(4, 2, 1), [(2, 2)]);
+    assert_eq!(small.credits(4, 2, 1), [(2, 5)]);
     small.limits.direct = 300;
     small.at(5, |table, call| table.credits(None, None, call));
-    assert_eq!(small.table.coming_to(0), [3]);
+    assert_eq!(small.table.coming_to(0), [0, 6], "its first copy is still being copied on");
 }
 
 #[test]
 fn b01_a_direct_copy_that_reaches_nobody_is_a_first_copy_for_somebody() {
-    let mut small = Small::new(&[800; 2]);
-    small.limits.direct = 200;
-    small.credits(0, 0, 0);
+    let mut small = begun(2, 200);
+    small.at(0, |table, call| table.leave(1, 0, call));
     assert!(small.table.directs.is_empty(), "one member alone needs no direct copy");
     small.credits(0, 1, 0);
     assert_eq!(small.table.directs.len(), 2);
     small.limits.direct = 0;
     small.at(1, |table, call| table.leave(1, 0, call));
-    assert_eq!(small.credits(1, 0, 1), [(0, 1)], "it is still on its way to the other one");
-    assert_eq!(small.credits(LEASE_MS, 0, 1), [(0, 0)]);
+    assert_eq!(small.credits(1, 0, 1), [(0, 3)], "it is still on its way to the other one");
+    assert_eq!(small.credits(LEASE_MS, 0, 1), [(0, 2)]);
 }

@@ -52,12 +52,16 @@ fn each_receiver_tells_when_the_first_of_what_a_dead_relay_owed_comes_from_someb
     // The first one is slow: it owes copies at any time.
     let mut world = World::new(200, &[2 * MBIT, 10 * MBIT, 10 * MBIT, 10 * MBIT], one_group(4));
     let lacks = |world: &World, node: usize, of: &BTreeSet<u32>| of.iter().any(|chunk| !world.nodes[node].disk.contains_key(chunk));
-    let held = |world: &World| -> BTreeSet<u32> { world.nodes[0].disk.keys().copied().collect() };
+    let brought = |world: &World| -> BTreeSet<u32> {
+        world.nodes[0].disk.iter().filter(|(_, source)| source.is_origin()).map(|(chunk, _)| *chunk).collect()
+    };
     assert!(
-        world.run_until(LONG, |world| world.nodes[1].disk.len() > 60 && lacks(world, 1, &held(world)) && lacks(world, 2, &held(world)))
+        world.run_until(LONG, |world| world.nodes[1].disk.len() > 60
+            && lacks(world, 1, &brought(world))
+            && lacks(world, 2, &brought(world)))
     );
-    // By then it has announced what it has now.
-    let announced = held(&world);
+    // By then it has announced what it has brought now.
+    let announced = brought(&world);
     world.run_until(world.now + Duration::from_millis(150), |_| false);
     let owed: Vec<bool> = (0..4).map(|node| lacks(&world, node, &announced)).collect();
     assert!(owed.contains(&true), "it owed nothing");

@@ -336,10 +336,11 @@ local function give_first_copies()
   end
 end
 
--- The chunk that the origin sends to every member itself: the one begun, or the next one if the budget has it for all that are planned.
+-- The chunk that the origin sends to every member itself: the one begun, or the next one if the budget has it for all that are planned. Members need a
+-- chunk each to copy on before that.
 local function direct_chunk(room)
   if state.direct then return state.direct end
-  if #live < 2 or room < state.mean then return nil end
+  if #live < 2 or room < state.mean or state.next < #live then return nil end
   local chunk = take()
   if not chunk or length_of(chunk) * redis.call('HLEN', K.members) > room then return nil end
   if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end

@@ -60,9 +60,10 @@ impl Settings {
             // The default binds a multicast socket per link and fails where there is no multicast route.
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             // Certificates here are ECDSA. An end that picks one of the RSA suites of the default list leaves the handshake hanging.
+            // ChaCha20 first: its records are 8 bytes shorter (RFC 7905), half a percent of the line.
             .with_dtls_cipher_suites(vec![
-                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
                 CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
+                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
             ])
             .with_sctp_mtu(packet_bytes)
             .build()

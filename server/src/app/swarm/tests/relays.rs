@@ -80,15 +80,20 @@ async fn b01_an_open_budget_is_used_for_chunks_that_the_origin_sends_to_every_me
     for machine in 0..2 {
         stage.machines[machine].send(&ClientMessage::Credits { swarm_id, open: 0 }).await;
     }
+    // And is given a chunk to copy on before any is sent directly.
+    for machine in 0..2 {
+        stage.machines[machine].send(&ClientMessage::Credits { swarm_id, open: 1 }).await;
+        assert_eq!(stage.granted(machine).await, (GrantKind::FirstCopy, vec![u32::try_from(machine).unwrap()]));
+    }
     let mut given = Vec::new();
     for machine in 0..2 {
         let (kind, chunks) = stage.granted(machine).await;
         assert_eq!(kind, GrantKind::Direct);
         given.push(chunks);
     }
-    assert!(given[0] == given[1] && given[0][0] == 0, "{given:?}");
+    assert!(given[0] == given[1] && given[0][0] == 2, "{given:?}");
     for machine in 0..2 {
-        stage.fetch(machine, 0).await;
+        stage.fetch(machine, 2).await;
     }
     let again = stage.machines[0].fetch(&stage.service, stage.swarm_id, 7).await;
     assert_eq!(again.status(), StatusCode::FORBIDDEN, "a direct copy is a lease for one chunk");
