@@ -13,7 +13,7 @@ use crate::assembly::{self, Arrived};
 use crate::config::{DUPLICATE_BYTES, PULL_QUEUE_MAX};
 use crate::machine::{Pending, Relay, Swarm};
 use crate::outbox::Owed;
-use crate::peer::Role;
+use crate::peer::{PeerState, Role};
 
 /// A frame that breaks the rules, with the reason that the server is told.
 type Violation = SuspectReason;
@@ -83,6 +83,7 @@ impl Swarm {
             return Err(SuspectReason::Malformed);
         }
         let lengths: Vec<u32> = chunks.iter().map(|&chunk| self.chunk_length(chunk)).collect();
+        let gone: Vec<TerminalId> = self.peers.values().filter(|state| !state.is_live()).map(PeerState::id).collect();
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
         let first_copy = match state.role {
             Role::Member => false,
@@ -95,8 +96,14 @@ impl Swarm {
             }
             if self.have.contains(chunk) {
                 // Whoever asks for what it has signed for has lost it since.
-                state.have.remove(chunk);
-                state.out.push(Owed { chunk, length, first_copy, hop: 1 });
+                let lost = state.have.remove(chunk);
+                let owed = Owed { chunk, length, first_copy, hop: 1 };
+                // What a relay that is gone copied here is missed there now. Everything else is asked for in good time.
+                if !lost && gone.iter().any(|relay| self.signing.is_for(*relay, chunk)) {
+                    state.out.push_urgent(owed);
+                } else {
+                    state.out.push(owed);
+                }
             }
         }
         Ok(())

@@ -52,6 +52,12 @@ impl Signing {
         *unsigned
     }
 
+    /// Whether this source is signed for the chunk.
+    pub(crate) fn is_for(&self, source: TerminalId, chunk: u32) -> bool {
+        let byte = (chunk % SEGMENT_CHUNKS / 8) as usize;
+        self.entries.get(&(source, chunk / SEGMENT_CHUNKS)).is_some_and(|entry| entry.bitmap[byte] >> (chunk % 8) & 1 == 1)
+    }
+
     /// The receipts owed to sources now: (source, receipt).
     pub(crate) fn take_for_sources(&mut self, signer: &Signer<'_>) -> Vec<(TerminalId, Receipt)> {
         self.unsigned_bytes.clear();

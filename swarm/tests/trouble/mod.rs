@@ -89,17 +89,25 @@ fn what_a_relay_owes_that_the_server_has_lost_sight_of_is_asked_of_others_before
         world.run_until(world.now + Duration::from_millis(250), |_| false);
         world.vanish(0, told);
         world.run_until(world.now + Duration::from_secs(5), |_| false);
-        eprintln!(
-            "vanished told={told}; {:?}; disks {:?}",
-            world.nodes.iter().map(|n| n.replaced.clone()).collect::<Vec<_>>(),
-            world.nodes.iter().map(|n| n.disk.keys().copied().collect::<Vec<_>>()).collect::<Vec<_>>()
-        );
         world.nodes[1..].iter().flat_map(|node| &node.replaced).map(|&(.., silent_for)| silent_for).collect()
     };
     let (told, untold) = (silences(true), silences(false));
     assert!(!told.is_empty() && !untold.is_empty(), "it owed nothing");
     assert!(told.iter().all(|silent_for| *silent_for < Duration::from_millis(500)), "{told:?}");
     assert!(untold.iter().all(|silent_for| *silent_for >= Duration::from_millis(600)), "{untold:?}");
+}
+
+#[test]
+fn what_a_relay_that_is_gone_owed_comes_before_what_the_others_owe() {
+    let mut world = World::new(400, &[10 * MBIT; 8], one_group(8));
+    assert!(world.run_until(LONG, |world| world.nodes[1].disk.len() > 100));
+    world.vanish(0, true);
+    assert!(world.run_until(LONG, |world| world.nodes[1].disk.len() > 200));
+    let mut silences: Vec<Duration> = world.nodes[1..].iter().flat_map(|node| &node.replaced).map(|&(.., silent_for)| silent_for).collect();
+    silences.sort_unstable();
+    // Each of them owes half a second to a second of copies at any time.
+    let median = silences.get(silences.len() / 2).copied().expect("it owed nothing");
+    assert!(median < Duration::from_millis(500), "{silences:?}");
 }
 
 #[test]
