@@ -305,6 +305,7 @@ impl World {
             payload = wrong.into();
             self.counts.corrupted += 1;
         }
+        self.counts.handed += u64::from(!destinations.is_empty());
         let header = u64::try_from(ChunkFrame::header_len(destinations.len())).unwrap_or(u64::MAX);
         let frame = Frame::Chunk(ChunkFrame { swarm_id: SWARM, chunk, offset, first_copy, hop, destinations, payload });
         self.put_on_line(from, to, frame, header + u64::from(len));
@@ -317,6 +318,9 @@ impl World {
             self.counts.lies += 1;
             let all: ChunkSet = (0..self.content.count()).collect();
             self.send_frame(from, peer, Frame::Have { swarm_id: *swarm_id, segment: 0, bitmap: Box::new(all.segment(0)) });
+        }
+        if let Frame::Request { chunks, .. } = &frame {
+            self.counts.asked += chunks.len() as u64;
         }
         match &frame {
             Frame::HaveDelta { chunks, .. } | Frame::Request { chunks, .. } => {
