@@ -81,10 +81,10 @@ fn receive(swarm: &mut Swarm, from: u8, chunk: u32, destinations: &[u8]) -> Opti
     swarm.handle_frame(id(from), Frame::Chunk(frame), Now::ZERO);
     let mut closed = None;
     while let Some(action) = swarm.poll_action() {
-        match action {
-            Action::Store { chunk, .. } => swarm.handle_stored(chunk, Now::ZERO),
-            Action::CloseLink { reason, .. } => closed = Some(reason),
-            _ => {}
+        if let Action::Store { chunk, .. } = action {
+            swarm.handle_stored(chunk, Now::ZERO);
+        } else if let Action::CloseLink { reason, .. } = action {
+            closed = Some(reason);
         }
     }
     closed
