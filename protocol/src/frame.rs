@@ -21,7 +21,7 @@ pub const PAYLOAD_MIN: usize = 16 << 10;
 pub const MESSAGE_MAX: usize = PAYLOAD_MAX + 1024;
 /// The most chunk indices in one request or delta, so that each fits one small message.
 pub const INDICES_MAX: usize = 128;
-/// The most copy destinations in other groups that a chunk frame names.
+/// The most copy destinations in other groups that a chunk frame names: one for each child group. Each is 16 bytes.
 pub const DESTINATIONS_MAX: usize = 8;
 /// The largest chunk that a manifest may name (the content-defined maximum; fixed chunking may not exceed it either).
 pub const CHUNK_MAX: u32 = 128 << 10;
@@ -37,7 +37,7 @@ pub struct ChunkFrame {
     pub first_copy: bool,
     /// How many terminals the chunk has passed since the origin.
     pub hop: u8,
-    /// Terminals in other groups to which the receiver copies the chunk on.
+    /// Terminals in other groups to which the receiver copies the chunk on; they stand in the frame at offset 0 only.
     pub destinations: Vec<TerminalId>,
     pub payload: Bytes,
 }
@@ -188,9 +188,14 @@ impl Frame {
 }
 
 impl ChunkFrame {
+    /// The bytes before the payload.
+    pub fn header_len(destinations: usize) -> usize {
+        28 + destinations.min(DESTINATIONS_MAX) * 16
+    }
+
     fn write(&self) -> Vec<u8> {
         let count = self.destinations.len().min(DESTINATIONS_MAX);
-        let mut writer = Writer::with_capacity(28 + count * 16 + self.payload.len())
+        let mut writer = Writer::with_capacity(Self::header_len(count) + self.payload.len())
             .u8(CHUNK)
             .raw(&self.swarm_id.to_bytes())
             .u32(self.chunk)
@@ -215,13 +220,17 @@ impl ChunkFrame {
         if count > DESTINATIONS_MAX {
             return Err(DecodeError::OutOfRange("destinations"));
         }
-        let destinations = (0..count).map(|_| reader.array().map(TerminalId::from_bytes)).collect::<Result<_, _>>()?;
+        let destinations = (0..count).map(|_| reader.array().map(TerminalId::from_bytes)).collect::<Result<Vec<_>, _>>()?;
         let payload_len = reader.remaining();
         if payload_len == 0 || payload_len > PAYLOAD_MAX {
             return Err(DecodeError::OutOfRange("payload length"));
         }
         if offset as usize + payload_len > CHUNK_MAX as usize {
             return Err(DecodeError::OutOfRange("offset"));
+        }
+        let named_once = (1..count).all(|index| !destinations[..index].contains(&destinations[index]));
+        if !named_once || (count > 0 && offset > 0) {
+            return Err(DecodeError::OutOfRange("destinations"));
         }
         let frame = Self { swarm_id, chunk, offset, first_copy: flags & FLAG_FIRST_COPY != 0, hop, destinations, payload: Bytes::new() };
         Ok((frame, message_len - payload_len))
@@ -286,8 +295,8 @@ mod tests {
             Frame::Chunk(ChunkFrame {
                 swarm_id,
                 chunk: 3,
-                offset: 65_536,
-                first_copy: true,
+                offset: 0,
+                first_copy: false,
                 hop: 2,
                 destinations: vec![a, b],
                 payload: Bytes::from_static(b"payload"),
@@ -324,6 +333,37 @@ mod tests {
             payload: Bytes::from_static(b"xyz"),
         });
         assert_eq!(hex::encode(frame.encode()), "06aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa040302011000000001010078797a");
+    }
+
+    #[test]
+    fn b31_a_frame_that_nobody_copies_on_is_28_bytes_and_each_destination_takes_16() {
+        let destination = |number: u8| TerminalId::from_bytes([number; 16]);
+        let frame = |count: u8, offset| ChunkFrame {
+            swarm_id: SwarmId::from_bytes([5; 16]),
+            chunk: 3,
+            offset,
+            first_copy: false,
+            hop: 1,
+            destinations: (0..count).map(destination).collect(),
+            payload: Bytes::from_static(b"payload"),
+        };
+        for count in 0..=8 {
+            let bytes = Frame::Chunk(frame(count, 0)).encode();
+            assert_eq!(bytes.len() - 7, ChunkFrame::header_len(usize::from(count)));
+            assert_eq!(bytes.len() - 7, 28 + 16 * usize::from(count));
+            assert_eq!(Frame::decode(bytes.into()), Ok(Frame::Chunk(frame(count, 0))));
+        }
+        let refused = Err(DecodeError::OutOfRange("destinations"));
+        let mut nine = Frame::Chunk(frame(8, 0)).encode();
+        nine[27] = 9;
+        assert_eq!(Frame::decode(nine.into()), refused, "a ninth destination");
+        let mut twice = Frame::Chunk(frame(2, 0)).encode();
+        twice.copy_within(28..44, 44);
+        assert_eq!(Frame::decode(twice.into()), refused, "one terminal twice");
+        assert_eq!(Frame::decode(Frame::Chunk(frame(1, 16)).encode().into()), refused, "not in the first frame");
+        let mut cut = Frame::Chunk(frame(2, 0)).encode();
+        cut.truncate(40);
+        assert_eq!(Frame::decode(cut.into()), Err(DecodeError::Truncated));
     }
 
     #[test]

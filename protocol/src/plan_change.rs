@@ -22,7 +22,7 @@ impl Listed for Peer {
     }
 }
 
-/// A child group with other contacts is another child group.
+/// A child group with other contacts or ways is another child group.
 impl Listed for ChildGroup {
     type Id = GroupId;
     fn id(&self) -> GroupId {
@@ -175,7 +175,7 @@ mod tests {
             root: true,
             members,
             parents: Vec::new(),
-            children: vec![ChildGroup { group_id: GroupId::from_bytes([8; 16]), contacts: peers(&[9]) }],
+            children: vec![ChildGroup { group_id: GroupId::from_bytes([8; 16]), contacts: peers(&[9]), ways: vec![] }],
             serves,
         }
     }

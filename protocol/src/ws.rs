@@ -18,6 +18,8 @@ pub const MESSAGE_MAX: usize = 64 << 10;
 pub const LIST_MAX: usize = 512;
 /// The most receipts in one message: 48 × 851 base64 characters are 41 KiB.
 pub const RECEIPTS_MAX: usize = 48;
+/// The most ways into one child group that a plan names: one that fails has two more, and eight child groups take 3 KiB of a plan.
+pub const WAYS_MAX: usize = 3;
 /// The domain tag before the nonce that a terminal signs to prove its key.
 pub const CHALLENGE_TAG: &[u8] = b"spillway websocket v1";
 
@@ -277,6 +279,17 @@ pub struct SwarmPlan {
 pub struct ChildGroup {
     pub group_id: GroupId,
     pub contacts: Vec<Peer>,
+    /// Members of this terminal's group to whom a copy for that group may be handed (b31), at most [`WAYS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<Way>,
+}
+
+/// A way into another group that leads over another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    pub member: TerminalId,
+    /// Whom that member may contact there: the destination to name.
+    pub contact: TerminalId,
 }
 
 /// Another terminal of the swarm.

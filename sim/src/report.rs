@@ -16,6 +16,9 @@ pub struct Counts {
     pub messages: u64,
     pub links: u64,
     pub origin_chunks: u64,
+    /// Chunks that terminals asked each other for, and copies whose first frame named destinations in other groups.
+    pub asked: u64,
+    pub handed: u64,
     /// Chunk frames sent with a wrong byte, have-lists that lied, messages sent twice or out of order, the same between terminals and server.
     pub corrupted: u64,
     pub lies: u64,
@@ -228,7 +231,7 @@ impl Outcome {
             "waves": self.waves.iter().map(wave).collect::<Vec<_>>(),
             "virtual_ms": u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
             "origin_sent": self.origin_sent, "budget": self.budget, "copied": self.copied,
-            "steps": self.steps, "checks": self.checks, "messages": self.counts.messages, "links": self.counts.links,
+            "steps": self.steps, "checks": self.checks, "messages": self.counts.messages, "links": self.counts.links, "asked": self.counts.asked, "handed": self.counts.handed,
             "repairs": self.counts.repairs, "needless": self.counts.needless, "direct": self.counts.direct, "removals": self.removed, "rebuilt": self.rebuilt, "untold": self.untold, "lost_messages": self.lost_messages,
             "banned": self.counts.banned.len(), "digest": format!("{:016x}", self.digest),
             "violation": self.violation.as_ref().map(|violation| json!({"invariant": format!("{:?}", violation.invariant), "detail": violation.detail})),

@@ -75,7 +75,7 @@ pub enum Action {
 }
 
 /// One chunk frame to send next. The driver reads `len` bytes at `offset` of the chunk from its store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     pub peer: TerminalId,
     pub chunk: u32,
@@ -84,4 +84,6 @@ pub struct Transmit {
     pub len: u32,
     pub first_copy: bool,
     pub hop: u8,
+    /// Terminals of other groups to which the receiver is to copy the chunk on; empty but in the first frame.
+    pub destinations: Vec<TerminalId>,
 }

@@ -1,6 +1,7 @@
 //! Puts a chunk's frames together. A link is ordered and carries one chunk at a time, so one partial chunk per link is all the memory that it takes.
 
 use bytes::{Bytes, BytesMut};
+use protocol::TerminalId;
 use protocol::frame::ChunkFrame;
 
 /// A chunk that is arriving on one link.
@@ -10,6 +11,7 @@ pub(crate) struct Partial {
     length: u32,
     first_copy: bool,
     hop: u8,
+    destinations: Vec<TerminalId>,
     bytes: BytesMut,
 }
 
@@ -19,6 +21,8 @@ pub(crate) struct Arrived {
     pub(crate) chunk: u32,
     pub(crate) first_copy: bool,
     pub(crate) hop: u8,
+    /// As the first frame named them.
+    pub(crate) destinations: Vec<TerminalId>,
     pub(crate) bytes: Bytes,
 }
 
@@ -28,16 +32,16 @@ pub(crate) struct OutOfPlace;
 
 /// Adds a frame. A frame at offset 0 starts a chunk anew and drops a partial one: the sender has changed its mind.
 pub(crate) fn add(slot: &mut Option<Partial>, frame: ChunkFrame, length: u32) -> Result<Option<Arrived>, OutOfPlace> {
-    let ChunkFrame { chunk, offset, first_copy, hop, payload, .. } = frame;
+    let ChunkFrame { swarm_id: _, chunk, offset, first_copy, hop, destinations, payload } = frame;
     if payload.len() as u64 + u64::from(offset) > u64::from(length) {
         return Err(OutOfPlace);
     }
     if offset == 0 && payload.len() as u64 == u64::from(length) {
         *slot = None;
-        return Ok(Some(Arrived { chunk, first_copy, hop, bytes: payload }));
+        return Ok(Some(Arrived { chunk, first_copy, hop, destinations, bytes: payload }));
     }
     if offset == 0 {
-        *slot = Some(Partial { chunk, length, first_copy, hop, bytes: BytesMut::with_capacity(length as usize) });
+        *slot = Some(Partial { chunk, length, first_copy, hop, destinations, bytes: BytesMut::with_capacity(length as usize) });
     }
     let Some(partial) = slot.as_mut().filter(|partial| partial.chunk == chunk && partial.bytes.len() as u64 == u64::from(offset)) else {
         return Err(OutOfPlace);
@@ -50,6 +54,7 @@ pub(crate) fn add(slot: &mut Option<Partial>, frame: ChunkFrame, length: u32) ->
         chunk: partial.chunk,
         first_copy: partial.first_copy,
         hop: partial.hop,
+        destinations: partial.destinations,
         bytes: partial.bytes.freeze(),
     }))
 }

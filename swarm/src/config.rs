@@ -23,6 +23,9 @@ pub(crate) const KEPT_WHILE_SILENT: u64 = 16 * WINDOW_BYTES;
 /// What a receiver may declare to have had already, beyond as much as it signs for: duplicates free the window and pay nothing. Honest ones come in
 /// bursts, when leases were given anew after a lost connection.
 pub(crate) const DUPLICATE_BYTES: u64 = 8 << 20;
+/// Chunks of one member that this terminal copies on into groups below at a time: as many of the smallest kind as one window holds. An honest member hardly
+/// ever has so many; what is beyond them the group below pulls. One that names destinations in every frame gets no more out of this terminal's uplink.
+pub(crate) const HANDED_MAX: usize = 16;
 /// A chunk whose frames stop coming counts as on its way for this long.
 pub(crate) const PARTIAL_FOR: Duration = Duration::from_secs(2);
 /// How long the member in line for a chunk may get nothing new before the next one pulls it for the group in its place.

@@ -123,6 +123,7 @@ impl Swarm {
                 silent.push((peer, SuspectReason::Unacknowledged));
             }
         }
+        let any_silent = !silent.is_empty();
         for (peer, reason) in silent {
             if reason == SuspectReason::Silent {
                 self.note_gone(peer);
@@ -132,6 +133,9 @@ impl Swarm {
                 state.pulls.clear();
             }
             self.actions.push_back(Action::Suspect { peer, reason });
+        }
+        if any_silent {
+            self.reroute(now);
         }
         for (peer, chunk) in dropped {
             self.copy_done(peer, chunk, now);

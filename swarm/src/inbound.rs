@@ -118,9 +118,13 @@ impl Swarm {
             Role::Child(_) | Role::Served if state.asked_below => true,
             Role::Child(_) | Role::Served => return Err(SuspectReason::Malformed),
         };
+        // Only who brought a chunk into this group says that this terminal copies it on into others. What comes from outside is copied on anyway.
+        if !frame.destinations.is_empty() && (from_outside || frame.first_copy) {
+            return Err(SuspectReason::Malformed);
+        }
         state.frame_at = now;
         let arrived = assembly::add(&mut state.partial, frame, entry.length).map_err(|_| SuspectReason::Malformed)?;
-        let Some(Arrived { chunk, first_copy, hop, bytes }) = arrived else { return Ok(()) };
+        let Some(Arrived { chunk, first_copy, hop, destinations, bytes }) = arrived else { return Ok(()) };
         let pulled = state.pulls.remove(&chunk).is_some();
         if Blake3::of(&bytes) != entry.hash {
             return Err(SuspectReason::Corrupt);
@@ -133,7 +137,7 @@ impl Swarm {
             return Ok(());
         }
         let relay = if first_copy && from_outside { Relay::All } else { Relay::Nobody };
-        self.pending.insert(chunk, Pending { source: peer, relay, hop, pulled });
+        self.pending.insert(chunk, Pending { source: peer, relay, destinations, hop, pulled });
         self.progressed_at = now;
         self.store(chunk, peer, bytes);
         Ok(())

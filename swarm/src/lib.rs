@@ -9,6 +9,7 @@
 
 mod action;
 mod assembly;
+mod below;
 mod config;
 mod credits;
 mod due;

@@ -21,6 +21,7 @@ use crate::gone::Gone;
 use crate::lost::Lost;
 use crate::missing::Asking;
 use crate::origin::Fetching;
+use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
 use crate::pull::Pulling;
 use crate::relay::Relaying;
@@ -57,6 +58,8 @@ pub(crate) enum Relay {
 pub(crate) struct Pending {
     pub(crate) source: TerminalId,
     pub(crate) relay: Relay,
+    /// Terminals in groups below that the sender named: this terminal copies the chunk on to them (b31).
+    pub(crate) destinations: Vec<TerminalId>,
     pub(crate) hop: u8,
     /// It was asked for; else it came by itself.
     pub(crate) pulled: bool,
@@ -306,6 +309,7 @@ impl Swarm {
             state.last_words_until = now + LAST_WORDS;
             state.pulls.clear();
         }
+        self.reroute(now);
         self.tick_due = now;
     }
 
@@ -406,6 +410,8 @@ impl Swarm {
         );
         if relays {
             self.relay(chunk, pending.hop, pending.relay == Relay::All, leased.is_some(), now);
+        } else if !pending.destinations.is_empty() {
+            self.copy_on(chunk, &pending, now);
         } else if leased.is_some() {
             self.notices.push(ChunkNotice { chunk, received_at: self.server_time(now), copies_done_at: None });
         }
@@ -497,7 +503,9 @@ impl Swarm {
             }
             if let Some((owed, offset, len)) = state.out.next(frame_bytes, now) {
                 self.last_served = Some(peer);
-                return Some(Transmit { peer, chunk: owed.chunk, offset, len, first_copy: owed.first_copy, hop: owed.hop });
+                let Owed { chunk, length: _, first_copy, hop } = owed;
+                let destinations = if offset == 0 { self.handed_to(peer, chunk) } else { Vec::new() };
+                return Some(Transmit { peer, chunk, offset, len, first_copy, hop, destinations });
             }
         }
         None

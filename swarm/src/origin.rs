@@ -108,7 +108,7 @@ impl Swarm {
         }
         self.note_replacement(chunk, TerminalId::ORIGIN, now);
         let relay = if self.fetching.is_direct(chunk) { Relay::Below } else { Relay::All };
-        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay, hop: 0, pulled: true });
+        self.pending.insert(chunk, Pending { source: TerminalId::ORIGIN, relay, destinations: Vec::new(), hop: 0, pulled: true });
         self.store(chunk, TerminalId::ORIGIN, bytes);
     }
 

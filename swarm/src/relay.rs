@@ -2,23 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use protocol::ws::{ChunkNotice, Peer};
+use protocol::ws::ChunkNotice;
 use protocol::{TerminalId, TimestampMs};
 
 use crate::Now;
+use crate::below::{Below, is_handed};
 use crate::config::KEPT_WHILE_SILENT;
 use crate::machine::Swarm;
 use crate::outbox::Owed;
 use crate::peer::{PeerState, Role};
 use crate::pull::share;
 
-/// Copies of one chunk that this terminal owes as the one that brought it into its group.
+/// Copies of one chunk that this terminal owes, as the one that brought it into its group or because that one handed them over.
 #[derive(Debug)]
 pub(crate) struct Relaying {
-    received_at: TimestampMs,
-    remaining: BTreeSet<TerminalId>,
+    pub(crate) received_at: TimestampMs,
+    pub(crate) owed: Owed,
+    pub(crate) remaining: BTreeSet<TerminalId>,
     /// The server waits to hear when the copies are done.
-    leased: bool,
+    pub(crate) leased: bool,
+    /// Over whom the chunk goes into the groups below.
+    pub(crate) below: Below,
+    /// The member that brought it into the group and handed the copies below over; nobody if this terminal brought it.
+    pub(crate) handed_by: Option<TerminalId>,
 }
 
 impl Swarm {
@@ -27,10 +33,12 @@ impl Swarm {
         let length = self.chunk_length(chunk);
         let owed = Owed { chunk, length, first_copy: false, hop: hop.saturating_add(1) };
         let mut remaining = BTreeSet::new();
+        let below = self.ways_below(chunk, group, now);
         // One member gets it at once, a fast one more often: if this terminal is late with the rest in the end, somebody else can help.
+        let handed = below.values().any(is_handed);
         let members = self.peers.values().filter(|state| state.role == Role::Member && state.is_live());
         let seed = members.max_by(|a, b| share(chunk, a.id(), a.peer.up.0).total_cmp(&share(chunk, b.id(), b.peer.up.0)));
-        let seed = seed.map(PeerState::id);
+        let seed = seed.filter(|_| !handed).map(PeerState::id);
         let wants =
             |state: &&mut PeerState| group && state.role == Role::Member && state.linked && !state.banned && !state.have.contains(chunk);
         for state in self.peers.values_mut().filter(wants) {
@@ -44,28 +52,13 @@ impl Swarm {
                 remaining.insert(state.id());
             }
         }
-        for contact in self.contacts_for(chunk) {
-            let Some(state) = self.peers.get_mut(&contact) else { continue };
-            // A group below waits for it as a whole.
-            if state.out.push_urgent(Owed { first_copy: true, ..owed }) {
-                remaining.insert(contact);
-            }
-        }
+        remaining.extend(self.send_below(owed, &below));
         let received_at = self.server_time(now);
         if leased {
             self.notices.push(ChunkNotice { chunk, received_at, copies_done_at: None });
         }
-        self.relaying.insert(chunk, Relaying { received_at, remaining, leased });
+        self.relaying.insert(chunk, Relaying { received_at, owed, remaining, leased, below, handed_by: None });
         self.finish_relay(chunk, now);
-    }
-
-    /// Per child group, the contact with the least unacknowledged bytes, unless one of them has the chunk.
-    fn contacts_for(&self, chunk: u32) -> Vec<TerminalId> {
-        let live = |peer: &&Peer| self.peers.get(&peer.terminal_id).is_some_and(PeerState::is_live);
-        let has = |peer: &Peer| self.peers.get(&peer.terminal_id).is_some_and(|state| state.have.contains(chunk));
-        let load = |peer: &&Peer| self.peers.get(&peer.terminal_id).map_or(0, |state| state.out.load());
-        let children = self.plan.children.iter().filter(|child| !child.contacts.iter().any(has));
-        children.filter_map(|child| child.contacts.iter().filter(live).min_by_key(load).map(|peer| peer.terminal_id)).collect()
     }
 
     /// `peer` has `chunk`: no copy is owed to it any more.
@@ -75,7 +68,7 @@ impl Swarm {
         }
     }
 
-    fn finish_relay(&mut self, chunk: u32, now: Now) {
+    pub(crate) fn finish_relay(&mut self, chunk: u32, now: Now) {
         if self.relaying.get(&chunk).is_some_and(|relaying| relaying.remaining.is_empty())
             && let Some(relaying) = self.relaying.remove(&chunk)
         {
@@ -87,8 +80,9 @@ impl Swarm {
         }
     }
 
-    /// Drops what is owed to peers that are no longer linked: they pull it when they come back.
+    /// Drops what is owed to peers that are no longer linked: they pull it when they come back. What was to go on over them goes another way.
     pub(crate) fn settle_relays(&mut self, now: Now) {
+        self.reroute(now);
         let gone = |id: &TerminalId| !self.peers.get(id).is_some_and(|state| state.linked && !state.banned);
         let mut done = Vec::new();
         for (&chunk, relaying) in &mut self.relaying {

@@ -1,5 +1,6 @@
 //! Whole transfers through the real machine under virtual time.
 
+mod below;
 mod own;
 mod sharing;
 mod trouble;

@@ -195,6 +195,25 @@ proptest! {
     }
 
     #[test]
+    fn b31_each_way_leads_over_a_member_that_may_contact_the_destination(waves in some_waves()) {
+        let tree = planned(&waves);
+        let all = views(&tree);
+        for (&terminal, view) in &all {
+            let members = ids(&view.members);
+            for child in &view.children {
+                prop_assert_eq!(child.ways.len(), protocol::ws::WAYS_MAX.min(members.len()));
+                let over: BTreeSet<_> = child.ways.iter().map(|way| way.member).collect();
+                prop_assert_eq!(over.len(), child.ways.len(), "each over another member");
+                for way in &child.ways {
+                    prop_assert!(way.member != terminal && members.contains(&way.member));
+                    let theirs = all[&way.member].children.iter().find(|other| other.group_id == child.group_id);
+                    prop_assert!(theirs.is_some_and(|theirs| ids(&theirs.contacts).contains(&way.contact)));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn everybody_below_the_root_has_a_source_and_nobody_a_child_group_without_a_contact(waves in some_waves()) {
         let tree = planned(&waves);
         for view in views(&tree).into_values() {

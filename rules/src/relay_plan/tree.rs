@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::ws::{ChildGroup, Peer};
+use protocol::ws::{ChildGroup, Peer, WAYS_MAX, Way};
 use protocol::{GroupId, TerminalId};
 
 use super::links::Links;
@@ -111,7 +111,10 @@ impl SwarmTree {
             children: served
                 .iter()
                 .filter(|&&below| self.links.parents[below] == Some(own))
-                .map(|&below| ChildGroup { group_id: self.groups[below].id, contacts: contacts_below(below) })
+                .map(|&below| {
+                    let ways = ways_into_child(position, &group.members, &self.groups[below].members);
+                    ChildGroup { group_id: self.groups[below].id, contacts: contacts_below(below), ways }
+                })
                 .collect(),
             serves: served.iter().flat_map(|&below| contacts_below(below)).collect(),
         })
@@ -163,6 +166,14 @@ fn places_of(groups: &[PlannedGroup]) -> Result<Vec<Place>, PlanError> {
 fn contacts_in_child(position: usize, above: usize, below: &[Peer]) -> Vec<Peer> {
     let own = position % below.len();
     below.iter().enumerate().filter(|&(index, _)| index == own || index % above == position).map(|(_, peer)| peer.clone()).collect()
+}
+
+/// Over whom member `position` of `above` can have a copy brought to `below`: members that stand evenly apart, so that fast and slow ones are among
+/// them, each with the one below that it is always paired with.
+fn ways_into_child(position: usize, above: &[Peer], below: &[Peer]) -> Vec<Way> {
+    let ways = WAYS_MAX.min(above.len().saturating_sub(1));
+    let places = (1..=ways).map(|way| (position + (above.len() * way).div_ceil(ways + 1)) % above.len());
+    places.map(|place| Way { member: above[place].terminal_id, contact: below[place % below.len()].terminal_id }).collect()
 }
 
 /// The members above that member `position` of `below` below is paired with.

@@ -20,8 +20,6 @@ use crate::terminal::PARALLEL_FETCHES;
 const WRITING: Duration = Duration::from_micros(300);
 /// A timer that goes off this late means that the machine did nothing meanwhile: what was not heard says nothing about the peers.
 const STARVED_AFTER: Duration = Duration::from_millis(150);
-/// A chunk frame's header without destinations.
-const HEADER_BYTES: u64 = 28;
 /// The longest that a message which is sent out of order is kept back.
 const MIXED_UP_BY: Duration = Duration::from_millis(80);
 /// Chunks that one message asks the server for.
@@ -284,7 +282,7 @@ impl World {
     }
 
     fn transmit(&mut self, from: usize, transmit: Transmit) {
-        let Transmit { peer, chunk, offset, len, first_copy, hop } = transmit;
+        let Transmit { peer, chunk, offset, len, first_copy, hop, destinations } = transmit;
         let Some(to) = self.index_of(peer) else { return };
         let state = &mut self.terminals[from];
         state.copied += u64::from(len);
@@ -307,8 +305,10 @@ impl World {
             payload = wrong.into();
             self.counts.corrupted += 1;
         }
-        let frame = Frame::Chunk(ChunkFrame { swarm_id: SWARM, chunk, offset, first_copy, hop, destinations: Vec::new(), payload });
-        self.put_on_line(from, to, frame, HEADER_BYTES + u64::from(len));
+        self.counts.handed += u64::from(!destinations.is_empty());
+        let header = u64::try_from(ChunkFrame::header_len(destinations.len())).unwrap_or(u64::MAX);
+        let frame = Frame::Chunk(ChunkFrame { swarm_id: SWARM, chunk, offset, first_copy, hop, destinations, payload });
+        self.put_on_line(from, to, frame, header + u64::from(len));
     }
 
     /// Sends a message that is no chunk, by way of its bytes.
@@ -318,6 +318,9 @@ impl World {
             self.counts.lies += 1;
             let all: ChunkSet = (0..self.content.count()).collect();
             self.send_frame(from, peer, Frame::Have { swarm_id: *swarm_id, segment: 0, bitmap: Box::new(all.segment(0)) });
+        }
+        if let Frame::Request { chunks, .. } = &frame {
+            self.counts.asked += chunks.len() as u64;
         }
         match &frame {
             Frame::HaveDelta { chunks, .. } | Frame::Request { chunks, .. } => {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use protocol::bitmap::ChunkSet;
 use protocol::frame::{ChunkFrame, Frame};
 use protocol::manifest::{ChunkEntry, FileEntry, Manifest};
-use protocol::ws::{ChildGroup, GrantKind, Peer, SuspectReason, SwarmPlan};
+use protocol::ws::{ChildGroup, GrantKind, Peer, SuspectReason, SwarmPlan, WAYS_MAX, Way};
 use protocol::*;
 use swarm::{Action, Config, Held, Swarm};
 
@@ -89,6 +89,8 @@ pub(crate) struct World {
     pub(crate) corrupted: usize,
     /// Chunk payload sent between terminals.
     pub(crate) copied: u64,
+    /// Copies with destinations: from, to, chunk, and whom they named.
+    pub(crate) handed: Vec<(usize, usize, u32, Vec<TerminalId>)>,
     /// How often the origin will send a chunk wrong, and how often somebody complained of it.
     pub(crate) spoilt: BTreeMap<u32, u32>,
     pub(crate) complaints: usize,
@@ -173,6 +175,7 @@ impl World {
             corrupt: None,
             corrupted: 0,
             copied: 0,
+            handed: vec![],
             spoilt: BTreeMap::new(),
             complaints: 0,
             origin_takes: LATENCY * 2,
@@ -205,6 +208,12 @@ impl World {
         (0..p).map(|i| (above.members[i], below.members[i % c])).chain((0..c).map(|j| (above.members[j % p], below.members[j]))).collect()
     }
 
+    fn ways(&self, above: &GroupSpec, below: &GroupSpec, node: usize) -> Vec<Way> {
+        let place = |index: usize| self.nodes[below.members[index % below.members.len()]].id;
+        let others = above.members.iter().enumerate().filter(|(_, member)| **member != node);
+        others.map(|(index, &member)| Way { member: self.nodes[member].id, contact: place(index) }).take(WAYS_MAX).collect()
+    }
+
     pub(crate) fn plan(&self, node: usize) -> SwarmPlan {
         let index = self.groups.iter().position(|group| group.members.contains(&node)).unwrap();
         let group = &self.groups[index];
@@ -213,6 +222,7 @@ impl World {
             self.groups.iter().enumerate().filter(|(_, child)| child.parent == Some(index)).map(|(child_index, child)| ChildGroup {
                 group_id: GroupId::from_bytes([u8::try_from(child_index + 100).unwrap(); 16]),
                 contacts: Self::contacts(group, child).iter().filter(|(from, _)| *from == node).map(|(_, to)| self.peer(*to)).collect(),
+                ways: self.ways(group, child, node),
             });
         let children: Vec<ChildGroup> = children.collect();
         SwarmPlan {
@@ -321,6 +331,9 @@ impl World {
                 self.corrupted += 1;
             }
             self.copied += u64::from(transmit.len);
+            if !transmit.destinations.is_empty() {
+                self.handed.push((node, to, transmit.chunk, transmit.destinations.clone()));
+            }
             let sending = Duration::from_nanos(u64::from(transmit.len) * 8 * 1_000_000_000 / self.nodes[node].up);
             self.nodes[node].uplink_free_at = now + sending;
             let frame = Frame::Chunk(ChunkFrame {
@@ -329,7 +342,7 @@ impl World {
                 offset: transmit.offset,
                 first_copy: transmit.first_copy,
                 hop: transmit.hop,
-                destinations: vec![],
+                destinations: transmit.destinations.clone(),
                 payload: payload.into(),
             });
             self.send(node, to, &frame, sending);

@@ -13,8 +13,6 @@ use super::Context;
 use crate::links::{ChunkJob, ChunkSlot};
 use crate::store::{Store, StoreError};
 
-/// A chunk frame's header without destinations.
-const HEADER_BYTES: usize = 28;
 /// Chunks that were found changed on disk. One is enough to start over, so further ones need no place.
 const CORRUPT: usize = 1;
 
@@ -43,7 +41,7 @@ impl Sending {
 
     /// Queues a frame at its link and begins to pay for it.
     pub(super) fn send(&mut self, slot: ChunkSlot, transmit: Transmit) {
-        let bytes = HEADER_BYTES + transmit.len as usize;
+        let bytes = ChunkFrame::header_len(transmit.destinations.len()) + transmit.len as usize;
         self.bytes += u64::from(transmit.len);
         slot.send(self.job(transmit));
         let up = self.context.up.clone();
@@ -57,7 +55,7 @@ impl Sending {
     fn job(&self, transmit: Transmit) -> ChunkJob {
         let (store, swarm_id, corrupt) = (self.store.clone(), self.swarm, self.corrupt_sender.clone());
         Box::pin(async move {
-            let Transmit { peer: _, chunk, offset, len, first_copy, hop } = transmit;
+            let Transmit { peer: _, chunk, offset, len, first_copy, hop, destinations } = transmit;
             let (from, to) = (offset as usize, (offset + len) as usize);
             let payload = match store.read(chunk).await {
                 Ok(bytes) if to <= bytes.len() => bytes.slice(from..to),
@@ -67,7 +65,7 @@ impl Sending {
                     return None;
                 }
             };
-            let frame = ChunkFrame { swarm_id, chunk, offset, first_copy, hop, destinations: Vec::new(), payload };
+            let frame = ChunkFrame { swarm_id, chunk, offset, first_copy, hop, destinations, payload };
             Some(Frame::Chunk(frame).encode())
         })
     }
