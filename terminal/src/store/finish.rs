@@ -1,7 +1,8 @@
 //! The end of a delivery: the whole content is hashed, and its files get their names.
 //!
 //! Names are only ever taken when they are free. Where one is taken by something else, everything goes into a folder named after the edition instead;
-//! a file that holds exactly what it should (from an earlier run or another release) is left as it is.
+//! a file that holds exactly what it should (from an earlier run or another release) is left as it is. What is put in place is noted in a list ([`laid`]),
+//! just before it gets its name.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +16,7 @@ use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::opening::{Home, PART, go_on};
 use super::source::LaidOut;
-use super::{Finished, StoreError, sparse};
+use super::{Finished, StoreError, kept, laid, sparse};
 
 /// Read and written at a time.
 const BUFFER: usize = 1 << 20;
@@ -35,6 +36,7 @@ pub(super) fn run(home: &Home, cancelled: &AtomicBool) -> Result<(Finished, Laid
     if hash(&part, manifest.length.0, cancelled).map_err(|error| error.doing(home))? != manifest.blake3 {
         return Err(StoreError::WholeHash);
     }
+    let _guard = laid::guard(&home.root, false)?;
     let fallback: String = home.edition.to_string().chars().take(FALLBACK_DIGITS).collect();
     for root in ["", fallback.as_str()] {
         let folder = match open_root(home, root) {
@@ -173,8 +175,13 @@ fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelle
     }
     match compare(part, 0, &folder, name, entry, cancelled).map_err(|error| error.doing(home))? {
         Some(false) => return Ok(false),
-        Some(true) => home.write_complete(root_name)?,
+        Some(true) => {
+            adopt(home, root_name, &[0])?;
+            home.write_complete(root_name)?;
+        }
         None => {
+            let noted = laid::Log::open(&home.state).and_then(|mut log| log.note(root_name, 0, part).and_then(|()| log.sync()));
+            noted.doing("write", &home.state.path_of(laid::LAID))?;
             // Written first: a crash between the two leaves the part file, which then counts.
             home.write_complete(root_name)?;
             match home.state.move_new(PART, &folder, name) {
@@ -200,11 +207,16 @@ fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, can
     if needed > available.0 {
         return Err(StoreError::NoRoom { path: root.path().to_owned(), needed: Bytes(needed), available });
     }
+    let present: Vec<usize> = (0..manifest.files.len()).filter(|index| missing.binary_search(index).is_err()).collect();
+    adopt(home, root_name, &present)?;
     let sync_each = missing.len() <= SYNC_EACH_MAX;
+    let mut log = laid::Log::open(&home.state).doing("write", &home.state.path_of(laid::LAID))?;
     for &index in &missing {
         go_on(cancelled)?;
-        copy_out(home, root, part, index, sync_each, cancelled)?;
+        let note = |file: &File| log.note(root_name, index, file);
+        copy_out(home, root, part, (index, note), sync_each, cancelled)?;
     }
+    log.sync().doing("sync", &home.state.path_of(laid::LAID))?;
     if !sync_each {
         root.sync_all().doing("sync", root.path())?;
     }
@@ -233,7 +245,37 @@ fn missing_files(home: &Home, root: &Folder, part: &File, cancelled: &AtomicBool
     Ok(Some(missing))
 }
 
-fn copy_out(home: &Home, root: &Folder, part: &File, index: usize, sync: bool, cancelled: &AtomicBool) -> Result<(), StoreError> {
+/// Files that were in their places already are noted as this delivery's too if another one has put them there: they are then removed with the last that
+/// needs them. Those that nobody has put there are the person's.
+fn adopt(home: &Home, root_name: &str, present: &[usize]) -> Result<(), StoreError> {
+    let own = laid::read(&home.state);
+    let others: Vec<usize> = present.iter().copied().filter(|index| !own.contains_key(&(root_name.to_owned(), *index))).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let claims = kept::claims(&home.root, &kept::states(&home.root)?);
+    let path = home.state.path_of(laid::LAID);
+    let mut log = laid::Log::open(&home.state).doing("write", &path)?;
+    for index in others {
+        let below = laid::path_of(root_name, &home.layout.manifest().files[index].path);
+        if claims.contains_key(&below)
+            && let Ok(file) = home.root.descend(&below, false).and_then(|(folder, name)| folder.open(name, Open::Read))
+        {
+            log.note(root_name, index, &file).doing("write", &path)?;
+        }
+    }
+    log.sync().doing("sync", &path)
+}
+
+/// Copies one file out of the part file, and has it noted before it gets its name.
+fn copy_out(
+    home: &Home,
+    root: &Folder,
+    part: &File,
+    (index, note): (usize, impl FnOnce(&File) -> io::Result<()>),
+    sync: bool,
+    cancelled: &AtomicBool,
+) -> Result<(), StoreError> {
     let entry = &home.layout.manifest().files[index];
     let (path, temporary) = (root.path_of(&entry.path), home.state.path_of(FILE));
     let file = home.state.open(FILE, Open::Fresh).doing("open", &temporary)?;
@@ -258,6 +300,7 @@ fn copy_out(home: &Home, root: &Folder, part: &File, index: usize, sync: bool, c
         file.sync_data().doing("sync", &path)?;
     }
     let (folder, name) = root.descend(&entry.path, true).doing("make the folders of", &path)?;
+    note(&file).doing("write", &home.state.path_of(laid::LAID))?;
     match home.state.move_new(FILE, &folder, name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Taken(path)),
         other => other.doing("rename a file to", &path),

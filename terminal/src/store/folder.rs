@@ -124,6 +124,26 @@ impl Folder {
         }
     }
 
+    /// Removes a folder if it is empty; that it is not there is no error. Answers whether it is gone.
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in this folder, sorted. Names that are no text are passed over: this program makes none.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_owned().into_string().ok();
+            names.extend(name.filter(|name| name != "." && name != ".."));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Makes the names in this folder survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.fd)?)

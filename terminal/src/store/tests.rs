@@ -1,5 +1,6 @@
 //! Deliveries on a real disk: restarts, damage, and where the files go.
 
+mod evicting;
 mod holding;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
