@@ -23,6 +23,7 @@
 
 mod actor;
 mod cache;
+mod claims;
 mod error;
 mod evict;
 mod finish;

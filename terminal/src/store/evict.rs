@@ -15,11 +15,12 @@ use std::path::Path;
 use protocol::manifest::STATE_FOLDER;
 
 use super::StoreError;
+use super::claims::{States, claims, intact};
 use super::error::Doing;
 use super::folder::Folder;
-use super::kept::{self, Place};
+use super::kept::Place;
 use super::laid::{self, LAID};
-use super::opening::{LOCK, MANIFEST, lock, read_manifest};
+use super::opening::{LOCK, MANIFEST, lock, lock_at, read_manifest};
 
 /// No release is called so.
 pub(super) const EVICTED: &str = "evicted";
@@ -40,7 +41,7 @@ pub(super) fn evict(dir: &Path, (release_id, edition_id): Place, step: Step<'_>)
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.doing("open", &states.path_of(&release_name))?,
     };
-    let lock = lock(&state)?;
+    let lock = lock_at(&release, &edition_name, &state)?;
     let evicted = states.child(EVICTED, true).doing("open", &states.path_of(EVICTED))?;
     let name = format!("{release_name}.{edition_name}");
     clear(&root, &evicted, &name, step)?;
@@ -99,12 +100,12 @@ fn remove(root: &Folder, evicted: &Folder, name: &str, step: Step<'_>) -> Result
 
 /// Removes the files that are as they were laid out, and the folders that are empty without them. What another delivery has laid out as well stays.
 fn remove_laid_out(root: &Folder, state: &Folder, step: Step<'_>) -> Result<(), StoreError> {
-    let laid = laid::read(state);
+    let laid = laid::read(state)?;
     let Some(manifest) = read_manifest(state).filter(|_| !laid.is_empty()) else { return Ok(()) };
     let _guard = laid::guard(root, true)?;
-    let others = kept::claims(root, &kept::states(root)?);
+    let others = claims(root, &States::of(root)?)?;
     let mut folders = BTreeSet::new();
-    for (path, _, _) in kept::intact(root, &manifest, &laid).filter(|(path, ..)| !others.contains_key(path)) {
+    for (path, _) in intact(root, &manifest, &laid).filter(|(path, _)| !others.contains_key(path)) {
         step()?;
         let (folder, name) = root.descend(&path, false).doing("open", &root.path_of(&path))?;
         match folder.remove(name) {

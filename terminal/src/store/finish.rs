@@ -12,11 +12,12 @@ use std::sync::atomic::AtomicBool;
 use protocol::manifest::FileEntry;
 use protocol::{Blake3, Bytes};
 
+use super::claims::adopt;
 use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::opening::{Home, PART, go_on};
 use super::source::LaidOut;
-use super::{Finished, StoreError, kept, laid, sparse};
+use super::{Finished, StoreError, laid, sparse};
 
 /// Read and written at a time.
 const BUFFER: usize = 1 << 20;
@@ -155,7 +156,7 @@ fn compare(
 }
 
 /// A name on the way is a link, a file, a folder or a pipe where it should not be: the place is taken.
-fn is_obstacle(error: &io::Error) -> bool {
+pub(super) fn is_obstacle(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(error.kind(), AlreadyExists | NotADirectory | IsADirectory | InvalidInput)
         || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
@@ -180,8 +181,11 @@ fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelle
             home.write_complete(root_name)?;
         }
         None => {
-            let noted = laid::Log::open(&home.state).and_then(|mut log| log.note(root_name, 0, part).and_then(|()| log.sync()));
-            noted.doing("write", &home.state.path_of(laid::LAID))?;
+            let note = |mut log: laid::Log| {
+                log.note(root_name, 0, laid::Mark::of(&part.metadata()?))?;
+                log.sync()
+            };
+            laid::Log::open(&home.state).and_then(note).doing("write", &home.state.path_of(laid::LAID))?;
             // Written first: a crash between the two leaves the part file, which then counts.
             home.write_complete(root_name)?;
             match home.state.move_new(PART, &folder, name) {
@@ -213,7 +217,7 @@ fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, can
     let mut log = laid::Log::open(&home.state).doing("write", &home.state.path_of(laid::LAID))?;
     for &index in &missing {
         go_on(cancelled)?;
-        let note = |file: &File| log.note(root_name, index, file);
+        let note = |file: &File| log.note(root_name, index, laid::Mark::of(&file.metadata()?));
         copy_out(home, root, part, (index, note), sync_each, cancelled)?;
     }
     log.sync().doing("sync", &home.state.path_of(laid::LAID))?;
@@ -243,28 +247,6 @@ fn missing_files(home: &Home, root: &Folder, part: &File, cancelled: &AtomicBool
         }
     }
     Ok(Some(missing))
-}
-
-/// Files that were in their places already are noted as this delivery's too if another one has put them there: they are then removed with the last that
-/// needs them. Those that nobody has put there are the person's.
-fn adopt(home: &Home, root_name: &str, present: &[usize]) -> Result<(), StoreError> {
-    let own = laid::read(&home.state);
-    let others: Vec<usize> = present.iter().copied().filter(|index| !own.contains_key(&(root_name.to_owned(), *index))).collect();
-    if others.is_empty() {
-        return Ok(());
-    }
-    let claims = kept::claims(&home.root, &kept::states(&home.root)?);
-    let path = home.state.path_of(laid::LAID);
-    let mut log = laid::Log::open(&home.state).doing("write", &path)?;
-    for index in others {
-        let below = laid::path_of(root_name, &home.layout.manifest().files[index].path);
-        if claims.contains_key(&below)
-            && let Ok(file) = home.root.descend(&below, false).and_then(|(folder, name)| folder.open(name, Open::Read))
-        {
-            log.note(root_name, index, &file).doing("write", &path)?;
-        }
-    }
-    log.sync().doing("sync", &path)
 }
 
 /// Copies one file out of the part file, and has it noted before it gets its name.

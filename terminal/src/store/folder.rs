@@ -96,6 +96,16 @@ impl Folder {
         }
     }
 
+    /// Whether this is the folder that has the name in `parent` now.
+    pub(super) fn is_at(&self, parent: &Self, name: &str) -> io::Result<bool> {
+        let own = rustix::fs::fstat(&self.fd)?;
+        match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Moves a file into `to` under a name that must be free.
     ///
     /// # Errors

@@ -6,8 +6,7 @@
 //! Useful is a delivery when it is begun or asked for (its manifest is written), receives (its journal), is complete, is passed on, or gives chunks to
 //! another one: the latest time of change of those files and of `used`, which has no content.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::Metadata;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,10 +16,11 @@ use protocol::{Bytes, EditionId, ReleaseId};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::StoreError;
+use super::claims::{States, claims};
 use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::journal::RECORD_LEN;
-use super::laid::{self, Mark};
+use super::laid;
 use super::layout::Layout;
 use super::opening::{COMPLETE, JOURNAL, MANIFEST, PART, read_complete, read_manifest};
 use super::sparse::ZeroHashes;
@@ -31,6 +31,8 @@ const USED: &str = "used";
 const BLOCK: u64 = 512;
 /// The small files of a delivery, rounded up to pages, and the folder itself.
 const SMALL_FILES: u64 = 32 << 10;
+/// The last page of a file that is laid out, which is full for none, and its line in the list.
+const EACH_FILE: u64 = (4 << 10) + 128;
 
 /// A delivery by what its folder is called.
 pub type Place = (ReleaseId, EditionId);
@@ -67,7 +69,8 @@ impl Kept {
 pub fn most_room(manifest: &Manifest) -> Bytes {
     let data = Layout::new(std::sync::Arc::new(manifest.clone())).data_bytes();
     let times = if manifest.directory { 2 } else { 1 };
-    let state = manifest.encode().len() as u64 + u64::from(manifest.chunk_count()) * RECORD_LEN as u64;
+    let state =
+        manifest.encode().len() as u64 + u64::from(manifest.chunk_count()) * RECORD_LEN as u64 + manifest.files.len() as u64 * EACH_FILE;
     Bytes(data.saturating_mul(times).saturating_add(state).saturating_add(SMALL_FILES))
 }
 
@@ -89,52 +92,6 @@ pub(super) fn touch_at(dir: &Path, (release, edition): Place) {
     }
 }
 
-/// The folders of all deliveries in `dir`, in the order of their names; what is no such folder is passed over.
-pub(super) fn states(root: &Folder) -> Result<Vec<(Place, Folder)>, StoreError> {
-    let states = match root.child(STATE_FOLDER, false) {
-        Ok(states) => states,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).doing("open", &root.path_of(STATE_FOLDER)),
-    };
-    let mut found = Vec::new();
-    for name in states.names().doing("list", states.path())? {
-        let (Ok(release_id), Ok(release)) = (name.parse::<ReleaseId>(), states.child(&name, false)) else { continue };
-        for name in release.names().doing("list", release.path())? {
-            let (Ok(edition_id), Ok(state)) = (name.parse::<EditionId>(), release.child(&name, false)) else { continue };
-            found.push(((release_id, edition_id), state));
-        }
-    }
-    Ok(found)
-}
-
-/// The files that deliveries have laid out and that are as they were left, by their paths below the folder; and which of `states` say so.
-pub(super) fn claims(root: &Folder, states: &[(Place, Folder)]) -> HashMap<String, (Metadata, Vec<usize>)> {
-    let mut claims: HashMap<String, (Metadata, Vec<usize>)> = HashMap::new();
-    for (index, (_, state)) in states.iter().enumerate() {
-        let laid = laid::read(state);
-        let Some(manifest) = read_manifest(state).filter(|_| !laid.is_empty()) else { continue };
-        for (path, _, metadata) in intact(root, &manifest, &laid) {
-            claims.entry(path).or_insert_with(|| (metadata, Vec::new())).1.push(index);
-        }
-    }
-    claims
-}
-
-/// Those of the files laid out that are as they were left: path below the folder, file of the manifest, metadata.
-pub(super) fn intact<'a>(
-    root: &'a Folder,
-    manifest: &'a Manifest,
-    laid: &'a laid::Laid,
-) -> impl Iterator<Item = (String, usize, Metadata)> + 'a {
-    let find = |((below, index), mark): (&'a (String, usize), &'a Mark)| {
-        let entry = manifest.files.get(*index)?;
-        let path = laid::path_of(below, &entry.path);
-        let metadata = mark.find(root, &path, entry.length.0)?;
-        Some((path, *index, metadata))
-    };
-    laid.iter().filter_map(find)
-}
-
 /// Everything that lies in `dir`; `wanted` is the edition whose sources are marked.
 pub(super) fn kept(dir: &Path, wanted: Option<&Manifest>) -> Result<Vec<Kept>, StoreError> {
     let root = match Folder::existing(dir) {
@@ -142,10 +99,10 @@ pub(super) fn kept(dir: &Path, wanted: Option<&Manifest>) -> Result<Vec<Kept>, S
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).doing("open", dir),
     };
-    let states = states(&root)?;
-    let claims = claims(&root, &states);
-    let mut files = vec![0; states.len()];
-    let mut groups = Groups::new(states.len());
+    let states = States::of(&root)?;
+    let claims = claims(&root, &states)?;
+    let mut files = vec![0; states.places.len()];
+    let mut groups = Groups::new(states.places.len());
     for (metadata, by) in claims.values() {
         let Some(&first) = by.first() else { continue };
         files[first] += metadata.blocks() * BLOCK;
@@ -153,16 +110,17 @@ pub(super) fn kept(dir: &Path, wanted: Option<&Manifest>) -> Result<Vec<Kept>, S
     }
     let wanted = wanted.map(hashes);
     let mut kept: BTreeMap<usize, Kept> = BTreeMap::new();
-    for (index, (place, state)) in states.iter().enumerate() {
-        let manifest = read_manifest(state);
+    for state in states.each() {
+        let (index, state) = state?;
+        let manifest = read_manifest(&state);
         let is_source = matches!((&wanted, &manifest), (Some(wanted), Some(manifest)) if !hashes(manifest).is_disjoint(wanted));
-        let (own, useful_at) = measure(state)?;
+        let (own, useful_at) = measure(&state)?;
         let delivery = Delivery {
-            place: *place,
+            place: states.places[index],
             bytes: Bytes(own + files[index]),
-            is_whole: manifest.as_ref().is_some_and(|manifest| is_whole(&root, state, manifest)),
+            is_whole: manifest.as_ref().is_some_and(|manifest| is_whole(&root, &state, manifest)),
         };
-        let path = manifest.map_or_else(|| state.path().to_owned(), |manifest| place_of(&root, state, &manifest));
+        let path = manifest.map_or_else(|| state.path().to_owned(), |manifest| place_of(&root, &state, &manifest));
         let group = kept.entry(groups.first(index)).or_insert(Kept { deliveries: Vec::new(), path, useful_at, is_source: false });
         group.deliveries.push(delivery);
         group.useful_at = group.useful_at.max(useful_at);
@@ -196,7 +154,7 @@ fn measure(state: &Folder) -> Result<(u64, SystemTime), StoreError> {
 /// Whether a delivery is complete and its files have their lengths, so that opening it again takes no room.
 fn is_whole(root: &Folder, state: &Folder, manifest: &Manifest) -> bool {
     let Some(complete) = read_complete(state).filter(|_| matches!(state.has(PART), Ok(false))) else { return false };
-    let laid = laid::read(state);
+    let Ok(laid) = laid::read(state) else { return false };
     manifest.files.iter().enumerate().all(|(index, entry)| {
         let path = laid::path_of(&complete.root, &entry.path);
         match laid.get(&(complete.root.clone(), index)) {

@@ -72,9 +72,9 @@ impl Log {
         Ok(log)
     }
 
-    /// Notes `file` as it is now.
-    pub(super) fn note(&mut self, root: &str, index: usize, file: &File) -> io::Result<()> {
-        let Mark { inode, modified: (seconds, nanoseconds) } = Mark::of(&file.metadata()?);
+    /// Notes how a file is left.
+    pub(super) fn note(&mut self, root: &str, index: usize, mark: Mark) -> io::Result<()> {
+        let Mark { inode, modified: (seconds, nanoseconds) } = mark;
         let root = if root.is_empty() { ROOT } else { root };
         self.file.write_all(format!("{root} {index} {inode} {seconds} {nanoseconds}\n").as_bytes())
     }
@@ -85,16 +85,15 @@ impl Log {
 }
 
 /// What the list says; of a file that was noted twice the later line. Nothing if there is no list.
-pub(super) fn read(state: &Folder) -> Laid {
+///
+/// # Errors
+/// It cannot be read: what was laid out is not known.
+pub(super) fn read(state: &Folder) -> Result<Laid, StoreError> {
     let mut text = Vec::new();
-    let read = state.open(LAID, Open::Read).and_then(|file| file.take(LAID_BYTES_MAX).read_to_end(&mut text));
-    if let Err(error) = read
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, folder = %state.path().display(), "what was laid out is not known");
-        return Laid::new();
+    match state.open(LAID, Open::Read).and_then(|file| file.take(LAID_BYTES_MAX).read_to_end(&mut text)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing("read", &state.path_of(LAID)),
+        Ok(_) | Err(_) => Ok(text.split_inclusive(|byte| *byte == b'\n').filter_map(parse).collect()),
     }
-    text.split_inclusive(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
 fn parse(line: &[u8]) -> Option<((String, usize), Mark)> {
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     fn noted(folder: &Folder) -> Vec<(String, usize)> {
-        read(folder).into_keys().collect()
+        read(folder).unwrap().into_keys().collect()
     }
 
     #[test]
@@ -138,10 +137,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::existing(dir.path()).unwrap();
         assert!(noted(&folder).is_empty());
-        let file = folder.open("file", Open::Fresh).unwrap();
+        let mark = Mark::of(&folder.open("file", Open::Fresh).unwrap().metadata().unwrap());
         let mut log = Log::open(&folder).unwrap();
-        log.note("", 0, &file).unwrap();
-        log.note("0123abcd", 7, &file).unwrap();
+        log.note("", 0, mark).unwrap();
+        log.note("0123abcd", 7, mark).unwrap();
         log.sync().unwrap();
         assert_eq!(noted(&folder), [(String::new(), 0), ("0123abcd".to_owned(), 7)]);
         let full = std::fs::read(dir.path().join(LAID)).unwrap();
@@ -149,7 +148,7 @@ mod tests {
         for cut in 0..full.len() {
             std::fs::write(dir.path().join(LAID), &full[..cut]).unwrap();
             assert_eq!(noted(&folder).len(), usize::from(cut >= first), "cut at {cut}");
-            Log::open(&folder).unwrap().note("", 9, &file).unwrap();
+            Log::open(&folder).unwrap().note("", 9, mark).unwrap();
             assert!(noted(&folder).contains(&(String::new(), 9)), "cut at {cut}");
         }
     }
@@ -164,5 +163,9 @@ mod tests {
         }
         std::fs::write(dir.path().join(LAID), [&b"\xff 0 1 2 3\n"[..], b"- 4 1 2 3\n"].concat()).unwrap();
         assert_eq!(noted(&folder), [(String::new(), 4)]);
+        std::fs::remove_file(dir.path().join(LAID)).unwrap();
+        std::fs::create_dir(dir.path().join(LAID)).unwrap();
+        let refused = read(&folder).unwrap_err();
+        assert!(refused.to_string().contains(LAID), "a list that cannot be read is no empty one: {refused}");
     }
 }

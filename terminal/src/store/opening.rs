@@ -128,33 +128,46 @@ fn home(config: &StoreConfig) -> Result<Home, StoreError> {
     let edition = config.manifest.edition_id();
     let root = Folder::root(&config.dir).doing("open", &config.dir)?;
     let states = root.child(STATE_FOLDER, true).doing("open", &root.path_of(STATE_FOLDER))?;
-    let state = state_folder(&states, config.release_id, edition)?;
-    let lock = lock(&state)?;
+    let (release, state) = state_folder(&states, config.release_id, edition)?;
+    let lock = lock_at(&release, &edition.to_string(), &state)?;
     Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: Some(lock) })
 }
 
-/// The folder of a delivery, made if it is not there. The folder of its release may be removed in the same moment, with another edition of it.
-fn state_folder(states: &Folder, release: ReleaseId, edition: EditionId) -> Result<Folder, StoreError> {
+/// The folders of a release and of a delivery, made if they are not there. The first may be removed in the same moment, with another edition of it.
+fn state_folder(states: &Folder, release: ReleaseId, edition: EditionId) -> Result<(Folder, Folder), StoreError> {
     let (release, edition) = (release.to_string(), edition.to_string());
     let mut tries = 0..MAKE_TRIES;
     loop {
         let made = states.child(&release, true).doing("open", &states.path_of(&release))?;
         match made.child(&edition, true) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries.next().is_some() => {}
-            other => return other.doing("open", &made.path_of(&edition)),
+            Err(error) => return Err(error).doing("open", &made.path_of(&edition)),
+            Ok(state) => return Ok((made, state)),
         }
     }
 }
 
-/// Locks a delivery against other processes and against its eviction.
+/// Locks a delivery against other processes and against its eviction. What was evicted since its folder was opened is not locked: whatever is begun there
+/// would go with the rest.
 ///
 /// # Errors
 /// [`StoreError::InUse`] if somebody has it, or has just removed it: it can be tried again then.
+pub(super) fn lock_at(release: &Folder, edition: &str, state: &Folder) -> Result<File, StoreError> {
+    let lock = lock(state)?;
+    if state.is_at(release, edition).doing("lock", state.path())? { Ok(lock) } else { Err(StoreError::InUse(state.path().to_owned())) }
+}
+
+/// The lock alone, wherever the folder is by now.
 pub(super) fn lock(state: &Folder) -> Result<File, StoreError> {
-    let lock = state.open(LOCK, Open::Write).doing("open", &state.path_of(LOCK))?;
+    let in_use = || StoreError::InUse(state.path().to_owned());
+    let lock = match state.open(LOCK, Open::Write) {
+        // No file can be made in a folder that was removed.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(in_use()),
+        other => other.doing("open", &state.path_of(LOCK))?,
+    };
     match lock.try_lock() {
         Ok(()) if lock.metadata().doing("lock", state.path())?.nlink() > 0 => Ok(lock),
-        Ok(()) | Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(state.path().to_owned())),
+        Ok(()) | Err(std::fs::TryLockError::WouldBlock) => Err(in_use()),
         Err(std::fs::TryLockError::Error(error)) => Err(error).doing("lock", state.path()),
     }
 }

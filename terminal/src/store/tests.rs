@@ -2,6 +2,7 @@
 
 mod evicting;
 mod holding;
+mod kept;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;

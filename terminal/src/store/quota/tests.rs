@@ -51,7 +51,8 @@ fn x09_what_is_owed_stays_whatever_comes() {
 
 #[test]
 fn x09_what_an_update_takes_chunks_from_goes_last_and_later() {
-    assert_eq!(decide_for(60, &[(50, 1, SOURCE), (30, 9, FREE)]), fits(&[1], &[0]));
+    assert_eq!(decide_for(80, &[(50, 1, SOURCE), (30, 9, FREE)]), fits(&[1], &[0]));
+    assert_eq!(decide_for(60, &[(50, 1, SOURCE), (30, 9, FREE)]), fits(&[], &[0]), "what would not be enough does not go beside it");
     assert_eq!(decide_for(50, &[(50, 1, SOURCE), (30, 9, FREE)]), fits(&[1], &[]), "it stays if there is room without");
     assert_eq!(decide_for(90, &[(50, 1, SOURCE), (30, 9, OWED)]), Verdict::Blocked { missing: Bytes(20) });
 }

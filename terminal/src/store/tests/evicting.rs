@@ -1,12 +1,12 @@
-//! What lies in a folder, and taking it out again.
+//! Taking a delivery out of a folder.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
-use crate::store::{evict, kept};
+use crate::store::evict;
 
-fn place(manifest: &Manifest) -> Place {
+pub(super) fn place(manifest: &Manifest) -> Place {
     (ReleaseId::from_bytes([1; 16]), manifest.edition_id())
 }
 
@@ -40,7 +40,7 @@ fn states(dir: &Path) -> Vec<String> {
 }
 
 /// Waits until the thread of a dropped store has let go of its files.
-async fn evicted(dir: &Path, place: Place) {
+pub(super) async fn evicted(dir: &Path, place: Place) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
     loop {
         match Store::evict(dir.to_owned(), place).await {
@@ -50,14 +50,14 @@ async fn evicted(dir: &Path, place: Place) {
     }
 }
 
-async fn received(dir: &Path, release: u8, manifest: &Arc<Manifest>, content: &[u8]) -> Finished {
+pub(super) async fn received(dir: &Path, release: u8, manifest: &Arc<Manifest>, content: &[u8]) -> Finished {
     let config = StoreConfig { release_id: ReleaseId::from_bytes([release; 16]), ..config(dir, manifest) };
     let opened = Store::open(config).await.unwrap();
     put_all(&opened.store, content).await;
     opened.store.finish().await.unwrap()
 }
 
-async fn kept_in(dir: &Path) -> Vec<Kept> {
+pub(super) async fn kept_in(dir: &Path) -> Vec<Kept> {
     Store::kept(dir.to_owned(), single().0).await.unwrap()
 }
 
@@ -279,57 +279,48 @@ async fn x09_a_store_that_lays_out_again_after_a_crash_still_knows_its_own_files
 }
 
 #[tokio::test]
-async fn x09_useful_is_what_was_received_asked_for_passed_on_or_used_last() {
+async fn x09_nothing_is_removed_while_it_is_not_known_what_others_need() {
     let dir = tempfile::tempdir().unwrap();
-    let (old, content) = single();
-    let (new, of_new) = manifest(&[("film-2.bin", 5500, false)], false);
-    received(dir.path(), 1, &old, &content).await;
-    let (x, of_x) = manifest(&[("x", 10, false)], false);
-    received(dir.path(), 2, &x, &of_x).await;
-    let order = || async {
-        let mut kept = kept_in(dir.path()).await;
-        kept.sort_by_key(|kept| kept.useful_at);
-        kept.iter().map(|kept| kept.path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(order().await, ["film.bin", "x"]);
-    let set = |release: u8, manifest: &Manifest, at| {
-        let state =
-            dir.path().join(STATE_FOLDER).join(ReleaseId::from_bytes([release; 16]).to_string()).join(manifest.edition_id().to_string());
-        for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
-            std::fs::File::options().write(true).open(entry.path()).unwrap().set_modified(at).unwrap();
-        }
-    };
-    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-    // Times of files have the grain of the system's clock tick.
-    set(2, &x, past + std::time::Duration::from_secs(60));
-    set(1, &old, past);
-    assert_eq!(order().await, ["film.bin", "x"]);
-    let (held, _) = Store::open_complete(dir.path().to_owned(), place(&old).0, place(&old).1).await.unwrap().unwrap();
-    held.passed_on();
-    held.read(0).await.unwrap();
-    assert_eq!(order().await, ["x", "film.bin"], "what is passed on is useful");
-    drop(held);
-    set(1, &old, past);
-    Store::asked_for(dir.path().to_owned(), place(&old)).await;
-    assert_eq!(order().await, ["x", "film.bin"], "what is asked for is useful");
-    set(1, &old, past);
-    received(dir.path(), 4, &new, &of_new).await;
-    let order = order().await;
-    assert_eq!(order[0], "x", "what an update takes chunks from is useful: {order:?}");
+    let (small, content_of_small) = manifest(&[("one", 1500, false)], true);
+    let (large, content_of_large) = manifest(&[("one", 1500, false), ("two", 1200, false)], true);
+    received(dir.path(), 1, &large, &content_of_large).await;
+    received(dir.path(), 2, &small, &content_of_small).await;
+    let of_small = dir.path().join(STATE_FOLDER).join(ReleaseId::from_bytes([2; 16]).to_string()).join(small.edition_id().to_string());
+    std::fs::rename(of_small.join("laid"), dir.path().join("list")).unwrap();
+    std::fs::create_dir(of_small.join("laid")).unwrap();
+    evictable(dir.path(), &large).await;
+    let refused = Store::evict(dir.path().to_owned(), place(&large)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Io { path, .. } if path.ends_with("laid")), "{refused:?}");
+    let refused = Store::kept(dir.path().to_owned(), Arc::clone(&small)).await.unwrap_err();
+    assert!(refused.to_string().contains("laid"), "{refused}");
+    assert_eq!(paths(dir.path()), ["list", "one", "two"]);
+    // When it is known again, the rest goes.
+    std::fs::remove_dir(of_small.join("laid")).unwrap();
+    std::fs::rename(dir.path().join("list"), of_small.join("laid")).unwrap();
+    Store::sweep(dir.path().to_owned()).await.unwrap();
+    assert_eq!(paths(dir.path()), ["one"]);
 }
 
 #[tokio::test]
-async fn x09_the_room_that_an_edition_needs_is_an_upper_bound_and_its_sources_are_known() {
-    for (manifest, content) in [single(), tree()] {
-        let dir = tempfile::tempdir().unwrap();
-        received(dir.path(), 1, &manifest, &content).await;
-        let kept = Store::kept(dir.path().to_owned(), Arc::clone(&manifest)).await.unwrap();
-        assert!(kept[0].is_source && kept[0].deliveries[0].is_whole);
-        assert!(kept[0].bytes() <= most_room(&manifest), "{} of {}", kept[0].bytes(), most_room(&manifest));
-        let (another, _) = self::manifest(&[("y", 3, false)], false);
-        assert!(!Store::kept(dir.path().to_owned(), another).await.unwrap()[0].is_source);
-        std::fs::remove_file(dir.path().join(&manifest.files[0].path)).unwrap();
-        assert!(!kept::kept(dir.path(), None).unwrap()[0].deliveries[0].is_whole, "it has to be fetched again");
-    }
-    assert!(Store::kept(PathBuf::from("/nowhere/at/all"), single().0).await.unwrap().is_empty());
+async fn x09_who_comes_while_a_delivery_is_being_removed_does_not_begin_in_what_is_about_to_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, _) = single();
+    drop(reopen(dir.path(), &manifest).await);
+    evictable(dir.path(), &manifest).await;
+    let path = state(dir.path(), &manifest);
+    let folder = |path: &Path| crate::store::folder::Folder::existing(path).unwrap();
+    let (release, opened, edition) = (folder(path.parent().unwrap()), folder(&path), manifest.edition_id().to_string());
+    let lock = || crate::store::opening::lock_at(&release, &edition, &opened);
+    assert!(lock().is_ok());
+    // Somebody else takes it out, and has removed the lock already.
+    let evicted = dir.path().join(STATE_FOLDER).join("evicted");
+    std::fs::create_dir(&evicted).unwrap();
+    std::fs::rename(&path, evicted.join("gone")).unwrap();
+    std::fs::remove_file(evicted.join("gone/lock")).unwrap();
+    assert!(matches!(lock(), Err(StoreError::InUse(_))), "moved");
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(lock(), Err(StoreError::InUse(_))), "another one is in its place");
+    std::fs::remove_dir_all(&evicted).unwrap();
+    assert!(matches!(lock(), Err(StoreError::InUse(_))), "removed");
+    assert!(reopen(dir.path(), &manifest).await.held.is_empty(), "it begins anew");
 }
