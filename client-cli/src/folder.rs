@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::ws::Capabilities;
-use protocol::{TerminalId, TerminalKey, UserId};
+use protocol::{Bytes, TerminalId, TerminalKey, UserId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -65,6 +65,9 @@ pub(crate) struct TerminalFile {
     /// last run. Absent in files of earlier versions.
     #[serde(default)]
     pub capabilities: Option<Capabilities>,
+    /// The most that received editions may take up in the folder that they go to; 0 and nothing are no quota.
+    #[serde(default)]
+    pub store_quota: Option<Bytes>,
     #[serde(with = "hex::serde")]
     secret: [u8; 32],
 }
@@ -77,7 +80,7 @@ impl std::fmt::Debug for TerminalFile {
 
 impl TerminalFile {
     pub(crate) fn new(server: String, user_id: UserId, name: String, key: &TerminalKey) -> Self {
-        Self { server, user_id, name, id: None, capabilities: None, secret: key.secret() }
+        Self { server, user_id, name, id: None, capabilities: None, store_quota: None, secret: key.secret() }
     }
 
     pub(crate) fn key(&self) -> TerminalKey {
@@ -246,10 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_of_an_earlier_version_has_no_rates_of_its_own() {
+    fn a_terminal_of_an_earlier_version_has_no_rates_and_no_quota_of_its_own() {
         let text =
             format!(r#"{{"server":"s","user_id":"{}","name":"tv","id":null,"secret":"{}"}}"#, UserId::from_bytes([1; 16]), "09".repeat(32));
-        assert_eq!(serde_json::from_str::<TerminalFile>(&text).unwrap().capabilities, None);
+        let file = serde_json::from_str::<TerminalFile>(&text).unwrap();
+        assert_eq!((file.capabilities, file.store_quota), (None, None));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ mod rank;
 mod share;
 
 pub(crate) use amount::{amount, balance, signed};
-pub(crate) use budget::{OriginBudget, origin_budget};
+pub(crate) use budget::{OriginBudget, origin_budget, store_quota};
 pub(crate) use id::{content_id, release_id};
 pub(crate) use moment::{Moment, moment, seconds};
 pub(crate) use rank::rank;

@@ -13,6 +13,7 @@
 mod coordinator;
 mod event;
 mod holdings;
+mod keeping;
 mod opening;
 mod origin;
 mod rates;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::ws::Capabilities;
-use protocol::{BitsPerSecond, ReleaseId, TerminalId, TerminalKey};
+use protocol::{BitsPerSecond, Bytes, ReleaseId, TerminalId, TerminalKey};
 use tokio::sync::watch;
 
 use crate::api::{Api, ApiError};
@@ -38,11 +39,13 @@ use crate::link::{Line, LinkConfig, LinkError, Warnings};
 use crate::links::{Links, LinksConfig, LinksTiming};
 use crate::rate::RateLimiter;
 use crate::socket::{Outbox, ServerClock, Socket, SocketConfig, SocketError, SocketTiming};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use coordinator::Coordinator;
+use keeping::Keeping;
 use shelf::Shelf;
 
 pub use event::{EngineEvent, Summary, SwarmSummary};
+pub use keeping::Protected;
 
 /// A stop is over within this time: farewells, receipts, and the last sync.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -60,6 +63,8 @@ pub struct EngineConfig {
     pub dir: PathBuf,
     /// Other folders that contents were received into: what lies there is not fetched again.
     pub other_dirs: Vec<PathBuf>,
+    /// The most that editions may take up in `dir`: a new one has older ones removed. Nothing is ever removed without.
+    pub quota: Option<Bytes>,
     /// Limit of what is sent, and the uplink that the server plans with; 0 if it is not known, which limits nothing.
     pub up: BitsPerSecond,
     /// Limit of what is received; 0 if it is not known, which limits nothing.
@@ -85,6 +90,7 @@ impl EngineConfig {
             key,
             dir,
             other_dirs: Vec::new(),
+            quota: None,
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),
             only_releases: Vec::new(),
@@ -116,9 +122,16 @@ pub enum EngineError {
     /// See [`LinkConfig::turn_only`].
     #[error("links are to go through TURN only, and the server names no TURN server")]
     NoTurn,
+    #[error("the edition takes up {needed}, and the store quota is {quota}: give a --store-quota of at least {}, or 0 for none", at_least(*needed))]
+    Quota { needed: Bytes, quota: Bytes },
     /// A task of the engine died: a fault in the program.
     #[error("a part of the engine has failed")]
     Broken,
+}
+
+/// A quota that is enough, as it can be typed.
+fn at_least(needed: Bytes) -> String {
+    format!("{}MiB", needed.0.div_ceil(1 << 20))
 }
 
 /// Called with everything that a person may want to see. It must not wait.
@@ -141,6 +154,7 @@ pub(crate) struct Context {
     clock: watch::Receiver<Option<ServerClock>>,
     report_interval: watch::Receiver<Duration>,
     shelf: Shelf,
+    keeping: Keeping,
     listener: Listener,
 }
 
@@ -161,6 +175,13 @@ impl Context {
     /// The server is told everything that is held and served.
     fn tell_holdings(&self) {
         self.outbox.holds(self.shelf.messages());
+    }
+
+    /// Adds what lies in the folder and is not known yet; the server is told.
+    async fn find_holdings(&self) {
+        if self.shelf.look_again().await {
+            self.tell_holdings();
+        }
     }
 
     fn warn(&self, text: impl Into<String>) {
@@ -192,6 +213,9 @@ impl Engine {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary, EngineError> {
         let Self { config, listener } = self;
         let start = Instant::now();
+        if let Err(error) = Store::sweep(config.dir.clone()).await {
+            listener(EngineEvent::Warning { text: format!("what an earlier run has removed is not gone yet: {}", running::chain(&error)) });
+        }
         let shelf = Shelf::find(config.dir.clone(), config.serve).await;
         let tokens = Arc::clone(config.api.tokens().ok_or(EngineError::NotLoggedIn)?);
         let (socket, mut events) = Socket::start(SocketConfig {
@@ -235,6 +259,7 @@ impl Engine {
             clock,
             report_interval,
             shelf,
+            keeping: Keeping::new(config.quota),
             listener,
         });
         let only_releases = config.only_releases.into_iter().collect();

@@ -5,6 +5,8 @@
 //!                                     content.part   the edition's byte stream, each chunk written at its final place (a sparse file)
 //!                                     journal        which chunks are there, and whose copies they are
 //!                                     complete       after the end: where the files went
+//!                                     laid           which files this delivery has put there, and how it left them
+//!                                     used           its time of change: when it was last of use to somebody
 //! <dir>/<name>                                       the content itself: a file is `content.part` renamed, a directory is copied out of it
 //! ```
 //!
@@ -15,17 +17,24 @@
 //! A process that dies loses nothing that was put: file and journal are the operating system's by then. A machine that dies loses the last seconds
 //! at most: both are synced every two seconds, and whatever the journal promises too much is found when it is opened again.
 //!
+//! What lies in a folder is listed by [`Store::kept`]; [`quota`] decides what gives way, and [`Store::evict`] takes it out.
+//!
 //! All blocking work is done by one thread per delivery, and by one more while it is opened or finished.
 
 mod actor;
 mod cache;
+mod claims;
 mod error;
+mod evict;
 mod finish;
 mod folder;
 mod holding;
 mod journal;
+mod kept;
+mod laid;
 mod layout;
 mod opening;
+pub mod quota;
 mod reuse;
 mod source;
 mod sparse;
@@ -40,6 +49,7 @@ use protocol::{Bytes, EditionId, ReleaseId, TerminalId};
 use swarm::Held;
 
 pub use error::StoreError;
+pub use kept::{Delivery, Kept, Place, most_room};
 
 /// Which delivery, and where it goes.
 #[derive(Debug, Clone)]
@@ -118,6 +128,44 @@ impl Store {
     ) -> Result<Option<(Self, Arc<Manifest>)>, StoreError> {
         let opening = tokio::task::spawn_blocking(move || holding::open_complete(&dir, release_id, edition_id));
         opening.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Everything that lies in a folder, with the room it takes up. What has chunks of `wanted` is marked as its source.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub async fn kept(dir: PathBuf, wanted: Arc<Manifest>) -> Result<Vec<Kept>, StoreError> {
+        let listing = tokio::task::spawn_blocking(move || kept::kept(&dir, Some(&wanted)));
+        listing.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Takes a delivery out of a folder, with those of its files that are as it laid them out. What a person has changed stays.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if somebody has it open; nothing has happened then. After any other error it is out, and what is left of it goes by [`Self::sweep`].
+    pub async fn evict(dir: PathBuf, place: Place) -> Result<(), StoreError> {
+        let evicting = tokio::task::spawn_blocking(move || evict::evict(&dir, place, &mut || Ok(())));
+        evicting.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Removes what earlier processes have taken out and were ended before they had removed it.
+    ///
+    /// # Errors
+    /// Something cannot be removed; it is tried again the next time.
+    pub async fn sweep(dir: PathBuf) -> Result<(), StoreError> {
+        let sweeping = tokio::task::spawn_blocking(move || evict::sweep(&dir, &mut || Ok(())));
+        sweeping.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Notes that a delivery in a folder was asked for.
+    pub async fn asked_for(dir: PathBuf, place: Place) {
+        // A note that is lost makes it go earlier than it might.
+        let _ = tokio::task::spawn_blocking(move || kept::touch_at(&dir, place)).await;
+    }
+
+    /// Notes that chunks were passed on. Costs nothing if it was noted a moment ago.
+    pub fn passed_on(&self) {
+        self.actor.passed_on();
     }
 
     /// Writes a verified chunk and notes its source. On return both outlive the process.

@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use protocol::rest::Role;
-use protocol::{Amount, BitsPerSecond};
+use protocol::{Amount, BitsPerSecond, Bytes};
 
-use crate::values::{Moment, amount, mbit, moment};
+use crate::values::{Moment, amount, mbit, moment, store_quota};
 
 #[derive(Debug, Args)]
 pub(crate) struct RegisterArguments {
@@ -49,6 +49,9 @@ pub(crate) struct TerminalArguments {
     /// This machine's downlink in Mbit/s; 0 if not known, which limits nothing [default: as before, or 0]
     #[arg(long, value_name = "N", value_parser = mbit)]
     pub down_mbit: Option<BitsPerSecond>,
+    /// The most that received editions may take up in the folder that they go to, such as 20GiB; 0 is no quota [default: as before, or 0]
+    #[arg(long, value_name = "SIZE", value_parser = store_quota)]
+    pub store_quota: Option<Bytes>,
 }
 
 #[derive(Debug, Args)]

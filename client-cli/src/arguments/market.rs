@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use protocol::{Amount, BitsPerSecond, ContentId, ReleaseId};
+use protocol::{Amount, BitsPerSecond, Bytes, ContentId, ReleaseId};
 
-use crate::values::{amount, content_id, mbit, release_id};
+use crate::values::{amount, content_id, mbit, release_id, store_quota};
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
@@ -54,6 +54,9 @@ pub(crate) struct RunArguments {
     /// Where received editions go
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
+    /// Let received editions take up at most this much in DIR, such as 20GiB: for a new one, those that were useful least recently are removed; 0 is no quota [default: as registered, or 0]
+    #[arg(long, value_name = "SIZE", value_parser = store_quota)]
+    pub store_quota: Option<Bytes>,
     /// Take part in this release only; may be given several times
     #[arg(long = "release", value_name = "ID", value_parser = release_id)]
     pub releases: Vec<ReleaseId>,
@@ -73,6 +76,9 @@ pub(crate) struct GetArguments {
     /// Where the edition goes
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
+    /// Let received editions take up at most this much in DIR, such as 20GiB: for this one, those that were useful least recently are removed; 0 is no quota [default: as registered, or 0]
+    #[arg(long, value_name = "SIZE", value_parser = store_quota)]
+    pub store_quota: Option<Bytes>,
     /// The most to be paid [default: the price as it stands]
     #[arg(long, value_name = "AMOUNT", value_parser = amount)]
     pub maximum: Option<Amount>,
@@ -86,7 +92,7 @@ pub(crate) struct GetArguments {
     #[arg(long)]
     pub turn_only: bool,
     /// End the download that runs: what has arrived is paid for, the rest of the price is released
-    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit", "turn_only"])]
+    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit", "turn_only", "store_quota"])]
     pub cancel: bool,
 }
 

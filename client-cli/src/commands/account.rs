@@ -101,7 +101,7 @@ async fn log_in(server: &str, api: &Api, email: &str, password: Password, wish: 
     Report::new(&Registered { server: server.to_owned(), user, terminal }, text)
 }
 
-/// The terminal of an earlier login. Rates that are stated now count from the next run on.
+/// The terminal of an earlier login. Rates and a quota that are stated now count from the next run on.
 async fn known_terminal(
     api: &Api,
     id: TerminalId,
@@ -111,8 +111,11 @@ async fn known_terminal(
     lock: &FolderLock,
 ) -> Outcome<Terminal> {
     let terminal = api.terminal(id).await?;
-    if let Some(mut file) = file.filter(|_| wish.up_mbit.is_some() || wish.down_mbit.is_some()) {
-        file.capabilities = Some(stated(wish, file.capabilities.unwrap_or(terminal.capabilities)));
+    if let Some(mut file) = file.filter(|_| wish.up_mbit.is_some() || wish.down_mbit.is_some() || wish.store_quota.is_some()) {
+        if wish.up_mbit.is_some() || wish.down_mbit.is_some() {
+            file.capabilities = Some(stated(wish, file.capabilities.unwrap_or(terminal.capabilities)));
+        }
+        file.store_quota = wish.store_quota.or(file.store_quota);
         folder.write_terminal(&file, lock)?;
     }
     Ok(terminal)
@@ -155,6 +158,7 @@ async fn register_terminal(
     };
     file.id = Some(terminal.id);
     file.capabilities = Some(stated(wish, terminal.capabilities));
+    file.store_quota = wish.store_quota.or(file.store_quota);
     folder.write_terminal(&file, lock)?;
     Ok(terminal)
 }
@@ -186,7 +190,7 @@ mod tests {
     use protocol::BitsPerSecond;
 
     fn wish(name: Option<&str>) -> TerminalArguments {
-        TerminalArguments { name: name.map(str::to_owned), up_mbit: None, down_mbit: None }
+        TerminalArguments { name: name.map(str::to_owned), up_mbit: None, down_mbit: None, store_quota: None }
     }
 
     #[test]

@@ -6,9 +6,10 @@ use protocol::rest::{Content, Download, DownloadState, Edition, NewDownload, OnD
 use protocol::{Amount, Bytes, Money, TerminalId};
 use serde_json::json;
 use terminal::api::Api;
-use terminal::store::Store;
+use terminal::engine::EngineError;
+use terminal::store::{Store, most_room};
 
-use super::running::{Signals, Work, attend, make_folder};
+use super::running::{Signals, Work, attend, engine_failure, make_folder, quota};
 use super::{Setting, all_pages, chosen_edition, currency};
 use crate::arguments::{GetArguments, RunArguments};
 use crate::failure::{Failure, Outcome};
@@ -19,7 +20,7 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
     // Before anything else, so that no interrupt is lost.
     let signals = Signals::listen()?;
     let login = Login::from_folder(&setting.folder)?;
-    let (_, terminal) = login.terminal(&setting.folder)?;
+    let (file, terminal) = login.terminal(&setting.folder)?;
     let content = login.api.content(arguments.content).await?;
     let edition = chosen_edition(&content, arguments.edition.as_deref())?;
     let name = format!("{} ({})", clean(&content.title), clean(&edition.label));
@@ -31,6 +32,13 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
     if let Some(path) = held(arguments.dir.clone(), edition).await {
         let facts = json!({ "event": "held", "edition_id": edition.id, "path": path });
         return Report::new(&facts, format!("{name} is here already, in {}; nothing to pay", path.display()))?.print(setting.json);
+    }
+    if let Some(quota) = quota(arguments.store_quota, &file) {
+        // Said before the price is held: no eviction makes room for it.
+        let needed = most_room(&login.api.manifest(edition.id).await?);
+        if needed > quota {
+            return Err(engine_failure(EngineError::Quota { needed, quota }));
+        }
     }
     let terms = login.api.on_demand(content.id).await?;
     if !setting.json {
@@ -56,6 +64,7 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
         down_mbit: arguments.down_mbit,
         dir: arguments.dir,
         turn_only: arguments.turn_only,
+        store_quota: arguments.store_quota,
         releases: vec![download.release_id],
         exit_when_done: false,
     };
@@ -65,9 +74,10 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
 /// Where the edition lies, if an earlier run has completed it in this folder.
 async fn held(dir: PathBuf, edition: &Edition) -> Option<PathBuf> {
     let (release, _) = Store::complete_editions(dir.clone()).await.into_iter().find(|(_, held)| *held == edition.id)?;
-    let (store, _) = Store::open_complete(dir, release, edition.id).await.ok().flatten()?;
+    let (store, _) = Store::open_complete(dir.clone(), release, edition.id).await.ok().flatten()?;
     // Files that were removed or changed are not held; the first chunk tells of most.
     store.read(0).await.ok()?;
+    Store::asked_for(dir, (release, edition.id)).await;
     Some(store.finish().await.ok()?.path)
 }
 

@@ -7,6 +7,7 @@ mod standing;
 use std::path::Path;
 use std::sync::Arc;
 
+use protocol::Bytes;
 use protocol::rest::Terminal;
 use terminal::engine::{Engine, EngineConfig, EngineError, EngineEvent, Summary};
 use terminal::link::LinkConfig;
@@ -143,9 +144,15 @@ fn engine_config(arguments: &RunArguments, work: Work, login: &Login, registered
         only_releases: arguments.releases.clone(),
         serve: work == Work::Releases && arguments.releases.is_empty(),
         exit_when_done: work == Work::Download,
+        quota: quota(arguments.store_quota, file),
         link: LinkConfig { turn_only: arguments.turn_only, ..LinkConfig::default() },
         ..EngineConfig::new(login.api.clone(), registered.id, file.key(), arguments.dir.clone())
     }
+}
+
+/// The quota of this run, or that of this terminal; 0 says that there is none.
+pub(super) fn quota(given: Option<Bytes>, file: &TerminalFile) -> Option<Bytes> {
+    given.or(file.store_quota).filter(|quota| quota.0 > 0)
 }
 
 /// A plan for a swarm that is new waits for its name; everything else is shown at once.
@@ -168,7 +175,7 @@ fn conclusion(summary: &Summary, stop: Option<Stop>) -> Outcome<()> {
     Err(Failure::Failed(format!("{incomplete} of {} deliveries were not completed", summary.received().count())))
 }
 
-fn engine_failure(error: EngineError) -> Failure {
+pub(super) fn engine_failure(error: EngineError) -> Failure {
     let line = with_causes(&error);
     match error {
         EngineError::NotLoggedIn => Failure::NotLoggedIn("not logged in: use `spillway login`".into()),
@@ -184,6 +191,7 @@ fn engine_failure(error: EngineError) -> Failure {
         | EngineError::Store(_)
         | EngineError::Plan(_)
         | EngineError::NoTurn
+        | EngineError::Quota { .. }
         | EngineError::Broken => Failure::Failed(line),
     }
 }
@@ -252,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn x09_the_quota_of_a_run_counts_before_that_of_the_terminal_and_zero_is_none() {
+        let key = protocol::TerminalKey::from_secret(&[9; 32]);
+        let mut file = TerminalFile::new("s".into(), protocol::UserId::from_bytes([1; 16]), "tv".into(), &key);
+        assert_eq!(quota(None, &file), None);
+        assert_eq!(quota(Some(Bytes(5)), &file), Some(Bytes(5)));
+        file.store_quota = Some(Bytes(7));
+        assert_eq!(quota(None, &file), Some(Bytes(7)));
+        assert_eq!(quota(Some(Bytes(5)), &file), Some(Bytes(5)));
+        assert_eq!(quota(Some(Bytes(0)), &file), None);
+    }
+
+    #[test]
     fn an_engine_that_ends_by_itself_says_whose_fault_it_is() {
         let refused = |code| EngineError::Rejected(SocketError::Refused { code, detail: "why".into() });
         let cases = [
@@ -262,6 +282,7 @@ mod tests {
             (EngineError::Rejected(SocketError::Token(terminal::api::TokenError::NotLoggedIn)), 3),
             (EngineError::Store(terminal::store::StoreError::WholeHash), 1),
             (EngineError::Broken, 1),
+            (EngineError::Quota { needed: Bytes(2), quota: Bytes(1) }, 1),
         ];
         for (error, code) in cases {
             let told = format!("{error:?}");

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use indicatif::MultiProgress;
 use protocol::ws::Progress;
 use protocol::{Amount, BitsPerSecond, Bytes, Currency, Money, SwarmId};
-use terminal::engine::{EngineEvent, Summary, SwarmSummary};
+use terminal::engine::{EngineEvent, Protected, Summary, SwarmSummary};
+use terminal::store::quota::Stays;
 use time::OffsetDateTime;
 
 use super::{happens, print_line};
@@ -82,6 +83,9 @@ impl RunScreen {
             | EngineEvent::Opened { swarm_id, .. }
             | EngineEvent::DiskFull { swarm_id, .. }
             | EngineEvent::DiskRoom { swarm_id }
+            | EngineEvent::Evicted { swarm_id, .. }
+            | EngineEvent::QuotaFull { swarm_id, .. }
+            | EngineEvent::QuotaRoom { swarm_id }
             | EngineEvent::Replaced { swarm_id, .. }
             | EngineEvent::Completed { swarm_id, .. }
             | EngineEvent::Settled { swarm_id, .. }
@@ -207,6 +211,11 @@ impl RunScreen {
                 Some(format!("the disk of {} is full: {needed} needed, {free} free; goes on when there is room", dir.display()))
             }
             EngineEvent::DiskRoom { .. } => Some("there is room again, going on".to_owned()),
+            EngineEvent::Evicted { path, bytes, .. } => Some(format!("{} removed to make room for it, {bytes}", path.display())),
+            EngineEvent::QuotaFull { quota, needed, kept, missing, protected, .. } => {
+                Some(quota_full((*quota, *needed), (*kept, *missing), protected))
+            }
+            EngineEvent::QuotaRoom { .. } => Some("there is room within the store quota, going on".to_owned()),
             EngineEvent::Completed { path, elapsed, .. } => {
                 let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));
                 Some(format!("complete{}, in {}", time.unwrap_or_default(), path.display()))
@@ -241,6 +250,22 @@ impl RunScreen {
         let paid = swarm.charged.map_or_else(|| "not settled yet".to_owned(), |charged| format!("paid {}", self.money(charged)));
         [received, format!("  {} relayed; {paid}, earned {}", swarm.progress.relayed, self.money(swarm.earned))]
     }
+}
+
+/// What is in the way of an edition, why it stays, and what helps.
+fn quota_full((quota, needed): (Bytes, Bytes), (kept, missing): (Bytes, Bytes), protected: &[Protected]) -> String {
+    let why = |why| match why {
+        Stays::InUse => "in use",
+        Stays::Owed => "its release has not ended",
+        Stays::Unknown => "the server does not say whether its release has ended",
+    };
+    let stays = protected.iter().map(|one| format!("{} ({}, {})", one.path.display(), one.bytes, why(one.why)));
+    let stays: Vec<String> = stays.collect();
+    let stays = if stays.is_empty() { String::new() } else { format!("; to stay: {}", stays.join(", ")) };
+    format!(
+        "the store quota of {quota} is {missing} too small: up to {needed} needed, {kept} kept{stays}; \
+         goes on when there is room; or stop, and give a larger --store-quota"
+    )
 }
 
 /// How much somebody has to send.

@@ -1,4 +1,4 @@
-//! The origin budget: bytes, or a multiple of the editions' sum.
+//! Sizes: the origin budget, in bytes or as a multiple of the editions' sum, and the store quota.
 
 use protocol::Bytes;
 use protocol::units::JSON_INTEGER_MAX;
@@ -21,6 +21,20 @@ pub(crate) fn origin_budget(text: &str) -> Result<OriginBudget, String> {
     if let Some(times) = text.strip_suffix('x') {
         return scaled(times, 3).map(|thousandths| OriginBudget::Times { thousandths }).ok_or_else(malformed);
     }
+    size(text)
+        .ok_or_else(malformed)?
+        .map(OriginBudget::Bytes)
+        .ok_or_else(|| "that is more than the largest budget, 9007199254740991 bytes".into())
+}
+
+/// `20GiB`, `500MB` or bytes; 0 is no quota.
+pub(crate) fn store_quota(text: &str) -> Result<Bytes, String> {
+    let malformed = || "expected a size such as 20GiB, 500MB or a number of bytes, or 0 for no quota".to_owned();
+    size(text).ok_or_else(malformed)?.ok_or_else(|| "that is more than the largest quota, 9007199254740991 bytes".into())
+}
+
+/// A whole number with or without a unit. `None` if it is not one, `Some(None)` if it is too large.
+fn size(text: &str) -> Option<Option<Bytes>> {
     let number_end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let factor: u64 = match unit {
@@ -33,13 +47,10 @@ pub(crate) fn origin_budget(text: &str) -> Result<OriginBudget, String> {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         "TiB" => 1 << 40,
-        _ => return Err(malformed()),
+        _ => return None,
     };
-    let count: u64 = number.parse().map_err(|_| malformed())?;
-    match count.checked_mul(factor) {
-        Some(bytes) if bytes <= JSON_INTEGER_MAX => Ok(OriginBudget::Bytes(Bytes(bytes))),
-        Some(_) | None => Err("that is more than the largest budget, 9007199254740991 bytes".into()),
-    }
+    let count: u64 = number.parse().ok()?;
+    Some(count.checked_mul(factor).filter(|bytes| *bytes <= JSON_INTEGER_MAX).map(Bytes))
 }
 
 impl OriginBudget {
@@ -83,6 +94,19 @@ mod tests {
         }
         assert!(origin_budget("9007199254740992").unwrap_err().contains("largest"));
         assert!(origin_budget("99999999TiB").unwrap_err().contains("largest"));
+    }
+
+    #[test]
+    fn x09_a_quota_is_a_size_and_says_what_one_looks_like() {
+        for (text, bytes) in [("20GiB", 20 << 30), ("500MB", 500_000_000), ("0", 0), ("1", 1), ("9007199254740991", JSON_INTEGER_MAX)] {
+            assert_eq!(store_quota(text), Ok(Bytes(bytes)), "{text}");
+        }
+        for bad in ["", "GiB", "20 GiB", "20gib", "1.5GiB", "-1", "1.1x", "none", "20G"] {
+            assert!(store_quota(bad).unwrap_err().contains("such as 20GiB"), "{bad:?}");
+        }
+        for huge in ["9007199254740992", "99999999TiB"] {
+            assert!(store_quota(huge).unwrap_err().contains("largest quota"), "{huge}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use protocol::ws::{LeaveReason, Progress};
 use protocol::{Amount, Blake3, Bytes, DeliveryId, EditionId, ReleaseId, SwarmId, TerminalId, TimestampMs};
 
+use super::keeping::Protected;
+
 /// Something that a person may want to see.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EngineEvent {
@@ -37,6 +39,24 @@ pub enum EngineEvent {
     DiskFull { swarm_id: SwarmId, dir: PathBuf, needed: Bytes, free: Bytes },
     /// There is room again.
     DiskRoom { swarm_id: SwarmId },
+    /// An edition that lay here was removed to make room for the swarm's, because the folder has a quota.
+    Evicted { swarm_id: SwarmId, release_id: ReleaseId, edition_id: EditionId, path: PathBuf, bytes: Bytes },
+    /// The folder's quota leaves no room for the swarm's edition, because too much has to stay. Nothing was fetched or removed for it; it begins by itself
+    /// when there is room.
+    QuotaFull {
+        swarm_id: SwarmId,
+        dir: PathBuf,
+        quota: Bytes,
+        /// The most that the edition takes up.
+        needed: Bytes,
+        /// What lies in the folder.
+        kept: Bytes,
+        /// Beyond the quota when everything has gone that may.
+        missing: Bytes,
+        protected: Vec<Protected>,
+    },
+    /// The quota leaves room now.
+    QuotaRoom { swarm_id: SwarmId },
     /// About once a second while something moves.
     Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
     /// A relay is gone that owed chunks, and now the first of them begins to come from another source.

@@ -8,7 +8,7 @@ use protocol::ws::{LeaveReason, SwarmPlan};
 use protocol::{Bytes, EditionId, ReleaseId, SwarmId};
 
 use super::running::{Ending, LOOK_FOR_ROOM_EVERY};
-use super::{Context, EngineError, EngineEvent};
+use super::{Context, EngineError, EngineEvent, keeping};
 use crate::backoff::Backoff;
 use crate::socket::ServerClock;
 use crate::store::{Opened, Store, StoreConfig, StoreError};
@@ -36,7 +36,10 @@ pub(super) async fn ready(context: &Context, plan: &SwarmPlan) -> Result<Ready, 
         me: context.me,
         others: context.other_dirs.clone(),
     };
+    let own = (release, edition);
+    let sources = keeping::make_room(context, plan.swarm_id, own, &manifest).await?;
     let opened = open(context, plan.swarm_id, config).await.map_err(EngineError::Store)?;
+    keeping::settle(context, plan.swarm_id, own, &manifest, sources).await?;
     Ok(Ready { manifest, clock, opened })
 }
 
@@ -49,6 +52,8 @@ pub(super) async fn ready_to_serve(context: &Context, edition: EditionId) -> Res
         context.tell_holdings();
         return Err(Ending::Left(LeaveReason::Removed));
     };
+    // It was asked for.
+    store.passed_on();
     let clock = clock(context).await.map_err(Ending::Failed)?;
     Ok(Ready { manifest, clock, opened: Opened { store, held: Vec::new(), lost: Vec::new(), finished: None } })
 }

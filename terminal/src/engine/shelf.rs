@@ -8,7 +8,7 @@ use protocol::manifest::Manifest;
 use protocol::ws::{ClientMessage, LIST_MAX};
 use protocol::{EditionId, ReleaseId};
 
-use crate::store::{Store, StoreError};
+use crate::store::{Place, Store, StoreError};
 
 /// Complete editions by the release that each came by.
 #[derive(Debug, Default)]
@@ -41,6 +41,29 @@ impl Shelf {
     /// Forgets an edition whose files have changed; says whether the server is to be told.
     pub(super) fn remove(&self, edition: EditionId) -> bool {
         self.held().is_some_and(|mut held| held.remove(&edition).is_some())
+    }
+
+    /// Forgets an edition that is about to be evicted, if it would be served from there.
+    pub(super) fn forget(&self, (release, edition): Place) {
+        if let Some(mut held) = self.held()
+            && held.get(&edition) == Some(&release)
+        {
+            held.remove(&edition);
+        }
+    }
+
+    /// Looks again at what lies in the folder, and adds what is not known; says whether the server is to be told.
+    pub(super) async fn look_again(&self) -> bool {
+        if self.held.is_none() {
+            return false;
+        }
+        let found = Store::complete_editions(self.dir.clone()).await;
+        let Some(mut held) = self.held() else { return false };
+        let before = held.len();
+        for (release, edition) in found {
+            held.entry(edition).or_insert(release);
+        }
+        held.len() > before
     }
 
     /// What the server is told: everything, in as many messages as it takes. One that says that there is nothing, too: it may know of an earlier run's.
@@ -96,11 +119,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn x09_what_is_evicted_is_off_the_shelf_and_the_same_edition_by_another_release_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = |number: u8| ReleaseId::from_bytes([number; 16]);
+        let complete = |number: u8, of: u16| {
+            let state =
+                folder.path().join(protocol::manifest::STATE_FOLDER).join(release(number).to_string()).join(edition(of).to_string());
+            std::fs::create_dir_all(&state).unwrap();
+            std::fs::write(state.join("complete"), "{}").unwrap();
+            state
+        };
+        let (first, _, _) = (complete(1, 7), complete(2, 7), complete(1, 8));
+        let shelf = Shelf::find(folder.path().to_owned(), true).await;
+        shelf.forget((release(2), edition(7)));
+        shelf.forget((release(1), edition(8)));
+        assert_eq!(
+            shelf.messages(),
+            [ClientMessage::Holds { editions: vec![edition(7)], whole: true }],
+            "the other one was not served from"
+        );
+        shelf.forget((release(1), edition(7)));
+        assert!(shelf.open(edition(7)).await.unwrap().is_none());
+        std::fs::remove_dir_all(first).unwrap();
+        assert!(shelf.look_again().await && !shelf.look_again().await);
+        assert_eq!(shelf.messages(), [ClientMessage::Holds { editions: vec![edition(7), edition(8)], whole: true }]);
+    }
+
+    #[tokio::test]
     async fn who_serves_nothing_says_so_whatever_it_receives() {
         let folder = tempfile::tempdir().unwrap();
         let shelf = Shelf::find(folder.path().to_owned(), false).await;
         assert!(!shelf.add(edition(1), ReleaseId::from_bytes([1; 16])));
         assert_eq!(shelf.messages(), [ClientMessage::Holds { editions: vec![], whole: true }]);
         assert!(shelf.open(edition(1)).await.unwrap().is_none());
+        assert!(!shelf.look_again().await);
     }
 }

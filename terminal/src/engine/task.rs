@@ -8,6 +8,7 @@ use protocol::Amount;
 use protocol::ws::{Progress, SwarmPlan};
 use tokio::sync::mpsc;
 
+use super::keeping::InUse;
 use super::opening::{self, Ready};
 use super::running::{Ending, Input, Running, planned_peers};
 use super::{Context, EngineError, EngineEvent, SwarmSummary};
@@ -32,10 +33,17 @@ struct Task {
     links: SwarmLinks,
     early: VecDeque<Input>,
     summary: SwarmSummary,
+    /// What it needs is not evicted meanwhile.
+    _in_use: InUse,
 }
 
 /// Takes part in a swarm until it is over or the task is told to stop.
 pub(super) async fn run(context: Arc<Context>, plan: SwarmPlan, mut mailbox: mpsc::Receiver<Input>) -> Outcome {
+    let in_use = if plan.serves_only() {
+        context.keeping.serving(plan.edition_id)
+    } else {
+        context.keeping.receiving((plan.release_id, plan.edition_id))
+    };
     let (end, links) = context.links.swarm(plan.swarm_id);
     let summary = SwarmSummary {
         swarm_id: plan.swarm_id,
@@ -52,7 +60,7 @@ pub(super) async fn run(context: Arc<Context>, plan: SwarmPlan, mut mailbox: mps
         earned: Amount(0),
         left: None,
     };
-    let mut task = Task { context, plan, end, links, early: VecDeque::new(), summary };
+    let mut task = Task { context, plan, end, links, early: VecDeque::new(), summary, _in_use: in_use };
     // Links take half a second to open: they are opened while the chunks on disk are verified.
     task.context.links.plan(&task.end, task.plan.epoch, planned_peers(&task.plan)).await;
     let ending = loop {

@@ -16,13 +16,15 @@ use super::error::Doing;
 use super::journal::Journal;
 use super::opening::{CancelOnDrop, Home, PART, Parts};
 use super::source::{LaidOut, Source};
-use super::{Finished, Room, StoreError, finish, sparse};
+use super::{Finished, Room, StoreError, finish, kept, sparse};
 
 /// Requests that may wait. Each caller waits for its answer, and the engine bounds the bytes that are waiting to be written (8 MiB); when the queue is
 /// full, callers wait before they ask.
 const QUEUE: usize = 64;
 /// How much may be lost to a power cut.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// What is passed on for hours is noted now and then: which of two editions was useful later is a matter of days.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
 
 enum Request {
     Put {
@@ -49,6 +51,8 @@ enum Request {
     Sync {
         done: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// Chunks were passed on.
+    PassedOn,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ struct Actor {
     source: Source,
     journal: Option<Journal>,
     synced_at: Instant,
+    /// When it was last noted that chunks are passed on.
+    noted_at: Option<Instant>,
     syncing: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -72,7 +78,7 @@ struct Actor {
 pub(super) fn start(parts: Parts) -> Result<Handle, StoreError> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let Parts { home, source, journal, held: _, lost: _, finished } = parts;
-    let actor = Actor { home: Arc::clone(&home), source, journal, synced_at: Instant::now(), syncing: None };
+    let actor = Actor { home: Arc::clone(&home), source, journal, synced_at: Instant::now(), noted_at: None, syncing: None };
     let state = home.state.path().to_owned();
     std::thread::Builder::new().name("spillway-store".into()).spawn(move || actor.run(queue)).doing("start a thread for", &state)?;
     Ok(Handle { requests, home, cache: Arc::default(), finished: Arc::new(tokio::sync::Mutex::new(finished)) })
@@ -129,6 +135,11 @@ impl Handle {
         Ok(place)
     }
 
+    pub(super) fn passed_on(&self) {
+        // If the queue is full, the next one comes in a second.
+        let _ = self.requests.try_send(Request::PassedOn);
+    }
+
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
         self.ask(|done| Request::Sync { done }).await
     }
@@ -147,10 +158,18 @@ impl Actor {
                     drop(done.send(Ok(())));
                 }
                 Request::Sync { done } => drop(done.send(self.sync())),
+                Request::PassedOn => self.passed_on(),
             }
         }
         if let Some(syncing) = self.syncing.take() {
             let _ = syncing.join();
+        }
+    }
+
+    fn passed_on(&mut self) {
+        if self.noted_at.is_none_or(|at| at.elapsed() >= NOTE_EVERY) {
+            self.noted_at = Some(Instant::now());
+            kept::touch(&self.home.state);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The end of a delivery: the whole content is hashed, and its files get their names.
 //!
 //! Names are only ever taken when they are free. Where one is taken by something else, everything goes into a folder named after the edition instead;
-//! a file that holds exactly what it should (from an earlier run or another release) is left as it is.
+//! a file that holds exactly what it should (from an earlier run or another release) is left as it is. What is put in place is noted in a list ([`laid`]),
+//! just before it gets its name.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +12,12 @@ use std::sync::atomic::AtomicBool;
 use protocol::manifest::FileEntry;
 use protocol::{Blake3, Bytes};
 
+use super::claims::adopt;
 use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::opening::{Home, PART, go_on};
 use super::source::LaidOut;
-use super::{Finished, StoreError, sparse};
+use super::{Finished, StoreError, laid, sparse};
 
 /// Read and written at a time.
 const BUFFER: usize = 1 << 20;
@@ -35,6 +37,7 @@ pub(super) fn run(home: &Home, cancelled: &AtomicBool) -> Result<(Finished, Laid
     if hash(&part, manifest.length.0, cancelled).map_err(|error| error.doing(home))? != manifest.blake3 {
         return Err(StoreError::WholeHash);
     }
+    let _guard = laid::guard(&home.root, false)?;
     let fallback: String = home.edition.to_string().chars().take(FALLBACK_DIGITS).collect();
     for root in ["", fallback.as_str()] {
         let folder = match open_root(home, root) {
@@ -153,7 +156,7 @@ fn compare(
 }
 
 /// A name on the way is a link, a file, a folder or a pipe where it should not be: the place is taken.
-fn is_obstacle(error: &io::Error) -> bool {
+pub(super) fn is_obstacle(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(error.kind(), AlreadyExists | NotADirectory | IsADirectory | InvalidInput)
         || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
@@ -173,8 +176,16 @@ fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelle
     }
     match compare(part, 0, &folder, name, entry, cancelled).map_err(|error| error.doing(home))? {
         Some(false) => return Ok(false),
-        Some(true) => home.write_complete(root_name)?,
+        Some(true) => {
+            adopt(home, root_name, &[0])?;
+            home.write_complete(root_name)?;
+        }
         None => {
+            let note = |mut log: laid::Log| {
+                log.note(root_name, 0, laid::Mark::of(&part.metadata()?))?;
+                log.sync()
+            };
+            laid::Log::open(&home.state).and_then(note).doing("write", &home.state.path_of(laid::LAID))?;
             // Written first: a crash between the two leaves the part file, which then counts.
             home.write_complete(root_name)?;
             match home.state.move_new(PART, &folder, name) {
@@ -200,11 +211,16 @@ fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, can
     if needed > available.0 {
         return Err(StoreError::NoRoom { path: root.path().to_owned(), needed: Bytes(needed), available });
     }
+    let present: Vec<usize> = (0..manifest.files.len()).filter(|index| missing.binary_search(index).is_err()).collect();
+    adopt(home, root_name, &present)?;
     let sync_each = missing.len() <= SYNC_EACH_MAX;
+    let mut log = laid::Log::open(&home.state).doing("write", &home.state.path_of(laid::LAID))?;
     for &index in &missing {
         go_on(cancelled)?;
-        copy_out(home, root, part, index, sync_each, cancelled)?;
+        let note = |file: &File| log.note(root_name, index, laid::Mark::of(&file.metadata()?));
+        copy_out(home, root, part, (index, note), sync_each, cancelled)?;
     }
+    log.sync().doing("sync", &home.state.path_of(laid::LAID))?;
     if !sync_each {
         root.sync_all().doing("sync", root.path())?;
     }
@@ -233,7 +249,15 @@ fn missing_files(home: &Home, root: &Folder, part: &File, cancelled: &AtomicBool
     Ok(Some(missing))
 }
 
-fn copy_out(home: &Home, root: &Folder, part: &File, index: usize, sync: bool, cancelled: &AtomicBool) -> Result<(), StoreError> {
+/// Copies one file out of the part file, and has it noted before it gets its name.
+fn copy_out(
+    home: &Home,
+    root: &Folder,
+    part: &File,
+    (index, note): (usize, impl FnOnce(&File) -> io::Result<()>),
+    sync: bool,
+    cancelled: &AtomicBool,
+) -> Result<(), StoreError> {
     let entry = &home.layout.manifest().files[index];
     let (path, temporary) = (root.path_of(&entry.path), home.state.path_of(FILE));
     let file = home.state.open(FILE, Open::Fresh).doing("open", &temporary)?;
@@ -258,6 +282,7 @@ fn copy_out(home: &Home, root: &Folder, part: &File, index: usize, sync: bool, c
         file.sync_data().doing("sync", &path)?;
     }
     let (folder, name) = root.descend(&entry.path, true).doing("make the folders of", &path)?;
+    note(&file).doing("write", &home.state.path_of(laid::LAID))?;
     match home.state.move_new(FILE, &folder, name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Taken(path)),
         other => other.doing("rename a file to", &path),

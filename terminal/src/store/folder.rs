@@ -96,6 +96,16 @@ impl Folder {
         }
     }
 
+    /// Whether this is the folder that has the name in `parent` now.
+    pub(super) fn is_at(&self, parent: &Self, name: &str) -> io::Result<bool> {
+        let own = rustix::fs::fstat(&self.fd)?;
+        match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Moves a file into `to` under a name that must be free.
     ///
     /// # Errors
@@ -122,6 +132,26 @@ impl Folder {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes a folder if it is empty; that it is not there is no error. Answers whether it is gone.
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in this folder, sorted. Names that are no text are passed over: this program makes none.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_owned().into_string().ok();
+            names.extend(name.filter(|name| name != "." && name != ".."));
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Makes the names in this folder survive a power cut.

@@ -27,7 +27,9 @@ const SALVAGE: &str = "content.salvage";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const MANIFEST: &str = "manifest";
 pub(super) const COMPLETE: &str = "complete";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
+/// How often the folder of a delivery is made when it vanishes meanwhile.
+const MAKE_TRIES: u32 = 3;
 /// For a file that replaces another one in one step.
 const NEW_SUFFIX: &str = ".new";
 
@@ -84,10 +86,15 @@ pub(super) async fn open(config: StoreConfig) -> Result<Opened, StoreError> {
 
 pub(super) fn stored_manifest(dir: &Path, release_id: ReleaseId, edition_id: EditionId) -> Option<Manifest> {
     let state = dir.join(STATE_FOLDER).join(release_id.to_string()).join(edition_id.to_string());
-    let mut bytes = Vec::new();
-    File::open(state.join(MANIFEST)).ok()?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    let manifest = Manifest::decode(&bytes).ok()?;
+    let manifest = read_manifest(&Folder::existing(&state).ok()?)?;
     (manifest.edition_id() == edition_id).then_some(manifest)
+}
+
+/// The manifest in a delivery's folder, if there is one that can be used.
+pub(super) fn read_manifest(state: &Folder) -> Option<Manifest> {
+    let mut bytes = Vec::new();
+    state.open(MANIFEST, Open::Read).ok()?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Manifest::decode(&bytes).ok().filter(|manifest| manifest.check().is_ok())
 }
 
 fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, StoreError> {
@@ -120,18 +127,49 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
 fn home(config: &StoreConfig) -> Result<Home, StoreError> {
     let edition = config.manifest.edition_id();
     let root = Folder::root(&config.dir).doing("open", &config.dir)?;
-    let release_name = config.release_id.to_string();
     let states = root.child(STATE_FOLDER, true).doing("open", &root.path_of(STATE_FOLDER))?;
-    let release = states.child(&release_name, true).doing("open", &states.path_of(&release_name))?;
-    let edition_name = edition.to_string();
-    let state = release.child(&edition_name, true).doing("open", &release.path_of(&edition_name))?;
-    let lock = state.open(LOCK, Open::Write).doing("open", &state.path_of(LOCK))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(state.path().to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => return Err(error).doing("lock", state.path()),
-    }
+    let (release, state) = state_folder(&states, config.release_id, edition)?;
+    let lock = lock_at(&release, &edition.to_string(), &state)?;
     Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: Some(lock) })
+}
+
+/// The folders of a release and of a delivery, made if they are not there. The first may be removed in the same moment, with another edition of it.
+fn state_folder(states: &Folder, release: ReleaseId, edition: EditionId) -> Result<(Folder, Folder), StoreError> {
+    let (release, edition) = (release.to_string(), edition.to_string());
+    let mut tries = 0..MAKE_TRIES;
+    loop {
+        let made = states.child(&release, true).doing("open", &states.path_of(&release))?;
+        match made.child(&edition, true) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries.next().is_some() => {}
+            Err(error) => return Err(error).doing("open", &made.path_of(&edition)),
+            Ok(state) => return Ok((made, state)),
+        }
+    }
+}
+
+/// Locks a delivery against other processes and against its eviction. What was evicted since its folder was opened is not locked: whatever is begun there
+/// would go with the rest.
+///
+/// # Errors
+/// [`StoreError::InUse`] if somebody has it, or has just removed it: it can be tried again then.
+pub(super) fn lock_at(release: &Folder, edition: &str, state: &Folder) -> Result<File, StoreError> {
+    let lock = lock(state)?;
+    if state.is_at(release, edition).doing("lock", state.path())? { Ok(lock) } else { Err(StoreError::InUse(state.path().to_owned())) }
+}
+
+/// The lock alone, wherever the folder is by now.
+pub(super) fn lock(state: &Folder) -> Result<File, StoreError> {
+    let in_use = || StoreError::InUse(state.path().to_owned());
+    let lock = match state.open(LOCK, Open::Write) {
+        // No file can be made in a folder that was removed.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(in_use()),
+        other => other.doing("open", &state.path_of(LOCK))?,
+    };
+    match lock.try_lock() {
+        Ok(()) if lock.metadata().doing("lock", state.path())?.nlink() > 0 => Ok(lock),
+        Ok(()) | Err(std::fs::TryLockError::WouldBlock) => Err(in_use()),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).doing("lock", state.path()),
+    }
 }
 
 type Found = (Source, Vec<Held>, Option<Finished>);

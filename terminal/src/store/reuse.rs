@@ -5,26 +5,25 @@
 //! that was changed, moved or deleted since does no harm: its chunks are not what they were, so they are fetched.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use protocol::TerminalId;
 use protocol::bitmap::ChunkSet;
 use protocol::manifest::{ChunkEntry, Manifest, STATE_FOLDER};
-use protocol::{Blake3, TerminalId};
 use swarm::Held;
 
 use super::StoreError;
 use super::error::Doing;
+use super::evict::EVICTED;
 use super::folder::{Folder, Open};
 use super::journal::Journal;
 use super::layout::Layout;
-use super::opening::{Home, JOURNAL, MANIFEST, PART, go_on, read_complete};
+use super::opening::{Home, JOURNAL, MANIFEST, PART, go_on, read_complete, read_manifest};
 use super::source::{LaidOut, Source};
-use super::sparse;
-use crate::api::MANIFEST_BYTES_MAX;
+use super::{kept, sparse};
 
 /// Editions that are looked at, the newest first: years of updates, and a bound on how many manifests are read.
 const EDITIONS_MAX: usize = 256;
@@ -82,6 +81,7 @@ pub(super) fn take_over(
     let path = home.state.path_of(PART);
     for state in states(home, others) {
         let Some(mut edition) = Edition::open(&state) else { continue };
+        let before = taken.len();
         for old in 0..edition.layout.manifest().chunk_count() {
             let Some(chunk) = edition.has(old).and_then(|entry| wanted.find(&entry)) else { continue };
             go_on(cancelled)?;
@@ -94,6 +94,9 @@ pub(super) fn take_over(
             }
             wanted.found.insert(chunk);
             taken.push(held);
+        }
+        if taken.len() > before {
+            kept::touch(&edition.state);
         }
         if wanted.is_satisfied() {
             break;
@@ -108,7 +111,8 @@ fn states(home: &Home, others: &[PathBuf]) -> Vec<PathBuf> {
     let own = home.state.path();
     let roots = std::iter::once(home.root.path()).chain(others.iter().map(PathBuf::as_path));
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for release in roots.flat_map(|root| folders_in(&root.join(STATE_FOLDER))) {
+    let releases = roots.flat_map(|root| folders_in(&root.join(STATE_FOLDER))).filter(|release| !release.ends_with(EVICTED));
+    for release in releases {
         for state in folders_in(&release).into_iter().filter(|state| state != own) {
             let written = std::fs::symlink_metadata(state.join(MANIFEST)).and_then(|metadata| metadata.modified());
             found.extend(written.ok().map(|at| (at, state)));
@@ -128,6 +132,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 
 /// Another delivery's chunks, as far as they can be read.
 struct Edition {
+    state: Folder,
     layout: Layout,
     source: Source,
     /// The chunks that an unfinished delivery has; a finished one has all.
@@ -138,21 +143,19 @@ impl Edition {
     fn open(state: &Path) -> Option<Self> {
         let root = Folder::existing(state.ancestors().nth(3)?).ok()?;
         let state = Folder::existing(state).ok()?;
-        let mut bytes = Vec::new();
-        state.open(MANIFEST, Open::Read).ok()?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        let edition = protocol::EditionId(Blake3::of(&bytes).0);
-        let manifest = Arc::new(Manifest::decode(&bytes).ok()?);
+        let manifest = Arc::new(read_manifest(&state)?);
+        let edition = manifest.edition_id();
         let chunks = manifest.chunk_count();
         let layout = Layout::new(manifest);
         if let Ok(part) = state.open(PART, Open::Read) {
             let journal = state.open(JOURNAL, Open::Read).ok()?;
             let replay = Journal::replay(&journal, edition, chunks).ok()?;
             let have = replay.held.into_iter().map(|held| held.chunk).collect();
-            return Some(Self { layout, source: Source::Part(part), have: Some(have) });
+            return Some(Self { state, layout, source: Source::Part(part), have: Some(have) });
         }
         let complete = read_complete(&state)?;
         let files = if complete.root.is_empty() { root } else { root.child(&complete.root, false).ok()? };
-        Some(Self { layout, source: Source::LaidOut(LaidOut::new(files)), have: None })
+        Some(Self { state, layout, source: Source::LaidOut(LaidOut::new(files)), have: None })
     }
 
     /// A chunk that should be here.

@@ -1,6 +1,8 @@
 //! Deliveries on a real disk: restarts, damage, and where the files go.
 
+mod evicting;
 mod holding;
+mod kept;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;

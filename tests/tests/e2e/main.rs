@@ -14,6 +14,7 @@ mod downloads;
 mod hostile;
 mod interruptions;
 mod measurements;
+mod quotas;
 mod refusals;
 mod release;
 mod reports;

@@ -44,6 +44,9 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
         | EngineEvent::Opened { .. }
         | EngineEvent::DiskFull { .. }
         | EngineEvent::DiskRoom { .. }
+        | EngineEvent::Evicted { .. }
+        | EngineEvent::QuotaFull { .. }
+        | EngineEvent::QuotaRoom { .. }
         | EngineEvent::Progress { .. }
         | EngineEvent::Replaced { .. }
         | EngineEvent::Completed { .. }

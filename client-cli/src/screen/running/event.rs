@@ -3,7 +3,8 @@
 
 use protocol::ws::{LeaveReason, Progress};
 use serde_json::{Value, json};
-use terminal::engine::{EngineEvent, Summary, SwarmSummary};
+use terminal::engine::{EngineEvent, Protected, Summary, SwarmSummary};
+use terminal::store::quota::Stays;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -25,6 +26,15 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
             "event": "disk_full", "swarm_id": swarm_id, "dir": dir.display().to_string(), "needed": needed, "free": free,
         }),
         EngineEvent::DiskRoom { swarm_id } => json!({ "event": "disk_room", "swarm_id": swarm_id }),
+        EngineEvent::Evicted { swarm_id, release_id, edition_id, path, bytes } => json!({
+            "event": "evicted", "swarm_id": swarm_id, "release_id": release_id, "edition_id": edition_id,
+            "path": path.display().to_string(), "bytes": bytes,
+        }),
+        EngineEvent::QuotaFull { swarm_id, dir, quota, needed, kept, missing, protected } => json!({
+            "event": "quota_full", "swarm_id": swarm_id, "dir": dir.display().to_string(), "quota": quota, "needed": needed,
+            "kept": kept, "missing": missing, "protected": protected.iter().map(protected_json).collect::<Vec<_>>(),
+        }),
+        EngineEvent::QuotaRoom { swarm_id } => json!({ "event": "quota_room", "swarm_id": swarm_id }),
         EngineEvent::Progress { swarm_id, progress, total } => {
             let mut object = json!({ "event": "progress", "swarm_id": swarm_id, "total": total });
             add_progress(&mut object, progress);
@@ -50,6 +60,18 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
     };
     object["at"] = moment(now);
     object
+}
+
+fn protected_json(protected: &Protected) -> Value {
+    let why = match protected.why {
+        Stays::InUse => "in_use",
+        Stays::Owed => "owed",
+        Stays::Unknown => "unknown",
+    };
+    json!({
+        "release_id": protected.release_id, "edition_id": protected.edition_id, "path": protected.path.display().to_string(),
+        "bytes": protected.bytes, "why": why,
+    })
 }
 
 /// The last line of a run.

@@ -46,6 +46,25 @@ fn disk_full() -> EngineEvent {
     EngineEvent::DiskFull { swarm_id: SWARM, dir: "got".into(), needed: Bytes(3 << 20), free: Bytes(4096) }
 }
 
+fn evicted() -> EngineEvent {
+    let (release_id, edition_id) = (ReleaseId::from_bytes([8; 16]), EditionId([9; 32]));
+    EngineEvent::Evicted { swarm_id: SWARM, release_id, edition_id, path: "got/old.bin".into(), bytes: Bytes(3 << 20) }
+}
+
+fn quota_full(stays: Vec<Stays>) -> EngineEvent {
+    let (release_id, edition_id) = (ReleaseId::from_bytes([8; 16]), EditionId([9; 32]));
+    let protected = stays.into_iter().map(|why| Protected { release_id, edition_id, path: "got/a".into(), bytes: Bytes(2 << 20), why });
+    EngineEvent::QuotaFull {
+        swarm_id: SWARM,
+        dir: "got".into(),
+        quota: Bytes(10 << 20),
+        needed: Bytes(5 << 20),
+        kept: Bytes(6 << 20),
+        missing: Bytes(1 << 20),
+        protected: protected.collect(),
+    }
+}
+
 fn every_event() -> Vec<EngineEvent> {
     vec![
         EngineEvent::Connected { resumed: false },
@@ -54,6 +73,9 @@ fn every_event() -> Vec<EngineEvent> {
         EngineEvent::Opened { swarm_id: SWARM, verified: Bytes(1), to_fetch: Bytes(1), total: Bytes(2) },
         disk_full(),
         EngineEvent::DiskRoom { swarm_id: SWARM },
+        evicted(),
+        quota_full(vec![Stays::Owed]),
+        EngineEvent::QuotaRoom { swarm_id: SWARM },
         EngineEvent::Progress { swarm_id: SWARM, progress: Progress::default(), total: Bytes(2) },
         replaced(TerminalId::from_bytes([8; 16])),
         completed(),
@@ -79,7 +101,7 @@ fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
             json["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    let expected = "connected disconnected plan opened disk_full disk_room progress replaced completed settled earned left failed warning";
+    let expected = "connected disconnected plan opened disk_full disk_room evicted quota_full quota_room progress replaced completed settled earned left failed warning";
     assert_eq!(words.join(" "), expected);
 }
 
@@ -164,6 +186,26 @@ fn a_full_disk_is_told_with_what_is_missing_and_that_it_goes_on_by_itself() {
     let line = screen.line(&disk_full(), false, NOW).unwrap();
     assert_eq!(line, "the disk of got is full: 3.0 MiB needed, 4.0 KiB free; goes on when there is room");
     assert_eq!(screen.line(&EngineEvent::DiskRoom { swarm_id: SWARM }, false, NOW).unwrap(), "there is room again, going on");
+}
+
+#[test]
+fn x09_what_was_removed_and_what_is_in_the_way_is_told_with_why_and_what_to_do() {
+    let screen = RunScreen::new(false, Currency::EUR, String::new());
+    let line = |event: &EngineEvent| screen.line(event, false, NOW).unwrap();
+    assert_eq!(line(&evicted()), "got/old.bin removed to make room for it, 3.0 MiB");
+    assert_eq!(
+        line(&quota_full(vec![Stays::Owed, Stays::InUse, Stays::Unknown])),
+        "the store quota of 10.0 MiB is 1.0 MiB too small: up to 5.0 MiB needed, 6.0 MiB kept; to stay: got/a (2.0 MiB, its release has not \
+         ended), got/a (2.0 MiB, in use), got/a (2.0 MiB, the server does not say whether its release has ended); goes on when there is room; \
+         or stop, and give a larger --store-quota"
+    );
+    assert!(!line(&quota_full(vec![])).contains("to stay"));
+    assert_eq!(line(&EngineEvent::QuotaRoom { swarm_id: SWARM }), "there is room within the store quota, going on");
+    let json = event_json(&evicted(), NOW);
+    assert_eq!((json["path"].as_str(), json["bytes"].as_u64()), (Some("got/old.bin"), Some(3 << 20)));
+    let json = event_json(&quota_full(vec![Stays::Owed]), NOW);
+    assert_eq!((json["quota"].as_u64(), json["needed"].as_u64(), json["missing"].as_u64()), (Some(10 << 20), Some(5 << 20), Some(1 << 20)));
+    assert_eq!((&json["protected"][0]["why"], &json["protected"][0]["path"]), (&"owed".into(), &"got/a".into()));
 }
 
 #[test]

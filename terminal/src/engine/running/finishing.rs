@@ -17,6 +17,9 @@ impl Running<'_> {
         progress.up = self.up.measure(now, self.sending.bytes);
         progress.down = self.down.measure(now, progress.verified.0);
         self.summary.progress = progress;
+        if progress.relayed > self.reported.map_or(ByteCount(0), |before| before.relayed) {
+            self.store.passed_on();
+        }
         if self.reported != Some(progress) {
             self.reported = Some(progress);
             let (swarm_id, total) = (self.summary.swarm_id, self.total());
@@ -68,6 +71,7 @@ impl Running<'_> {
     }
 
     pub(super) fn tell_completed(&mut self, finished: Finished) {
+        self.context.keeping.received((self.summary.release_id, self.summary.edition_id));
         let (blake3, length) = (self.swarm.manifest().blake3, self.total());
         (self.summary.path, self.summary.blake3) = (Some(finished.path.clone()), Some(blake3));
         if self.context.shelf.add(self.summary.edition_id, self.summary.release_id) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
 use protocol::manifest::FileEntry;
-use protocol::{Bytes, ReleaseId};
+use protocol::{Blake3, Bytes, ReleaseId};
 
 use super::super::{Opened, Store, StoreConfig};
 use super::*;
