@@ -37,7 +37,7 @@ pub enum EngineEvent {
     DiskFull { swarm_id: SwarmId, dir: PathBuf, needed: Bytes, free: Bytes },
     /// There is room again.
     DiskRoom { swarm_id: SwarmId },
-    /// About once a second while something moves.
+    /// When the first chunk is stored, about once a second while something moves, and when the last one is stored.
     Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
     /// A relay is gone that owed chunks, and now the first of them begins to come from another source.
     Replaced {
