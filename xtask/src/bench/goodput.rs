@@ -8,7 +8,7 @@ mod getting;
 mod stage;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -53,7 +53,7 @@ pub(super) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -
         let stage = Stage::set(&project, &services, &folder, options, interrupt)?;
         measure(&stage, &library, options)
     });
-    let _ = fs::remove_dir_all(&folder);
+    discard_contents(&folder);
     let figures = Figures { mib: options.mib, runs: runs? };
     print!("{}", figures.table());
     if let Some(path) = &options.json {
@@ -74,7 +74,16 @@ fn measure(stage: &Stage<'_>, library: &bare::Library, options: &Options) -> Res
     Ok(runs)
 }
 
-fn room_for(mib: u64, folder: &std::path::Path) -> Result<(), Failure> {
+/// Logs and events stay until the next run: a failure names them. Gibibytes do not.
+fn discard_contents(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir_all(entry.path().join(stage::RECEIVED));
+    }
+    let _ = fs::remove_dir_all(folder.join(stage::STORE));
+    let _ = fs::remove_file(folder.join(stage::PAYLOAD));
+}
+
+fn room_for(mib: u64, folder: &Path) -> Result<(), Failure> {
     let disk = rustix::fs::statvfs(folder).map_err(|error| Failure::file("measure the disk of", folder, &error.into()))?;
     let (needed, free) = (COPIES * (mib << 20) + BESIDES_BYTES, disk.f_bavail * disk.f_frsize);
     if needed <= free {
@@ -94,7 +103,7 @@ mod tests {
     #[test]
     fn a_content_that_the_disk_cannot_hold_three_times_is_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(room_for(0, std::path::Path::new("/proc")).map_err(|error| error.to_string().contains("make room")), Err(true));
+        assert_eq!(room_for(0, Path::new("/proc")).map_err(|error| error.to_string().contains("make room")), Err(true));
         let told = room_for(1 << 30, folder.path()).unwrap_err().to_string();
         assert!(told.contains("--mib") && told.contains(&folder.path().display().to_string()), "{told}");
     }

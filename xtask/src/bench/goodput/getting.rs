@@ -9,7 +9,7 @@ use protocol::Bytes;
 use serde_json::Value;
 
 use super::figures::{Got, Timeline};
-use super::stage::Stage;
+use super::stage::{RECEIVED, Stage};
 use crate::children::events::Events;
 use crate::children::{Child, Output};
 use crate::demo::client::{Client, text};
@@ -27,7 +27,7 @@ impl Stage<'_> {
         let receiver = Client::register(&self.deployment, &name, &format!("{name}@example.org"))?;
         let voucher = (number as usize).checked_sub(1).and_then(|index| self.vouchers.get(index));
         receiver.call(&["redeem", voucher.ok_or_else(|| Failure::told("fewer vouchers were made than asked for"))?])?;
-        let dir = receiver.folder().join("received");
+        let dir = receiver.folder().join(RECEIVED);
         let got = self.follow(&receiver, &["get", &self.content_id, "--dir", &dir.display().to_string()])?;
         fs::remove_dir_all(&dir).map_err(|error| Failure::file("remove", &dir, &error))?;
         Ok(got)

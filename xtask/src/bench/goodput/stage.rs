@@ -21,11 +21,17 @@ use crate::project::Project;
 use crate::server::{self, Server, Settings};
 use crate::services::Services;
 
+/// What is large: the origin's chunks, the publisher's file, and what a terminal receives, below its own folder.
+pub(super) const STORE: &str = "server";
+pub(super) const PAYLOAD: &str = "payload.bin";
+pub(super) const RECEIVED: &str = "received";
 /// The price of the content, which every receiver prepays.
 const PRICE: &str = "1.00";
 /// Seconds from the creation of the release: one terminal applies and connects in a second or two.
 const CLOSES: &str = "+6s";
 const STARTS: &str = "+10s";
+/// What the origin may send to the holder, in contents: on a busy machine what was leased runs out and is sent again.
+const HOLDERS_BUDGET: &str = "3x";
 /// For the origin to send the content to the holder, at a rate that no disk is below, and for the release to be settled.
 const HOLDS_WITHIN: Duration = Duration::from_secs(120);
 const MIB_PER_SECOND_MIN: u64 = 4;
@@ -55,7 +61,7 @@ impl<'a> Stage<'a> {
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
         let database_url = services.database("spillway_bench", interrupt)?;
-        let data = folder.join("server");
+        let data = folder.join(STORE);
         fs::create_dir_all(&data).map_err(|error| Failure::file("create", &data, &error))?;
         let settings = Settings::new("server", &database_url, services.redis_url(), &data, services.logs());
         let server = Server::start(project, settings, interrupt)?;
@@ -88,7 +94,7 @@ impl<'a> Stage<'a> {
 
 /// Publishes random bytes, and keeps no file of them.
 fn publish(publisher: &Client<'_>, folder: &Path, mib: u64) -> Result<(String, Blake3), Failure> {
-    let path = folder.join("payload.bin");
+    let path = folder.join(PAYLOAD);
     lab::write_payload(&path, mib)?;
     let blake3 = contents::hash(&path)?;
     let content = publisher.call(&["publish", "--title", "Goodput", "--label", "whole", &path.display().to_string()])?;
@@ -100,10 +106,11 @@ fn publish(publisher: &Client<'_>, folder: &Path, mib: u64) -> Result<(String, B
 fn hold(deployment: &Deployment<'_>, publisher: &Client<'_>, content_id: &str, patience: Duration) -> Result<Child, Failure> {
     let holder = Client::register(deployment, "holder", "holder@example.org")?;
     let arguments = ["release", "create", "--content", content_id, "--title", "Goodput", "--rank", "100:0s:1", "--selection", "first-come"];
-    let times = ["--reserve", "0", "--opens", "+0s", "--closes", CLOSES, "--starts", STARTS, "--limit", "1h"];
+    let times =
+        ["--reserve", "0", "--opens", "+0s", "--closes", CLOSES, "--starts", STARTS, "--limit", "1h", "--origin-budget", HOLDERS_BUDGET];
     let release = publisher.call(&[&arguments[..], &times[..]].concat())?;
     holder.call(&["apply", &text(&release, "/id")?, "--maximum", "0"])?;
-    let (log, received) = (holder.folder().join("events.jsonl"), holder.folder().join("received").display().to_string());
+    let (log, received) = (holder.folder().join("events.jsonl"), holder.folder().join(RECEIVED).display().to_string());
     let output = Output::Split { announcements: log.clone(), log: holder.folder().join("run.log") };
     let mut process = holder.launch("holder", &["run", "--dir", &received], output).start(&deployment.interrupt)?;
     let (mut events, mut has) = (Events::of(log), BTreeSet::new());
