@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use protocol::frame::PAYLOAD_MAX;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rtc::data_channel::RTCDataChannelId;
+use rtc::dtls::cipher_suite::CipherSuiteId;
 use rtc::ice::candidate::CandidateConfig;
 use rtc::ice::candidate::candidate_host::CandidateHostConfig;
 use rtc::ice::mdns::MulticastDnsMode;
@@ -94,6 +95,11 @@ impl End {
             .with_sctp_mtu(config.packet_bytes)
             .with_include_loopback_candidate(true)
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            // With the RSA suites of the default list the handshake of two ECDSA certificates hangs. Links use these two.
+            .with_dtls_cipher_suites(vec![
+                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
+                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
+            ])
             .build();
         let core = RTCPeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
