@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements of one part each, with every optimisation and next to a yardstick on the same machine, so that the figure means
-//! something elsewhere too. What is measured is a program of the part's own crate; the runner builds and starts it.
+//! something elsewhere too. What is measured are the built programs, or a program of the part's own crate; the runner builds and starts them.
 
+mod goodput;
 mod planner;
 
 use clap::Subcommand;
@@ -11,12 +12,15 @@ use crate::project::Project;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
+    /// Hand one terminal's content to another over loopback, beside what the bare data-channel library moves
+    Goodput(goodput::Options),
     /// Plan one wave of many terminals, beside one sort of them
     Planner(planner::Options),
 }
 
 pub(crate) fn run(project: &Project, part: &Part, interrupt: &Interrupt) -> Result<(), Failure> {
     match part {
+        Part::Goodput(options) => goodput::run(project, options, interrupt),
         Part::Planner(options) => planner::run(project, options, interrupt),
     }
 }

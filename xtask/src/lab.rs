@@ -9,7 +9,7 @@
 //!
 //! The inner process sets up, measures and checks; the outer one owns the namespaces, and prints.
 
-mod counters;
+pub(crate) mod counters;
 mod faults;
 mod http;
 pub(crate) mod inside;
@@ -222,7 +222,7 @@ fn discard_received(folder: &Path) {
 }
 
 /// Random bytes: no system can make them smaller, and no two chunks are the same.
-fn write_payload(path: &Path, mib: u64) -> Result<(), Failure> {
+pub(crate) fn write_payload(path: &Path, mib: u64) -> Result<(), Failure> {
     let source = Path::new("/dev/urandom");
     let random = File::open(source).map_err(|error| Failure::file("open", source, &error))?;
     let mut file = File::create(path).map_err(|error| Failure::file("write", path, &error))?;

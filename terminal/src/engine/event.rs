@@ -57,7 +57,7 @@ pub enum EngineEvent {
     },
     /// The quota leaves room now.
     QuotaRoom { swarm_id: SwarmId },
-    /// About once a second while something moves.
+    /// When the first chunk is stored, about once a second while something moves, and when the last one is stored.
     Progress { swarm_id: SwarmId, progress: Progress, total: Bytes },
     /// A relay is gone that owed chunks, and now the first of them begins to come from another source.
     Replaced {

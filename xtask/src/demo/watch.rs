@@ -14,6 +14,7 @@ use crate::children::events::Events;
 use crate::children::{Child, Output};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::lab::counters::peak_resident;
 
 const LOOK: Duration = Duration::from_millis(200);
 /// A line that cannot be redrawn is printed this often.
@@ -160,14 +161,6 @@ fn line(elapsed: Duration, to_start: Duration, terminals: (usize, usize), bytes:
         left => format!("starts in {} s", left.div_ceil(1000)),
     };
     format!("{:5.1} s  {complete}/{count} complete  {progress:<32}", elapsed.as_secs_f64())
-}
-
-/// `VmHWM` of a process; 0 once it has ended.
-fn peak_resident(id: u32) -> Bytes {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
-    Bytes(kib.unwrap_or(0) * 1024)
 }
 
 impl Terminal {

@@ -1,9 +1,11 @@
-//! What the kernel counted: bytes that an interface sent, processor time that processes used, room that files take.
+//! What the kernel counted: bytes that an interface sent, processor time and memory that processes used, room that files take.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use protocol::Bytes;
 
 use super::network::INTERFACE;
 use crate::failure::Failure;
@@ -33,12 +35,34 @@ pub(super) fn allocated(folder: &Path) -> u64 {
 }
 
 /// User and system seconds of the processes, and of the children that they have outlived.
-pub(super) fn cpu_seconds(ids: &BTreeSet<u32>) -> f64 {
+pub(crate) fn cpu_seconds(ids: &BTreeSet<u32>) -> f64 {
     let ticks = ids.iter().filter_map(|id| ticks(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)).sum::<u64>();
     // A count of ticks is far below 2^53.
     #[allow(clippy::cast_precision_loss, reason = "a count of ticks is far below 2^53")]
     let seconds = ticks as f64 / TICKS_PER_SECOND as f64;
     seconds
+}
+
+/// The most memory that a process has had resident so far (`VmHWM`); 0 once it has ended.
+pub(crate) fn peak_resident(id: u32) -> Bytes {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    Bytes(kib.unwrap_or(0) * 1024)
+}
+
+/// Every process that `id` has started, and those that they have, as far as their parents live.
+pub(crate) fn descendants(id: u32) -> BTreeSet<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pairs: Vec<(u32, u32)> = ids.filter_map(|id| Some((id, parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?))).collect();
+    let mut found = BTreeSet::new();
+    let mut parents = vec![id];
+    while let Some(parent) = parents.pop() {
+        let children = pairs.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child);
+        parents.extend(children.filter(|child| found.insert(*child)));
+    }
+    found
 }
 
 /// Every process of the network namespace that this one is in, but itself.
@@ -63,6 +87,12 @@ fn ticks(stat: &str) -> Option<u64> {
     let mut times = after_name.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
     let sum = times.by_ref().sum::<Result<u64, _>>().ok()?;
     (after_name.split_whitespace().count() >= 15).then_some(sum)
+}
+
+/// Field 4 of `/proc/PID/stat`.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -102,6 +132,22 @@ mod tests {
         assert_eq!(ticks(stat), Some(4330));
         assert_eq!(ticks("7 (a) S 1 7 7 0 -1 4194304 100 0 0 0 10 20"), None);
         assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn a_process_is_found_below_those_that_started_it() {
+        assert_eq!(parent("7 (a) b) S 42 7 7 0"), Some(42));
+        assert_eq!(parent("7 a S 42"), None);
+        let mut child = std::process::Command::new("sh").args(["-c", "cat; true"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while descendants(child.id()).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "the shell starts a program");
+        }
+        assert!(descendants(std::process::id()).is_superset(&descendants(child.id())));
+        assert!(peak_resident(child.id()) > Bytes(0));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(peak_resident(child.id()), Bytes(0));
     }
 
     #[test]

@@ -78,6 +78,10 @@ impl Running<'_> {
                     Writing::Chunk { chunk, bytes, .. } => {
                         self.storing_bytes -= bytes.len();
                         self.swarm.handle_stored(chunk, now);
+                        // That it begins is told at once: what comes before was spent waiting for the server and for links, what comes after on the way.
+                        if self.summary.progress.verified.0 == 0 {
+                            self.report(now);
+                        }
                     }
                     Writing::Repeats { into, .. } => self.swarm.handle_repeated(&into, now),
                 }
