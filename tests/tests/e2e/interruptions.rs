@@ -24,7 +24,8 @@ async fn a_killed_relay_is_replaced_and_all_others_complete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a08_after_an_interruption_the_credit_is_divided_by_the_bytes_that_each_relay_delivered() {
-    let plan = Plan { limit_s: 25, ..Plan::default() };
+    // The killed one's delivery ends with the release, so that this long is waited; the others are done in a few seconds on an idle machine.
+    let plan = Plan { limit_s: 50, ..Plan::default() };
     let mut scene = Scene::start(4, LENGTH, &plan).await;
     scene.running[1].verified_at_least(MIDDLE).await;
     scene.running[1].kill().await;
