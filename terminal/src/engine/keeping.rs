@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
-use protocol::{Bytes, EditionId, ErrorCode, ReleaseId, SwarmId};
+use protocol::{Bytes, EditionId, ReleaseId, SwarmId};
 
 use super::{Context, EngineError, EngineEvent, releases};
 use crate::store::quota::{Candidate, Standing, Stays, Verdict, Wish, decide};
@@ -198,8 +198,7 @@ impl Round<'_> {
             let why = match self.context.api.release(release).await {
                 Ok(answer) if releases::over(answer.state).is_none() => Some(Stays::Owed),
                 Ok(_) => None,
-                // A server that does not know it expects nothing of it.
-                Err(error) if error.code() == Some(ErrorCode::NotFound) => None,
+                // Nor is it over because this server does not know it: the folder may hold what another server's releases brought.
                 Err(error) => {
                     tracing::debug!(%release, %error, "whether a release has ended is not known");
                     Some(Stays::Unknown)
