@@ -137,6 +137,11 @@ impl Invariants {
         Ok(())
     }
 
+    /// Whether the server counts on the terminal: it is connected, and its neighbours have not had it removed.
+    pub fn is_here(&self, group: GroupId, terminal: usize) -> bool {
+        self.groups.get(&group).is_some_and(|book| book.here.contains(&terminal))
+    }
+
     fn book(&mut self, group: GroupId) -> &mut GroupBook {
         self.groups.entry(group).or_default()
     }

@@ -179,6 +179,7 @@ fn because(reason: ReselectionReason) -> &'static str {
         ReselectionReason::Disconnected => "its connection to the server ended",
         ReselectionReason::LeaseExpired => "it did not fetch chunks in time",
         ReselectionReason::Missing => "nobody gave it the chunks",
+        ReselectionReason::BudgetSpent => "nobody may: the budget is spent",
     }
 }
 

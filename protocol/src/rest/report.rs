@@ -120,6 +120,8 @@ pub enum ReselectionReason {
     LeaseExpired,
     /// Nobody gave it chunks that it missed: the origin does.
     Missing,
+    /// Nobody gave it chunks that it missed, and the origin may not: its budget has nothing left for them. Noted once a minute for each terminal.
+    BudgetSpent,
 }
 
 /// Somebody else was chosen for chunks.

@@ -22,7 +22,7 @@ pub struct NewReselection {
     pub chunks: u32,
 }
 
-const REASONS: [(ReselectionReason, &str); 8] = [
+const REASONS: [(ReselectionReason, &str); 9] = [
     (ReselectionReason::Silent, "silent"),
     (ReselectionReason::Closed, "closed"),
     (ReselectionReason::Corrupt, "corrupt"),
@@ -31,6 +31,7 @@ const REASONS: [(ReselectionReason, &str); 8] = [
     (ReselectionReason::Disconnected, "disconnected"),
     (ReselectionReason::LeaseExpired, "lease_expired"),
     (ReselectionReason::Missing, "missing"),
+    (ReselectionReason::BudgetSpent, "budget_spent"),
 ];
 
 fn word(reason: ReselectionReason) -> Result<&'static str, StoreError> {

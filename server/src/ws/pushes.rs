@@ -12,7 +12,7 @@ use protocol::ws::{PushMessage, PushPosition, ServerMessage, SwarmPlan};
 use protocol::{SwarmId, TerminalId};
 
 use super::outbox::{Closing, Outbox};
-use crate::app::swarm::{self, allocation, planning};
+use crate::app::swarm::{self, Member, allocation, planning};
 use crate::clock;
 use crate::error::ApiError;
 use crate::live::{Listener, LiveError, Pushes, REFRESH_EVERY, Refreshed};
@@ -60,6 +60,17 @@ impl Links {
         }
     }
 
+    /// The epoch of the plan that was told last.
+    fn epoch(&self, swarm_id: SwarmId) -> Option<u64> {
+        self.swarms.borrow().get(&swarm_id).map(|(epoch, _)| *epoch)
+    }
+
+    /// Whether this plan names the same peers as what was told.
+    fn names(&self, plan: &SwarmPlan) -> bool {
+        let peers: BTreeSet<TerminalId> = plan.peers().map(|peer| peer.terminal_id).collect();
+        self.swarms.borrow().get(&plan.swarm_id).is_some_and(|(_, known)| *known == peers)
+    }
+
     pub(super) fn has(&self, terminal: TerminalId) -> bool {
         self.swarms.borrow().values().any(|(_, peers)| peers.contains(&terminal))
     }
@@ -89,6 +100,8 @@ pub(super) struct Forwarder<'session> {
     pub(super) token: &'session str,
     pub(super) listener: Listener,
     pub(super) position: PushPosition,
+    /// Plans that the terminal had not been told when it was looked at last: the telling may be on its way.
+    pub(super) untold: BTreeMap<SwarmId, u64>,
 }
 
 impl Forwarder<'_> {
@@ -160,8 +173,8 @@ impl Forwarder<'_> {
         self.outbox.send(&ServerMessage::Push { position, message: PushMessage::Reload });
     }
 
-    /// Says that the terminal is there, to whoever asks Redis and to its groups.
-    async fn refresh(&self) {
+    /// Says that the terminal is there, to whoever asks Redis and to its groups, and tells it what it should have been told of its plans (b13).
+    async fn refresh(&mut self) {
         match self.state.live.refresh(self.terminal, self.token, clock::now()).await {
             Ok(Refreshed::Owner(_)) => {}
             Ok(Refreshed::Replaced) => return self.outbox.close(Closing::Replaced),
@@ -169,12 +182,36 @@ impl Forwarder<'_> {
         }
         for swarm_id in self.links.swarms() {
             let joined = match swarm::member(self.state, swarm_id, self.terminal).await {
-                Ok(member) => allocation::join(self.state, &member).await,
+                Ok(member) => {
+                    self.tell_what_was_missed(&member).await;
+                    allocation::join(self.state, &member).await
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = joined {
                 tracing::debug!(error = &error as &dyn std::error::Error, %swarm_id, "the group could not be told that the terminal is there");
             }
+        }
+    }
+
+    /// A wave is told by whoever planned it, who may have died before. What is still not told at the second look is told here.
+    async fn tell_what_was_missed(&mut self, member: &Member) {
+        let (swarm_id, epoch) = (member.swarm.facts.swarm_id, member.swarm.epoch);
+        if self.links.epoch(swarm_id).is_none_or(|told| told >= epoch) {
+            self.untold.remove(&swarm_id);
+            return;
+        }
+        if self.untold.insert(swarm_id, epoch) != Some(epoch) {
+            return;
+        }
+        let Some(plan) = member.swarm.plan(self.terminal) else { return };
+        if self.links.names(&plan) {
+            // The waves since did not concern it.
+            return self.links.add(&plan);
+        }
+        let message = PushMessage::Plan(Box::new(plan));
+        if let Err(error) = self.state.live.push(self.terminal, &message, clock::now()).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, %swarm_id, "a plan could not be told; it is tried again");
         }
     }
 }

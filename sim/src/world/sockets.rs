@@ -175,7 +175,8 @@ impl World {
             self.counts.needless += u64::from(is_held);
             return;
         }
-        let is_live = |other: &usize| *other != terminal && self.terminals[*other].session.is_some() && self.terminals[*other].has(chunk);
+        let is_here = |other: usize| self.terminals[other].session.is_some() && self.invariants.is_here(group, other);
+        let is_live = |other: &usize| *other != terminal && is_here(*other) && self.terminals[*other].has(chunk);
         let holders: Vec<usize> = self.server.members(group).into_iter().filter(is_live).collect();
         let signed = holders.iter().find(|&&holder| self.server.has_receipt(holder, chunk));
         if let Some(&holder) = signed.or(holders.first()) {

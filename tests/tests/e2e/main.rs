@@ -9,6 +9,8 @@
 
 mod applications;
 mod bounds;
+mod budgets;
+mod destinations;
 mod disks;
 mod downloads;
 mod hostile;

@@ -27,16 +27,23 @@ impl Ring {
     /// Everybody in rank 1, with this many seconds from the start to the deadline.
     pub(crate) async fn start(length: usize, limit_s: u32) -> Self {
         let plan = Plan { limit_s, starts_in_ms: 9_000, ..Plan::default() };
-        Self::with(length, &plan, [1, 1, 1]).await
+        Self::with(length, &plan, [1, 1, 1, 1]).await
     }
 
     /// The third honest terminal is in a second rank, three seconds later.
     pub(crate) async fn start_with_later_rank(length: usize) -> Self {
         let plan = Plan { limit_s: 20, starts_in_ms: 9_000, ranks: vec![(100, 0, 3), (60, 3, 1)], ..Plan::default() };
-        Self::with(length, &plan, [1, 1, 2]).await
+        Self::with(length, &plan, [1, 1, 2, 1]).await
     }
 
-    async fn with(length: usize, plan: &Plan, ranks: [u32; 3]) -> Self {
+    /// The hostile terminal is alone in a second rank, a second later: it is there when that one opens.
+    pub(crate) async fn start_with_hostile_below(length: usize) -> Self {
+        let plan = Plan { limit_s: 40, starts_in_ms: 9_000, ranks: vec![(100, 0, 3), (60, 1, 1)], ..Plan::default() };
+        Self::with(length, &plan, [1, 1, 1, 2]).await
+    }
+
+    /// With the ranks of the honest terminals, and that of the hostile one.
+    async fn with(length: usize, plan: &Plan, ranks: [u32; 4]) -> Self {
         let stack = Stack::start().await;
         let operator = stack.operator().await;
         let publisher = stack.publisher(&operator).await;
@@ -52,7 +59,7 @@ impl Ring {
         for (cli, rank) in honest.iter().zip(ranks) {
             cli.person.applied(&release, cli.terminal_id, rank, 2_000).await;
         }
-        villain.applied(&release, terminal_id, 1, 2_000).await;
+        villain.applied(&release, terminal_id, ranks[3], 2_000).await;
         let id = release.id.to_string();
         let honest = honest.into_iter().map(|cli| {
             let running = cli.run(&[&["--release", &id], &SLOW[..]].concat());

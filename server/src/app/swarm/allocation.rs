@@ -223,6 +223,7 @@ pub async fn missing(state: &AppState, member: &Member, chunks: &[u32]) -> Resul
     let Some(answer) = answered(state, member, table).await? else { return Ok(()) };
     note_repairs(state, member, &answer.granted);
     let Missing { elsewhere, unaffordable } = answer.outcome;
+    note_short(state, member, &unaffordable);
     for (chunks, code) in [(elsewhere, ErrorCode::Conflict), (unaffordable, ErrorCode::BudgetSpent)] {
         if !chunks.is_empty() {
             let refused = PushMessage::RepairRefused { swarm_id: member.swarm.facts.swarm_id, chunks, code };
@@ -258,15 +259,26 @@ async fn missing_in_download(state: &AppState, member: &Member, wanted: &BTreeSe
 /// The origin gives what the terminals should have given.
 fn note_repairs(state: &AppState, member: &Member, granted: &[Grant]) {
     let repairs = granted.iter().filter(|grant| grant.terminal == member.terminal && grant.kind == GrantKind::Repair).count();
-    let event = NewReselection {
+    let event = missing_event(member, ReselectionReason::Missing, Some(TerminalId::ORIGIN), repairs);
+    state.reselections.note((repairs > 0).then_some(event));
+}
+
+/// Nobody gives what the terminals should have given: the publisher is told by the report, the member by the refusal.
+fn note_short(state: &AppState, member: &Member, unaffordable: &[u32]) {
+    if !unaffordable.is_empty() {
+        state.reselections.note_short(missing_event(member, ReselectionReason::BudgetSpent, None, unaffordable.len()));
+    }
+}
+
+fn missing_event(member: &Member, reason: ReselectionReason, replacement: Option<TerminalId>, chunks: usize) -> NewReselection {
+    NewReselection {
         group_id: member.place.group_id,
         at: clock::now(),
-        reason: ReselectionReason::Missing,
+        reason,
         terminal_id: member.terminal,
-        replacement: Some(TerminalId::ORIGIN),
-        chunks: u32::try_from(repairs).unwrap_or(u32::MAX),
-    };
-    state.reselections.note((repairs > 0).then_some(event));
+        replacement,
+        chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
+    }
 }
 
 /// Whether a member of a group that the origin feeds is connected.

@@ -110,7 +110,7 @@ fn news_of(swarm: &KnownSwarm, told: &[SwarmTree], terminal: TerminalId) -> Opti
 }
 
 /// Decides on the groups of a wave and stores them. Answers those that this call stored.
-async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<Vec<GroupId>, ApiError> {
+pub(super) async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<Vec<GroupId>, ApiError> {
     let swarm_id = swarm.facts.swarm_id;
     let found = state.store.wave_candidates(swarm_id, wave).await?;
     let downs: BTreeMap<DeliveryId, BitsPerSecond> = found.iter().map(|found| (found.candidate.peer.delivery_id, found.down)).collect();

@@ -1,12 +1,14 @@
 //! Whom the server chose instead of whom, noted where it happens and written down every second: the report of a release tells of it. Nothing is decided
 //! on what is kept here, so an instance that is killed may lose its last second of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use protocol::TerminalId;
 use protocol::rest::ReselectionReason;
 use protocol::ws::SuspectReason;
+use time::OffsetDateTime;
 
 use crate::live::{Live, WhyReturned};
 use crate::store::reselections::NewReselection;
@@ -16,6 +18,8 @@ use crate::store::{Store, StoreError};
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Most notes that wait while the database is away; the oldest make room.
 const WAITING_MAX: usize = 8_192;
+/// How often it is noted of a terminal that the budget has nothing for it: it asks every other second.
+const SHORT_EVERY: time::Duration = time::Duration::MINUTE;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,6 +27,8 @@ pub struct Reselections {
     store: Store,
     live: Live,
     waiting: Arc<Mutex<VecDeque<NewReselection>>>,
+    /// When it was last noted of a terminal that the budget had nothing for it.
+    short: Arc<Mutex<BTreeMap<TerminalId, OffsetDateTime>>>,
     /// One writer at a time, so that whoever reads after [`Reselections::write`] finds everything that was noted before.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -40,7 +46,7 @@ pub(super) fn reason_of(suspicion: SuspectReason) -> ReselectionReason {
 
 impl Reselections {
     pub fn new(store: Store, live: Live) -> Self {
-        Self { store, live, waiting: Arc::default(), writing: Arc::default() }
+        Self { store, live, waiting: Arc::default(), short: Arc::default(), writing: Arc::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<NewReselection>> {
@@ -55,6 +61,23 @@ impl Reselections {
             waiting.drain(..excess);
             metrics::counter!("spillway_reselections_dropped_total").increment(excess as u64);
         }
+    }
+
+    /// Notes that the origin's budget has nothing for what a terminal misses, unless that was noted a moment ago.
+    pub(super) fn note_short(&self, event: NewReselection) {
+        let is_new = {
+            let mut short = self.short.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_recent = |noted: &OffsetDateTime| event.at - *noted < SHORT_EVERY;
+            if short.len() >= WAITING_MAX {
+                short.retain(|_, noted| is_recent(noted));
+            }
+            let is_new = !short.get(&event.terminal_id).is_some_and(is_recent);
+            if is_new {
+                short.insert(event.terminal_id, event.at);
+            }
+            is_new
+        };
+        self.note(is_new.then_some(event));
     }
 
     /// Writes down what was noted.

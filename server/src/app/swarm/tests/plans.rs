@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 
 use super::Stage;
 use super::stage::Script;
-use crate::app::swarm;
+use crate::app::swarm::{self, planning};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wave_0_is_told_at_closing_and_nothing_of_a_later_wave_before_it_opens() {
@@ -42,6 +42,24 @@ async fn wave_0_is_told_at_closing_and_nothing_of_a_later_wave_before_it_opens()
         } else {
             assert!(!plan.root && plan.rank == 2 && !plan.parents.is_empty());
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b13_b17_a_wave_that_nobody_told_is_told_at_the_next_look() {
+    let mut stage = Stage::started(Script { ranks: &[2, 2], ..Script::default() }).await;
+    stage.connect(0..2).await;
+    let swarm_id = stage.swarm_id;
+    assert_eq!(stage.machines[0].plan(swarm_id, 1).await.children, []);
+    stage.pass(time::Duration::minutes(1)).await;
+    // An instance plans the wave and dies before it tells anybody.
+    let state = &stage.service.state;
+    let before = state.swarms.reload(swarm_id).await.unwrap();
+    assert_eq!(planning::store_new_wave(state, &before, 1).await.unwrap().len(), 1);
+    state.swarms.reload(swarm_id).await.unwrap();
+    for index in 0..2 {
+        let plan = stage.machines[index].plan(swarm_id, 2).await;
+        assert_eq!(plan.children.len(), 1, "who is linked below is named: {plan:?}");
     }
 }
 

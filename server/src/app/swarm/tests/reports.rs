@@ -60,6 +60,26 @@ async fn x01_a_report_names_who_was_removed_who_left_and_who_took_the_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn x07_a_report_says_that_the_budget_has_nothing_for_what_nobody_has_any_more() {
+    let mut stage = Stage::started(Script { spare_budget: 0, ..Script::default() }).await;
+    stage.connect(0..3).await;
+    assert_eq!(stage.ask(0, 2).await, [0, 1]);
+    for chunk in [0, 1] {
+        stage.fetch(0, chunk).await;
+    }
+    stage.lose(0).await;
+    let (swarm_id, in_want) = (stage.swarm_id, [stage.machines[1].id(), stage.machines[2].id()]);
+    for machine in [1, 2, 1] {
+        stage.machines[machine].send(&ClientMessage::Missing { swarm_id, chunks: vec![0, 1] }).await;
+        stage.machines[machine].settle_down().await;
+    }
+    let report = report(&stage).await;
+    let short: Vec<_> = of(&report, ReselectionReason::BudgetSpent).into_iter().rev().collect();
+    assert_eq!(short.iter().map(|event| event.terminal_id).collect::<Vec<_>>(), in_want, "each once, though it asks again: {report:?}");
+    assert!(short.iter().all(|event| (event.replacement, event.chunks) == (None, 2)), "{short:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn x01_a_report_shows_bytes_by_source_before_anything_is_settled() {
     let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
     stage.connect(0..2).await;
