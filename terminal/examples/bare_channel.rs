@@ -144,10 +144,8 @@ impl End {
             self.core.handle_timeout(now)?;
         }
         while let Some(event) = self.core.poll_event() {
-            match event {
-                RTCPeerConnectionEvent::OnDataChannel(RTCDataChannelEvent::OnOpen(id)) => (self.channel, self.is_open) = (Some(id), true),
-                #[allow(clippy::wildcard_enum_match_arm, reason = "the library's own enum: nothing else concerns one channel")]
-                _ => {}
+            if let RTCPeerConnectionEvent::OnDataChannel(RTCDataChannelEvent::OnOpen(id)) = event {
+                (self.channel, self.is_open) = (Some(id), true);
             }
         }
         self.flush()?;
@@ -241,11 +239,7 @@ impl End {
 
     fn next_message(&mut self) -> Option<usize> {
         let read = self.core.poll_data_read().or_else(|| self.core.poll_read());
-        match read?.message {
-            RTCMessage::DataChannelMessage(_, message) => Some(message.data.len()),
-            #[allow(clippy::wildcard_enum_match_arm, reason = "the library's own enum: media, which a data channel does not carry")]
-            _ => None,
-        }
+        if let RTCMessage::DataChannelMessage(_, message) = read?.message { Some(message.data.len()) } else { None }
     }
 }
 

@@ -148,7 +148,8 @@ async fn serve(
     let heard_at = Cell::new(Instant::now());
     let synced_at = Cell::new(None);
     let desk = Desk { state, outbox, links, observed, terminal, synced_at: &synced_at };
-    let forwarder = Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position, untold: BTreeMap::new() };
+    let forwarder =
+        Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position, untold: BTreeMap::new() };
     let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
     tokio::select! {
         closing = listen(desk, stream, &heard_at) => closing,

@@ -85,7 +85,8 @@ async fn x07_a_release_that_cannot_complete_within_its_budget_says_so_and_everyb
     assert_eq!(told.totals.complete, 0, "{told:?}");
     for delivery in scene.publisher.deliveries(release.id).await {
         assert!(delivery.verified < scene.published.edition.length, "{delivery:?}");
-        let proportional = u128::from(delivery.price.amount.0) * u128::from(delivery.verified.0) / u128::from(scene.published.edition.length.0);
+        let proportional =
+            u128::from(delivery.price.amount.0) * u128::from(delivery.verified.0) / u128::from(scene.published.edition.length.0);
         assert_eq!(u128::from(delivery.charged.amount.0), proportional, "{delivery:?}");
         assert_ne!(delivery.state, DeliveryState::Pending);
     }
