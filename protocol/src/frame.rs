@@ -136,7 +136,7 @@ impl Frame {
             Self::Request { swarm_id, chunks } => indices(REQUEST, *swarm_id, chunks),
             Self::Chunk(frame) => frame.write(),
             Self::Receipt { swarm_id, receipt } => {
-                Writer::with_capacity(Receipt::ENCODED_LEN).u8(RECEIPT).raw(&swarm_id.to_bytes()).raw(&receipt.pack()).finish()
+                Writer::with_capacity(256).u8(RECEIPT).raw(&swarm_id.to_bytes()).raw(&receipt.pack()).finish()
             }
             Self::Duplicate(duplicate) => Writer::with_capacity(85)
                 .u8(DUPLICATE)

@@ -1,11 +1,13 @@
 //! Receipts: what a receiver signs for what a source delivered. They are what relays are paid on.
 //!
 //! A receipt is cumulative: per (delivery, source, segment of 4,096 chunks) one bitmap that only grows, with a rising sequence number. A receiver
-//! signs a chunk for one source only, the one whose copy it verified first. Layout, little-endian, 638 bytes with the signature:
+//! signs a chunk for one source only, the one whose copy it verified first. What is signed, little-endian, 598 bytes:
 //!
 //! ```text
-//! tag(22) "spillway receipt v1\0\0\0" | delivery(16) | source(16) | receiver(16) | segment u32 | sequence u32 | time u64 ms | bitmap(512) | signature(64)
+//! tag(22) "spillway receipt v1\0\0\0" | delivery(16) | source(16) | receiver(16) | segment u32 | sequence u32 | time u64 ms | bitmap(512)
 //! ```
+//!
+//! What travels is shorter: [`Receipt::pack`].
 
 use crate::bitmap::{SEGMENT_BYTES, SEGMENT_CHUNKS, segment_chunks};
 use crate::ids::{DeliveryId, PublicKey, Signature, TerminalId, TerminalKey};
@@ -42,7 +44,7 @@ pub struct Receipt {
 impl ReceiptBody {
     /// The bytes that the signature covers.
     pub fn signed_bytes(&self) -> Vec<u8> {
-        Writer::with_capacity(Receipt::ENCODED_LEN)
+        Writer::with_capacity(640)
             .raw(DOMAIN_TAG)
             .raw(&self.delivery_id.to_bytes())
             .raw(&self.source.to_bytes())
@@ -72,38 +74,10 @@ impl ReceiptBody {
 }
 
 impl Receipt {
-    pub const ENCODED_LEN: usize = DOMAIN_TAG.len() + 3 * 16 + 4 + 4 + 8 + SEGMENT_BYTES + 64;
+    /// The most bytes that [`Receipt::pack`] makes.
+    pub const PACKED_MAX: usize = 3 * 16 + 4 + 4 + 8 + 64 + 2 + SEGMENT_BYTES;
 
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = self.body.signed_bytes();
-        bytes.extend_from_slice(&self.signature.0);
-        bytes
-    }
-
-    /// Reads a receipt; the signature is not checked yet, see [`Receipt::is_signed_by`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        if reader.take(DOMAIN_TAG.len())? != DOMAIN_TAG {
-            return Err(DecodeError::OutOfRange("domain tag"));
-        }
-        let body = ReceiptBody {
-            delivery_id: DeliveryId::from_bytes(reader.array()?),
-            source: TerminalId::from_bytes(reader.array()?),
-            receiver: TerminalId::from_bytes(reader.array()?),
-            segment: reader.u32()?,
-            sequence: reader.u32()?,
-            at: TimestampMs(reader.u64()?),
-            bitmap: Box::new(reader.array()?),
-        };
-        if body.segment > u32::MAX / SEGMENT_CHUNKS {
-            return Err(DecodeError::OutOfRange("segment"));
-        }
-        let signature = Signature(reader.array()?);
-        reader.end()?;
-        Ok(Self { body, signature })
-    }
-
-    /// The receipt as it travels between terminals, without the tag and with its bitmap packed ([`crate::bitmap::pack_segment`]):
+    /// The receipt as it travels, without the tag and with its bitmap packed ([`crate::bitmap::pack_segment`]):
     /// delivery(16), source(16), receiver(16), segment u32, sequence u32, time u64 ms, signature(64), length u16, packed bitmap(0..512).
     pub fn pack(&self) -> Vec<u8> {
         let body = &self.body;
@@ -168,9 +142,10 @@ mod tests {
     fn a_receipt_survives_the_wire_and_names_its_chunks() {
         let key = TerminalKey::from_secret(&[9; 32]);
         let receipt = body().sign(&key);
-        let bytes = receipt.encode();
-        assert_eq!(bytes.len(), Receipt::ENCODED_LEN);
-        let back = Receipt::decode(&bytes).unwrap();
+        assert_eq!(receipt.body.signed_bytes().len(), 598);
+        let bytes = receipt.pack();
+        assert_eq!(bytes.len(), 128 + 2 + 2, "two chunks are two bytes");
+        let back = Receipt::unpack(&bytes).unwrap();
         assert_eq!(back, receipt);
         assert!(back.is_signed_by(&key.public()));
         assert_eq!(back.body.chunks().collect::<Vec<_>>(), [4096, 4099]);
@@ -180,14 +155,13 @@ mod tests {
     #[test]
     fn changing_any_byte_breaks_the_receipt() {
         let key = TerminalKey::from_secret(&[9; 32]);
-        let bytes = body().sign(&key).encode();
+        let bytes = body().sign(&key).pack();
         for index in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[index] ^= 1;
-            let holds = Receipt::decode(&bad).is_ok_and(|receipt| receipt.is_signed_by(&key.public()));
+            let holds = Receipt::unpack(&bad).is_ok_and(|receipt| receipt.is_signed_by(&key.public()));
             assert!(!holds, "byte {index} is not covered");
         }
-        assert_eq!(Receipt::decode(&bytes[1..]), Err(DecodeError::OutOfRange("domain tag")));
-        assert_eq!(Receipt::decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Truncated));
+        assert_eq!(Receipt::unpack(&bytes[..bytes.len() - 1]), Err(DecodeError::Truncated));
     }
 }

@@ -16,7 +16,7 @@ use crate::units::{Amount, BitsPerSecond, Bytes, TimestampMs};
 pub const MESSAGE_MAX: usize = 64 << 10;
 /// The most entries in one list of a message, so that the longest message stays below [`MESSAGE_MAX`].
 pub const LIST_MAX: usize = 512;
-/// The most receipts in one message: 48 × 851 base64 characters are 41 KiB.
+/// The most receipts in one message: 48 × 856 base64 characters are 41 KiB, and mostly far fewer.
 pub const RECEIPTS_MAX: usize = 48;
 /// The most ways into one child group that a plan names: one that fails has two more, and eight child groups take 3 KiB of a plan.
 pub const WAYS_MAX: usize = 3;
@@ -58,7 +58,7 @@ pub enum ClientMessage {
     Credits { swarm_id: SwarmId, open: u32 },
     /// What became of chunks: received (b15), copies done (b04).
     Notices { swarm_id: SwarmId, notices: Vec<ChunkNotice> },
-    /// Receipts, each base64 of [`crate::receipt::Receipt::encode`]; from the receiver or from the source.
+    /// Receipts, each base64 of [`crate::receipt::Receipt::pack`]; from the receiver or from the source.
     Receipts { receipts: Vec<String> },
     /// Chunks that no linked terminal has offered for too long: asks for a repair by the origin.
     Missing { swarm_id: SwarmId, chunks: Vec<u32> },
@@ -359,7 +359,7 @@ mod tests {
         let holds = ClientMessage::Holds { editions: vec![EditionId([0xFF; 32]); LIST_MAX], whole: false };
         assert!(serde_json::to_string(&holds).unwrap().len() < MESSAGE_MAX);
         let receipts =
-            ClientMessage::Receipts { receipts: vec!["A".repeat(crate::receipt::Receipt::ENCODED_LEN.div_ceil(3) * 4); RECEIPTS_MAX] };
+            ClientMessage::Receipts { receipts: vec!["A".repeat(crate::receipt::Receipt::PACKED_MAX.div_ceil(3) * 4); RECEIPTS_MAX] };
         assert!(serde_json::to_string(&receipts).unwrap().len() < MESSAGE_MAX);
     }
 }

@@ -82,6 +82,8 @@ pub(crate) const MISSING_MAX: usize = 64;
 pub(crate) const END_GAME_CHUNKS: u32 = 64;
 /// Chunks asked of a helper at a time in the end game: the next one is on its way while one is being sent, and the choice is made late.
 pub(crate) const TAKE_OVER_PULLS: usize = 2;
+/// A copy takes about so long from the relay's queue to the news that it has come: the line's own queue, the chunk, and the announcement.
+pub(crate) const ON_ITS_WAY: Duration = Duration::from_millis(250);
 /// What is expected within this time anyway is left to its relay: a request, and the relay's word to stop, are as long on their way.
 pub(crate) const TAKE_OVER_WORTH: Duration = Duration::from_millis(200);
 

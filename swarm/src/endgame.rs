@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::TerminalId;
 
 use crate::Now;
-use crate::config::{END_GAME_CHUNKS, TAKE_OVER_PULLS, TAKE_OVER_WORTH};
+use crate::config::{END_GAME_CHUNKS, ON_ITS_WAY, TAKE_OVER_PULLS, TAKE_OVER_WORTH};
 use crate::machine::Swarm;
 use crate::peer::{PeerState, Role};
 use crate::pull::share;
@@ -78,11 +78,12 @@ impl Swarm {
             chunks.sort_unstable();
             let mut done = Now::ZERO;
             for (since, chunk) in chunks {
-                // One for this terminal, and one for each that lacks it as well.
+                // One for this terminal, and one for each that lacks it as well. What was sent a moment ago has not been told yet, all else is to be sent.
                 let lacks = |id: &TerminalId| self.peers.get(id).is_some_and(|state| !state.have.contains(chunk));
                 let copies = 1 + members.iter().filter(|member| **member != bringer && lacks(member)).count();
                 let bytes = u64::from(self.chunk_length(chunk)) * u64::try_from(copies).unwrap_or(u64::MAX);
-                done = done.max(since) + Now::from_micros((bytes * 8_000_000).checked_div(up).unwrap_or(0));
+                done = done.max(since).max(now.saturating_sub(ON_ITS_WAY))
+                    + Now::from_micros((bytes * 8_000_000).checked_div(up).unwrap_or(0));
                 if !self.is_coming(chunk, now) {
                     left.expected.push((done, chunk));
                 }

@@ -147,6 +147,7 @@ pub(crate) struct Context {
     up_rate: BitsPerSecond,
     up: RateLimiter,
     down: RateLimiter,
+    line: Line,
     outbox: Outbox,
     links: Links,
     turn_only: bool,
@@ -218,6 +219,7 @@ impl Engine {
         }
         let shelf = Shelf::find(config.dir.clone(), config.serve).await;
         let tokens = Arc::clone(config.api.tokens().ok_or(EngineError::NotLoggedIn)?);
+        let line = Line::new(config.up);
         let (socket, mut events) = Socket::start(SocketConfig {
             address: config.api.websocket_address(),
             tokens,
@@ -226,8 +228,8 @@ impl Engine {
             capabilities: Capabilities { up: config.up, down: config.down },
             start,
             timing: config.socket.clone(),
+            line: line.clone(),
         });
-        let line = Line::new(config.up);
         let up = RateLimiter::of_a_line(line.clone());
         let down = RateLimiter::new(config.down);
         let warn = Arc::clone(&listener);
@@ -235,7 +237,7 @@ impl Engine {
         let links = LinksConfig {
             me: config.terminal_id,
             key: config.key.clone(),
-            link: LinkConfig { line, warnings, ..config.link.clone() },
+            link: LinkConfig { line: line.clone(), warnings, ..config.link.clone() },
             down: down.clone(),
             start,
             timing: config.links.clone(),
@@ -252,6 +254,7 @@ impl Engine {
             up_rate: config.up,
             up,
             down,
+            line,
             outbox: socket.outbox().clone(),
             links,
             turn_only: config.link.turn_only,

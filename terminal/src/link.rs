@@ -34,6 +34,7 @@ mod line;
 mod warnings;
 mod window;
 
+pub use channel::LastHeard;
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
 pub use endpoint::{Endpoint, Pending};
 pub use ends::{Link, LinkReceiver, LinkSender};

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{TokenError, TokenProvider};
 use crate::backoff::Backoff;
+use crate::link::Line;
 use connection::{Ending, Memory};
 
 pub use clock::ServerClock;
@@ -49,6 +50,8 @@ pub struct SocketConfig {
     /// The moment that the clock's zero stands for; the swarm's `Now` counts from it.
     pub start: Instant,
     pub timing: SocketTiming,
+    /// What this connection takes of the uplink is told here.
+    pub line: Line,
 }
 
 /// How patient the socket is.

@@ -15,6 +15,9 @@ use crate::api::ApiError;
 /// Fetches at once: enough to fill a round trip, few enough that the first of them is not delayed by the last.
 const PARALLEL: usize = 4;
 
+/// What a request for a chunk takes, with its token; about.
+const REQUEST_BYTES: usize = 700;
+
 /// What became of a fetch.
 #[derive(Debug)]
 pub(super) enum Fetched {
@@ -56,6 +59,7 @@ impl OriginQueue {
             let (context, swarm) = (Arc::clone(&self.context), self.swarm);
             self.running.push(Box::pin(async move {
                 context.down.acquire(length as usize).await;
+                context.line.took_beside(REQUEST_BYTES, length as usize);
                 match context.api.origin_chunk(swarm, chunk, context.me, length).await {
                     Ok(bytes) => Fetched::Chunk { chunk, bytes },
                     Err(error) => {

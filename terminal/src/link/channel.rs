@@ -1,8 +1,9 @@
 //! What the ends of a link and the hub's thread share: the messages on their way out, how the link is, and the call that wakes the hub.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::sync::{Notify, watch};
@@ -58,6 +59,31 @@ impl Life {
     }
 }
 
+/// When any packet last came from the other end of a link: a part of a message or an acknowledgement counts as much as a whole message, which may wait
+/// for a lost packet. Does not keep the link open.
+#[derive(Debug, Clone)]
+pub struct LastHeard {
+    since: Instant,
+    millis: Arc<AtomicU64>,
+}
+
+impl LastHeard {
+    fn new() -> Self {
+        Self { since: Instant::now(), millis: Arc::default() }
+    }
+
+    fn note(&self, now: Instant) {
+        let millis = u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// To a millisecond; when the link was begun if nothing has come yet.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        self.since + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Outgoing {
     messages: VecDeque<BytesMut>,
@@ -73,6 +99,7 @@ struct Outgoing {
 pub(super) struct Channel {
     id: LinkId,
     life: watch::Sender<Life>,
+    heard: LastHeard,
     outgoing: Mutex<Outgoing>,
     room: Notify,
     calls: Arc<Calls>,
@@ -87,6 +114,7 @@ impl Channel {
         Self {
             id,
             life: watch::Sender::new(Life::Running),
+            heard: LastHeard::new(),
             outgoing: Mutex::default(),
             room: Notify::new(),
             calls,
@@ -157,6 +185,15 @@ impl Channel {
             outgoing.wanted_below = None;
             self.room.notify_waiters();
         }
+    }
+
+    /// For the hub: a packet has come.
+    pub(super) fn hear(&self, now: Instant) {
+        self.heard.note(now);
+    }
+
+    pub(super) fn heard(&self) -> LastHeard {
+        self.heard.clone()
     }
 
     /// For the hub: it has come, so the next call is a new one.

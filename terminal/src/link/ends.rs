@@ -5,7 +5,7 @@ use protocol::hello::ChannelBinding;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::channel::Handle;
+use super::channel::{Handle, LastHeard};
 use super::config::MAX_MESSAGE_BYTES;
 use super::error::{CloseReason, LinkError};
 
@@ -132,6 +132,12 @@ impl LinkSender {
 }
 
 impl LinkReceiver {
+    /// When the other end was last heard, for whoever watches it.
+    #[must_use]
+    pub fn last_heard(&self) -> LastHeard {
+        self.handle.heard()
+    }
+
     /// The next message, in the order of sending. Cancelling the wait loses nothing.
     ///
     /// # Errors

@@ -11,6 +11,9 @@ use protocol::BitsPerSecond;
 const UDP_AND_ETHERNET_BYTES: usize = 8 + 14;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
+/// Payload of a full TCP segment, and the headers of one: TCP with timestamps, IPv4 and an Ethernet frame.
+const SEGMENT_BYTES: usize = 1448;
+const SEGMENT_HEADERS_BYTES: usize = 32 + IPV4_BYTES + 14;
 
 /// An uplink that all links of a terminal share. Clones are the same line.
 #[derive(Debug, Clone)]
@@ -19,13 +22,15 @@ pub struct Line {
     start: Instant,
     /// When all that waits will have gone out, in nanoseconds from `start`.
     clear_ns: Arc<AtomicU64>,
+    /// Bytes that others have put on the line, and that the links have not made up for yet.
+    beside: Arc<AtomicU64>,
 }
 
 impl Line {
     /// A line of this rate; 0 if it is not known, and then nothing ever waits before it.
     #[must_use]
     pub fn new(rate: BitsPerSecond) -> Self {
-        Self { rate, start: Instant::now(), clear_ns: Arc::default() }
+        Self { rate, start: Instant::now(), clear_ns: Arc::default(), beside: Arc::default() }
     }
 
     #[must_use]
@@ -38,6 +43,19 @@ impl Line {
     pub fn queue(&self, now: Instant) -> Duration {
         let clear = Duration::from_nanos(self.clear_ns.load(Ordering::Relaxed));
         clear.saturating_sub(now.saturating_duration_since(self.start))
+    }
+
+    /// Tells of a TCP connection's share, about: what was sent over it, and the acknowledgements of what came, one for two segments. The kernel sends it
+    /// past the links, so they leave as much of the line to it: else the line's queue grows until it drops packets.
+    pub fn took_beside(&self, sent_bytes: usize, received_bytes: usize) {
+        let headers = sent_bytes.div_ceil(SEGMENT_BYTES) + received_bytes.div_ceil(2 * SEGMENT_BYTES);
+        let bytes = sent_bytes + headers * SEGMENT_HEADERS_BYTES;
+        self.beside.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// What was told of since the last call, in bytes.
+    pub(super) fn take_beside(&self) -> usize {
+        usize::try_from(self.beside.swap(0, Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn clear_at(&self, at: Instant) {
@@ -70,6 +88,15 @@ mod tests {
         assert_eq!(on_the_wire(1_200, None, v6), 1_262);
         assert_eq!(on_the_wire(2_500, Some(1_200), v4), 2_500 + 3 * 42);
         assert_eq!(on_the_wire(0, Some(1_200), v4), 42);
+    }
+
+    #[test]
+    fn a_connection_beside_the_links_takes_its_bytes_and_its_headers_once() {
+        let line = Line::default();
+        line.clone().took_beside(700, 0);
+        line.took_beside(0, 65_536);
+        assert_eq!(line.take_beside(), 700 + 66 + 23 * 66);
+        assert_eq!(line.take_beside(), 0);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) struct Manager {
 impl Manager {
     pub(super) fn new(config: LinksConfig, endpoint: Endpoint, outbox: Outbox, room: Arc<watch::Sender<u64>>) -> Self {
         let (routes, routes_receiver) = watch::channel(Arc::default());
-        let around = Surroundings { start: config.start, routes: routes_receiver, down: config.down.clone(), room };
+        let around = Surroundings { routes: routes_receiver, down: config.down.clone(), room };
         let opener = Opener::new(config.me, config.key.clone(), endpoint, outbox.clone(), config.timing.clone());
         Self {
             config,

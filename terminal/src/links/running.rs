@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::CHUNKS_QUEUED;
 use super::control::ControlQueue;
 use super::routes::{Inbound, Routes, swarm_of};
-use crate::link::{CloseReason, LinkError, LinkReceiver, LinkSender};
+use crate::link::{CloseReason, LastHeard, LinkError, LinkReceiver, LinkSender};
 use crate::rate::RateLimiter;
 
 /// Unknown swarms that are remembered per link: a terminal takes part in a few at a time.
@@ -68,8 +68,9 @@ pub struct LinkHandle {
 #[derive(Debug)]
 struct Shared {
     control: ControlQueue,
-    /// Milliseconds since the start of the links.
-    heard_ms: AtomicU64,
+    /// The start of the links.
+    start: Instant,
+    heard: LastHeard,
     /// The reader waits for this terminal's own limits: that nothing is heard says nothing about the peer.
     not_listening: AtomicBool,
     /// Told to end by this side, and how.
@@ -114,7 +115,7 @@ impl LinkHandle {
         if self.shared.not_listening.load(Ordering::Relaxed) {
             now
         } else {
-            Duration::from_millis(self.shared.heard_ms.load(Ordering::Relaxed))
+            self.shared.heard.at().saturating_duration_since(self.shared.start)
         }
     }
 
@@ -155,7 +156,6 @@ impl LinkHandle {
 /// What the tasks of a link need.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
-    pub(super) start: Instant,
     pub(super) routes: watch::Receiver<Arc<Routes>>,
     pub(super) down: RateLimiter,
     /// Rises when a chunk frame was taken.
@@ -176,7 +176,8 @@ impl Prepared {
         let (chunks, jobs) = mpsc::channel(CHUNKS_QUEUED);
         let shared = Arc::new(Shared {
             control: ControlQueue::default(),
-            heard_ms: AtomicU64::new(millis_since(start)),
+            start,
+            heard: receiver.last_heard(),
             not_listening: AtomicBool::new(false),
             closing: watch::channel(None).0,
             unknown: Mutex::default(),
@@ -209,10 +210,6 @@ impl Prepared {
     }
 }
 
-fn millis_since(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
 fn ended(error: &LinkError) -> End {
     match error {
         LinkError::Closed(CloseReason::Oversize { .. } | CloseReason::Violation) => End::Malformed,
@@ -232,7 +229,6 @@ async fn read(handle: &LinkHandle, mut receiver: LinkReceiver, around: &Surround
             Ok(message) => message,
             Err(error) => return ended(&error),
         };
-        handle.shared.heard_ms.store(millis_since(around.start), Ordering::Relaxed);
         let bytes = message.len();
         match Frame::decode(message) {
             Ok(Frame::Ping { nonce }) => handle.control(Frame::Pong { nonce }),

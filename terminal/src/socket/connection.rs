@@ -27,6 +27,8 @@ const BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_MAX: usize = 2 * MESSAGE_MAX + BUFFER_BYTES;
 /// Clock exchanges at the start of a connection, at [`super::SocketTiming::clock_burst_every`].
 const CLOCK_BURST: u32 = 5;
+/// What stands before each message: length, mask, and what TLS adds.
+const FRAME_HEADER_BYTES: usize = 32;
 /// How the server's reason begins when it closes because a newer connection of the same terminal has come.
 const REPLACED: &str = "replaced";
 /// What the server could not take for the moment is sent again after this long, and ever later if it still cannot.
@@ -249,6 +251,7 @@ impl Connection<'_> {
     async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), Ending> {
         self.heard_at = Instant::now();
         let Some(text) = read(message)? else { return Ok(()) };
+        self.config.line.took_beside(0, text.len());
         let message = match serde_json::from_str(&text) {
             Ok(message) => message,
             Err(error) => {
@@ -350,6 +353,7 @@ impl Connection<'_> {
     }
 
     async fn put(&mut self, message: Message) -> Result<(), Ending> {
+        self.config.line.took_beside(message.len() + FRAME_HEADER_BYTES, 0);
         let sent = timeout(self.config.timing.silence, self.stream.send(message)).await;
         sent.map_err(|_| Ending::lost("the server does not read any more"))?.map_err(Ending::lost)?;
         self.sent_at = Instant::now();

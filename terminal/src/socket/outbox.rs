@@ -302,7 +302,7 @@ impl State {
         while receipts.len() < RECEIPTS_MAX
             && let Some((_, receipt)) = self.waiting.receipts.pop_first()
         {
-            receipts.push(STANDARD.encode(receipt.encode()));
+            receipts.push(STANDARD.encode(receipt.pack()));
             self.sent.add_receipt(receipt);
         }
         (!receipts.is_empty()).then_some(ClientMessage::Receipts { receipts })
@@ -347,7 +347,7 @@ mod tests {
             outbox.receipts(vec![receipt(0, open)]);
         }
         outbox.receipts(vec![receipt(0, 2)]);
-        let expected = STANDARD.encode(receipt(0, 3).encode());
+        let expected = STANDARD.encode(receipt(0, 3).pack());
         let messages = drain(&outbox);
         assert_eq!(messages.len(), 3);
         assert_eq!(messages[0], ClientMessage::Credits { swarm_id: SWARM, open: 3 });
@@ -371,7 +371,7 @@ mod tests {
         drain(&outbox);
         outbox.clock_answered(100);
         outbox.connection_lost();
-        assert_eq!(drain(&outbox), [ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(1, 1).encode())] }]);
+        assert_eq!(drain(&outbox), [ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(1, 1).pack())] }]);
     }
 
     #[test]
@@ -391,7 +391,7 @@ mod tests {
             drain(&outbox),
             [
                 ClientMessage::Notices { swarm_id: SWARM, notices: vec![notice(7, false)] },
-                ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(0, 2).encode())] }
+                ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(0, 2).pack())] }
             ],
             "the newer receipt says all that the older one said"
         );
@@ -413,7 +413,7 @@ mod tests {
             drain(&outbox),
             [
                 ClientMessage::Notices { swarm_id: SWARM, notices: vec![notice(7, true)] },
-                ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(0, 2).encode())] }
+                ClientMessage::Receipts { receipts: vec![STANDARD.encode(receipt(0, 2).pack())] }
             ]
         );
     }

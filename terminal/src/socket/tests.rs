@@ -32,6 +32,7 @@ fn start_with(server: &Server, tokens: Arc<dyn TokenProvider>, timing: SocketTim
         capabilities: Capabilities::default(),
         start: Instant::now(),
         timing,
+        line: Line::default(),
     })
 }
 

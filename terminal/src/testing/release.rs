@@ -239,7 +239,7 @@ impl State {
     }
 
     fn receipt(&mut self, text: &str, manifest: &Manifest) {
-        let receipt = Receipt::decode(&STANDARD.decode(text).unwrap()).unwrap();
+        let receipt = Receipt::unpack(&STANDARD.decode(text).unwrap()).unwrap();
         let body = &receipt.body;
         let receiver = body.receiver;
         let Some(number) = self.terminals.iter().copied().find(|number| id(*number) == receiver) else {

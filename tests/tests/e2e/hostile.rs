@@ -94,7 +94,7 @@ async fn what_a_terminal_may_not_say_on_the_websocket_is_answered_by_the_same_co
     let of_itself = body(ring.plan.delivery_id, ring.hostile.terminal_id).sign(&ring.hostile.key);
     let of_a_stranger = body(ring.plan.delivery_id, TerminalId::from_bytes([9; 16])).sign(&ring.hostile.key);
     for receipt in [forged, others, of_itself, of_a_stranger] {
-        let receipts = vec![STANDARD.encode(receipt.encode())];
+        let receipts = vec![STANDARD.encode(receipt.pack())];
         ring.hostile.send(&ClientMessage::Receipts { receipts }).await;
         assert_eq!(ring.hostile.error().await, ErrorCode::InvalidReceipt, "{receipt:?}");
     }

@@ -107,7 +107,7 @@ fn refuse(refused: &mut Vec<RefusedReceipt>, index: usize, detail: &str) {
 fn read(from: TerminalId, encoded: &[String], refused: &mut Vec<RefusedReceipt>) -> Vec<Placed> {
     let mut receipts = Vec::with_capacity(encoded.len());
     for (index, text) in encoded.iter().enumerate() {
-        let receipt = BASE64_STANDARD.decode(text).ok().and_then(|bytes| Receipt::decode(&bytes).ok());
+        let receipt = BASE64_STANDARD.decode(text).ok().and_then(|bytes| Receipt::unpack(&bytes).ok());
         match receipt {
             Some(receipt) if receipt.body.receiver == from || receipt.body.source == from => receipts.push((index, receipt)),
             Some(_) => refuse(refused, index, "This terminal is neither the receiver nor the source."),

@@ -165,6 +165,7 @@ impl Session {
             self.held_since = packet.now;
         }
         self.deadline = self.deadline.min(packet.now + TIMER_RESOLUTION);
+        self.channel.hear(packet.now);
         self.held.push(packet);
     }
 

@@ -166,6 +166,10 @@ impl Sockets {
 
     /// Sends from the front of `packets`. What is left stays queued, and the answer says what it waits for.
     pub(super) fn send(&mut self, packets: &mut VecDeque<TaggedBytesMut>) -> Option<Full> {
+        let beside = self.line.take_beside();
+        if let Some(bucket) = &mut self.bucket {
+            bucket.spend(beside, Instant::now());
+        }
         let full = self.send_what_goes(packets);
         if let Some(bucket) = &self.bucket {
             let left = packets.iter().map(|packet| on_the_wire(packet.message.len(), None, packet.transport.peer_addr)).sum();
@@ -290,6 +294,19 @@ mod tests {
         assert_eq!(run(&[(5, 100), (5, 100), (5, 100)], 2), 2);
         assert_eq!(run(&[(5, 0), (5, 0)], 9), 1);
         assert_eq!(run(&[(5, 1_400); 80], 99), RUN_BYTES_MAX / 1_400);
+    }
+
+    #[tokio::test]
+    async fn what_others_send_over_the_line_is_waited_for() {
+        let line = Line::new(BitsPerSecond::from_mbit(8));
+        let mut sockets = Sockets::new(line.clone());
+        let address = sockets.bind(&[IpAddr::from(Ipv4Addr::LOCALHOST)]).unwrap()[0];
+        let mut packet = packet(address.port(), 1_000);
+        packet.transport.local_addr = address;
+        let mut packets = VecDeque::from([packet]);
+        line.took_beside(100_000, 0);
+        let Some(Full::Line(until)) = sockets.send(&mut packets) else { panic!("a tenth of a second is taken already") };
+        assert!(until > Instant::now() + Duration::from_millis(40) && packets.len() == 1);
     }
 
     #[tokio::test]

@@ -187,7 +187,7 @@ impl Machine {
             at: TimestampMs(0),
             bitmap: Box::new(signed.segment(segment)),
         };
-        segments.into_iter().map(|segment| BASE64_STANDARD.encode(receipt(segment).sign(&self.key).encode())).collect()
+        segments.into_iter().map(|segment| BASE64_STANDARD.encode(receipt(segment).sign(&self.key).pack())).collect()
     }
 
     pub(crate) async fn send_receipts(&mut self, delivery_id: DeliveryId, source: TerminalId, chunks: &[u32]) {

@@ -144,9 +144,9 @@ async fn a_receipt_that_somebody_made_up_is_refused_and_the_good_one_beside_it_i
     receipts.push("AAAA".to_owned());
     // With a signature of another's key.
     let mut forged =
-        protocol::receipt::Receipt::decode(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &foreign[0]).unwrap()).unwrap();
+        protocol::receipt::Receipt::unpack(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &foreign[0]).unwrap()).unwrap();
     forged.body.source = ids[0];
-    receipts.push(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, forged.encode()));
+    receipts.push(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, forged.pack()));
     stage.machines[0].send(&ClientMessage::Receipts { receipts }).await;
     let answers = stage.machines[0].settle_down().await;
     let pointers: Vec<String> = answers
@@ -189,7 +189,7 @@ async fn a_complete_delivery_that_nobody_settled_is_found_and_settled() {
     let receipts = stage.machines[0].sign(delivery, TerminalId::ORIGIN, &(0..8).collect::<Vec<_>>());
     // As if the instance had died right after it recorded the receipts.
     let receipt =
-        protocol::receipt::Receipt::decode(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &receipts[0]).unwrap()).unwrap();
+        protocol::receipt::Receipt::unpack(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &receipts[0]).unwrap()).unwrap();
     let (bitmap, credited) = (receipt.body.bitmap.clone(), receipt.body.bitmap.clone());
     let write = crate::store::receipts::ReceiptWrite { receipt, bitmap, credited, credited_bytes: protocol::Bytes(0) };
     let verified =

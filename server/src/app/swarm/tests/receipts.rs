@@ -24,7 +24,7 @@ fn signed(stage: &Stage, receiver: usize, source: TerminalId, (segment, sequence
 
 /// Has a machine submit receipts; answers where the refused ones stood.
 async fn submit(stage: &mut Stage, machine: usize, receipts: &[Receipt]) -> Vec<String> {
-    let receipts = receipts.iter().map(|receipt| BASE64_STANDARD.encode(receipt.encode())).collect();
+    let receipts = receipts.iter().map(|receipt| BASE64_STANDARD.encode(receipt.pack())).collect();
     stage.machines[machine].send(&ClientMessage::Receipts { receipts }).await;
     let answers = stage.machines[machine].settle_down().await.into_iter();
     let refused = answers.filter_map(|answer| match answer {
