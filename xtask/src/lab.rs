@@ -75,7 +75,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "1.05")]
     budget: Budget,
     /// What Spillway's own limits leave of each line for what they do not count, in percent
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=90))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=90))]
     headroom: u64,
     /// How often each system runs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
