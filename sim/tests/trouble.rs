@@ -69,7 +69,7 @@ fn b31_where_a_contact_dies_the_group_below_gets_its_chunks_through_another_befo
     assert_eq!(outcome.completed(), 16);
     assert!(outcome.counts.handed > 0, "{}", outcome.summary());
     assert!(outcome.counts.asked <= 2, "hardly anybody had to pull: {} of {}", outcome.counts.asked, outcome.summary());
-    // Whoever misses a chunk waits a second and a half before it pulls.
+    // Whoever misses a chunk waits three seconds before it pulls.
     assert!(outcome.waves[0].took < undisturbed.waves[0].took + ms(1_500), "{}", outcome.summary());
 }
 
