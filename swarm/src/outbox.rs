@@ -24,6 +24,8 @@ pub(crate) struct Outbox {
     unacked: BTreeMap<u32, u64>,
     unacked_bytes: u64,
     queued_bytes: u64,
+    /// The window had no room for the frame that was to be sent last.
+    shut: bool,
     /// Since when the peer owes an acknowledgement without having given any.
     waiting_since: Option<Now>,
 }
@@ -70,11 +72,11 @@ impl Outbox {
 
     /// The next frame of at most `frame_bytes`, as long as the chunk's others: (chunk, offset, length).
     pub(crate) fn next(&mut self, frame_bytes: u32, now: Now) -> Option<(Owed, u32, u32)> {
+        self.shut = !self.has_window(frame_bytes);
+        if self.shut {
+            return None;
+        }
         if self.sending.is_none() {
-            let first = self.queue.front()?;
-            if !self.fits(first.length) {
-                return None;
-            }
             let owed = self.queue.pop_front()?;
             self.urgent = self.urgent.saturating_sub(1);
             self.queued.remove(&owed.chunk);
@@ -87,7 +89,7 @@ impl Outbox {
         let (owed, sent) = self.sending.as_mut()?;
         let (owed, offset) = (*owed, *sent);
         let rest = owed.length - offset;
-        let len = rest.div_ceil(rest.div_ceil(frame_bytes.max(1)).max(1));
+        let len = frame_length(rest, frame_bytes);
         *sent += len;
         if *sent == owed.length {
             self.sending = None;
@@ -99,6 +101,7 @@ impl Outbox {
     pub(crate) fn acknowledge(&mut self, chunk: u32, now: Now) -> Option<u64> {
         let bytes = self.unacked.remove(&chunk)?;
         self.unacked_bytes -= bytes;
+        self.shut = false;
         self.waiting_since = if self.unacked.is_empty() { None } else { Some(now) };
         Some(bytes)
     }
@@ -111,12 +114,18 @@ impl Outbox {
     }
     /// Whether something waits behind a window that the peer has not opened for this long.
     pub(crate) fn is_stalled(&self, now: Now, patience: Now) -> bool {
-        let head_waits = self.queue.front().is_some_and(|first| !self.fits(first.length));
-        head_waits && self.sending.is_none() && self.waiting_since.is_some_and(|since| now >= since + patience)
+        self.shut && self.unsent_bytes() > 0 && self.waiting_since.is_some_and(|since| now >= since + patience)
     }
 
-    fn fits(&self, length: u32) -> bool {
-        self.unacked.is_empty() || self.unacked_bytes + u64::from(length) <= WINDOW_BYTES
+    /// Whether the next frame keeps what was sent and is not acknowledged within the window. What is not sent yet of a chunk does not count.
+    fn has_window(&self, frame_bytes: u32) -> bool {
+        let (mut next, mut sent) = (self.queue.front().map_or(0, |first| first.length), self.unacked_bytes);
+        if let Some((owed, offset)) = self.sending {
+            next = owed.length - offset;
+            // The peer may have signed for it meanwhile, because it came from elsewhere.
+            sent -= if self.unacked.contains_key(&owed.chunk) { u64::from(next) } else { 0 };
+        }
+        sent + u64::from(frame_length(next, frame_bytes)) <= WINDOW_BYTES
     }
 
     /// Takes everything off the queue, and waits anew for an acknowledgement of what was sent.
@@ -147,6 +156,11 @@ impl Outbox {
     }
 }
 
+/// Of the next frame of a chunk of which `rest` is left: the frames are as long as each other.
+fn frame_length(rest: u32, frame_bytes: u32) -> u32 {
+    rest.div_ceil(rest.div_ceil(frame_bytes.max(1)).max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,11 +179,36 @@ mod tests {
         while let Some((_, _, len)) = outbox.next(64 << 10, Now::ZERO) {
             sent += u64::from(len);
         }
-        assert_eq!(sent, 200 << 10, "two chunks of 100 KiB fit the window, a third does not");
-        assert!(outbox.is_stalled(Now::from_secs(10), Now::from_secs(10)), "a third chunk waits behind the window");
+        assert_eq!(sent, 250 << 10, "two chunks of 100 KiB and the first half of a third one");
+        assert!(outbox.is_stalled(Now::from_secs(10), Now::from_secs(10)), "the other half waits behind the window");
         assert!(!outbox.is_stalled(Now::from_secs(9), Now::from_secs(10)));
         assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
-        assert!(outbox.next(64 << 10, Now::ZERO).is_some());
+        assert!(!outbox.is_stalled(Now::from_secs(10), Now::from_secs(10)));
+        assert_eq!(outbox.next(64 << 10, Now::ZERO).map(|(owed, offset, _)| (owed.chunk, offset)), Some((2, 50 << 10)));
+    }
+
+    #[test]
+    fn a_chunk_that_is_signed_for_while_it_is_sent_leaves_the_window() {
+        let mut outbox = Outbox::default();
+        for chunk in 0..3 {
+            outbox.push(owed(chunk));
+        }
+        outbox.next(50 << 10, Now::ZERO).unwrap();
+        assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
+        let frames = std::iter::from_fn(|| outbox.next(50 << 10, Now::ZERO)).count();
+        assert_eq!(frames, 5, "the rest of the first, and both others");
+    }
+
+    #[test]
+    fn a_slow_link_that_is_sending_is_not_stalled() {
+        let mut outbox = Outbox::default();
+        for chunk in 0..3 {
+            outbox.push(owed(chunk));
+        }
+        while outbox.unsent_bytes() > 50 << 10 {
+            outbox.next(25 << 10, Now::ZERO).unwrap();
+        }
+        assert!(!outbox.is_stalled(Now::from_secs(99), Now::from_secs(10)), "the window has room for the next frame, whenever it goes");
     }
 
     #[test]

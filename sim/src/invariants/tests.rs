@@ -72,20 +72,26 @@ fn wrong_bytes_a_second_copy_and_passing_on_what_is_not_stored_are_found() {
     assert_eq!(broken(invariants.stores(0, 1, true, false)), None);
     assert_eq!(broken(invariants.stores(0, 1, false, false)), Some(Invariant::VerifiedOnly));
     assert_eq!(broken(invariants.stores(0, 1, true, true)), Some(Invariant::VerifiedOnly));
-    assert_eq!(broken(invariants.transmits(0, 1, (1, 10), false, true)), Some(Invariant::VerifiedOnly));
-    assert_eq!(broken(invariants.transmits(0, 1, (1, 10), true, false)), Some(Invariant::OpeningKept));
+    assert_eq!(broken(invariants.transmits(0, 1, (1, 0..10), false, true)), Some(Invariant::VerifiedOnly));
+    assert_eq!(broken(invariants.transmits(0, 1, (1, 0..10), true, false)), Some(Invariant::OpeningKept));
 }
 
 #[test]
 fn a_window_that_overflows_a_long_queue_and_a_long_message_are_found() {
     let mut invariants = Invariants::new(0);
-    assert_eq!(broken(invariants.transmits(0, 1, (1, WINDOW_BYTES), true, true)), None);
-    assert_eq!(broken(invariants.transmits(0, 2, (2, 1), true, true)), None, "another link has its own window");
-    assert_eq!(broken(invariants.transmits(0, 1, (2, 1), true, true)), Some(Invariant::MemoryBounds));
+    let window = u32::try_from(WINDOW_BYTES).unwrap();
+    assert_eq!(broken(invariants.transmits(0, 1, (1, 0..window), true, true)), None);
+    assert_eq!(broken(invariants.transmits(0, 2, (2, 0..1), true, true)), None, "another link has its own window");
+    assert_eq!(broken(invariants.transmits(0, 1, (2, 0..1), true, true)), Some(Invariant::MemoryBounds));
     invariants.acknowledged(0, 1, [1, 2].into_iter());
-    assert_eq!(broken(invariants.transmits(0, 1, (3, WINDOW_BYTES), true, true)), None);
+    assert_eq!(broken(invariants.transmits(0, 1, (3, 0..window), true, true)), None);
     invariants.link_closed(0, 1);
-    assert_eq!(broken(invariants.transmits(0, 1, (4, WINDOW_BYTES), true, true)), None);
+    assert_eq!(broken(invariants.transmits(0, 1, (4, 0..window), true, true)), None);
+    invariants.link_closed(0, 1);
+    assert_eq!(broken(invariants.transmits(0, 1, (5, 0..window - 1), true, true)), None);
+    assert_eq!(broken(invariants.transmits(0, 1, (5, window - 1..window), true, true)), None, "a chunk counts as far as it was sent");
+    invariants.acknowledged(0, 1, [5].into_iter());
+    assert_eq!(broken(invariants.transmits(0, 1, (5, window..window + 1), true, true)), None, "nobody waits for the rest");
     assert_eq!(broken(invariants.fetches(0, FETCHES_MAX)), None);
     assert_eq!(broken(invariants.fetches(0, FETCHES_MAX + 1)), Some(Invariant::MemoryBounds));
     assert_eq!(broken(invariants.bounded(0, "entries", 3, 2)), Some(Invariant::MemoryBounds));

@@ -290,11 +290,8 @@ impl World {
         let stored = state.disk.contains_key(&chunk) && state.has(chunk);
         let corrupts = state.character.corrupts;
         let opened = self.now >= self.opening_of(from);
-        if offset == 0 {
-            let length = self.content.length(chunk);
-            let checked = self.invariants.transmits(from, to, (chunk, length), stored, opened);
-            self.check(checked);
-        }
+        let checked = self.invariants.transmits(from, to, (chunk, offset..offset + len), stored, opened);
+        self.check(checked);
         let mut payload = self.content.part(chunk, offset, len);
         if corrupts > 0 && self.mischief.chance(corrupts) {
             let mut wrong = payload.to_vec();

@@ -5,9 +5,10 @@
 //! **Rests.** On a path that is slower than the machine packets arrive one by one, and a wake-up for each costs more than all that is done with it: 100 s of
 //! processor time per GiB on a terminal with fifteen links at 10 Mbit/s, where packets out of bursts cost 8. So after each pass the hub rests: what comes or
 //! is to be sent meanwhile is handled in one go, and acknowledged once. A packet after silence is not delayed, and a hub that never runs out of packets never
-//! rests. The slower the path, the longer the rest: from [`REST_MIN`], twice as long after each pass with fewer than [`FEW`] packets, up to [`REST_MAX`].
+//! rests. The slower the packets come, the longer the rest ([`rests`]).
 
 mod candidates;
+mod rests;
 mod routes;
 mod servers;
 mod session;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use rtc::shared::TaggedBytesMut;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::rests::Rests;
 use self::routes::Routes;
 use self::servers::Servers;
 pub(super) use self::servers::{Credentials, Server};
@@ -36,13 +38,6 @@ use super::error::LinkError;
 use super::line::Line;
 use super::warnings::Warnings;
 
-/// The shortest wait that tokio's timers know; 12 packets at 100 Mbit/s.
-const REST_MIN: Duration = Duration::from_millis(1);
-/// 8 packets at 10 Mbit/s. Round trips become longer by as much while data flows.
-const REST_MAX: Duration = Duration::from_millis(8);
-/// Packets of one pass that make a longer rest worth its delay, and those that make it too long: a burst must not overfill the receive buffers.
-const FEW: usize = 12;
-const MANY: usize = 48;
 /// Requests of endpoints that wait for the hub. Each waits for its answer, so a few are enough.
 const REQUESTS: usize = 16;
 /// Messages that a receiver has not taken yet. What comes beyond stays in the library, whose window shuts.
@@ -158,7 +153,7 @@ struct Reactor {
     outbox: VecDeque<TaggedBytesMut>,
     /// What the outbox waits for.
     full: Option<Full>,
-    rest: Duration,
+    rests: Rests,
 }
 
 impl Reactor {
@@ -177,7 +172,7 @@ impl Reactor {
             next_id: 0,
             outbox: VecDeque::new(),
             full: None,
-            rest: REST_MIN,
+            rests: Rests::new(Instant::now()),
         }
     }
 
@@ -253,8 +248,9 @@ impl Reactor {
         came.sort_unstable();
         came.dedup();
         self.describe(now);
-        let held = |id: &LinkId, session: &Session| came.binary_search(id).is_ok() && session.holds(now);
-        due.extend(came.iter().filter(|id| self.sessions.get(id).is_some_and(|session| !session.holds(now))));
+        let slow = self.rests.is_slow();
+        let held = |id: &LinkId, session: &Session| slow && came.binary_search(id).is_ok() && session.holds(now);
+        due.extend(came.iter().filter(|id| self.sessions.get(id).is_some_and(|session| !slow || !session.holds(now))));
         due.extend(self.sessions.iter().filter(|(id, session)| session.deadline <= now && !held(id, session)).map(|(id, _)| *id));
         due.sort_unstable();
         due.dedup();
@@ -387,16 +383,9 @@ impl Reactor {
 
     async fn rest_after(&mut self, packets: usize) {
         if packets == 0 && self.outbox.is_empty() {
-            // What comes next comes after silence.
-            self.rest = REST_MIN;
             return;
         }
-        if packets < FEW {
-            self.rest = (self.rest * 2).min(REST_MAX);
-        } else if packets > MANY {
-            self.rest = (self.rest / 2).max(REST_MIN);
-        }
-        tokio::time::sleep(self.rest).await;
+        rests::take(self.rests.after(packets, Instant::now())).await;
     }
 }
 
