@@ -21,6 +21,9 @@ pub(crate) const LINE_BURST: Duration = Duration::from_millis(40);
 /// What may wait for an uplink before it is given more: 40 ms of it are in the line's own queue, the rest covers a late wake-up here and at the links.
 const LINE_QUEUE: Duration = Duration::from_millis(120);
 
+/// A line that is crowded is looked at again after this: less than a frame takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The decision: takes bytes and the time, says "go" or "wait this long".
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
@@ -91,6 +94,9 @@ struct Fed {
 
 impl Fed {
     fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
+        if self.line.is_crowded() {
+            return Err(LOOK_AGAIN);
+        }
         let queue = self.line.queue(now).saturating_sub(LINE_QUEUE);
         if queue.is_zero() { self.bucket.take(bytes, now) } else { Err(queue) }
     }

@@ -40,6 +40,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A link on which something waits is heard more often than this.
+const SILENT_AFTER: Duration = Duration::from_millis(600);
+
 /// How far a link is on its way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -90,6 +93,8 @@ struct Outgoing {
     queued_bytes: usize,
     /// What the library holds that the other end has not acknowledged.
     in_library_bytes: usize,
+    /// What the other end has acknowledged and the hub has not counted yet.
+    acknowledged_bytes: usize,
     /// A sender waits until less than this is unacknowledged.
     wanted_below: Option<usize>,
 }
@@ -180,11 +185,21 @@ impl Channel {
     /// For the hub: what the library holds now.
     pub(super) fn set_in_library(&self, bytes: usize) {
         let mut outgoing = locked(&self.outgoing);
+        outgoing.acknowledged_bytes += outgoing.in_library_bytes.saturating_sub(bytes);
         outgoing.in_library_bytes = bytes;
         if outgoing.wanted_below.is_some_and(|wanted| outgoing.queued_bytes + bytes < wanted) {
             outgoing.wanted_below = None;
             self.room.notify_waiters();
         }
+    }
+
+    /// For the hub: the bytes that were acknowledged since the last call, and those that are not; 0 of a link whose other end is not heard: what waits there
+    /// does not wait for the line.
+    pub(super) fn carried(&self, now: Instant) -> (usize, usize) {
+        let is_heard = now < self.heard.at() + SILENT_AFTER;
+        let mut outgoing = locked(&self.outgoing);
+        let acknowledged = std::mem::take(&mut outgoing.acknowledged_bytes);
+        (acknowledged, if is_heard { outgoing.queued_bytes + outgoing.in_library_bytes } else { 0 })
     }
 
     /// For the hub: a packet has come.

@@ -8,6 +8,7 @@
 //! rests. The slower the packets come, the longer the rest ([`rests`]).
 
 mod candidates;
+mod carried;
 mod rests;
 mod routes;
 mod servers;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use rtc::shared::TaggedBytesMut;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::carried::Carried;
 use self::rests::Rests;
 use self::routes::Routes;
 use self::servers::Servers;
@@ -95,7 +97,7 @@ impl Hub {
         std::thread::Builder::new()
             .name("links".to_owned())
             .spawn(move || {
-                runtime.block_on(Reactor::new(settings, Sockets::new(line), warnings, receiver).run());
+                runtime.block_on(Reactor::new(settings, line, warnings, receiver).run());
                 drop(alive);
             })
             .map_err(session::transport)?;
@@ -144,6 +146,8 @@ struct Reactor {
     /// Whether endpoints may still ask.
     asked: bool,
     calls: Arc<Calls>,
+    line: Line,
+    carried: Option<Carried>,
     sockets: Sockets,
     servers: Servers,
     routes: Routes,
@@ -157,14 +161,16 @@ struct Reactor {
 }
 
 impl Reactor {
-    fn new(settings: Settings, sockets: Sockets, warnings: Warnings, requests: mpsc::Receiver<Request>) -> Self {
+    fn new(settings: Settings, line: Line, warnings: Warnings, requests: mpsc::Receiver<Request>) -> Self {
         let servers = Servers::new(Arc::clone(&settings.crypto), warnings);
         Self {
             settings,
             requests,
             asked: true,
             calls: Arc::default(),
-            sockets,
+            carried: Carried::new(line.rate(), Instant::now()),
+            sockets: Sockets::new(line.clone()),
+            line,
             servers,
             routes: Routes::default(),
             sessions: BTreeMap::new(),
@@ -265,6 +271,10 @@ impl Reactor {
         self.servers.flush(now, &mut self.outbox);
         let sent = self.outbox.len();
         self.full = self.sockets.send(&mut self.outbox);
+        if let Some(carried) = &mut self.carried {
+            let links: Vec<_> = self.sessions.values().map(|session| session.channel.carried(now)).collect();
+            self.line.crowd(carried.note(&links, now));
+        }
         if self.sessions.is_empty() && self.gathering.is_empty() {
             self.let_go(now);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::BitsPerSecond;
@@ -24,13 +24,15 @@ pub struct Line {
     clear_ns: Arc<AtomicU64>,
     /// Bytes that others have put on the line, and that the links have not made up for yet.
     beside: Arc<AtomicU64>,
+    /// More is on its way than the line gets rid of.
+    crowded: Arc<AtomicBool>,
 }
 
 impl Line {
     /// A line of this rate; 0 if it is not known, and then nothing ever waits before it.
     #[must_use]
     pub fn new(rate: BitsPerSecond) -> Self {
-        Self { rate, start: Instant::now(), clear_ns: Arc::default(), beside: Arc::default() }
+        Self { rate, start: Instant::now(), clear_ns: Arc::default(), beside: Arc::default(), crowded: Arc::default() }
     }
 
     #[must_use]
@@ -43,6 +45,16 @@ impl Line {
     pub fn queue(&self, now: Instant) -> Duration {
         let clear = Duration::from_nanos(self.clear_ns.load(Ordering::Relaxed));
         clear.saturating_sub(now.saturating_duration_since(self.start))
+    }
+
+    /// Whether the links have as much to get rid of as the line carries in half a second, whatever it is said to carry: a moment later they may have less.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn crowd(&self, crowded: bool) {
+        self.crowded.store(crowded, Ordering::Relaxed);
     }
 
     /// Tells of a TCP connection's share, about: what was sent over it, and the acknowledgements of what came, one for two segments. The kernel sends it
