@@ -255,8 +255,9 @@ impl Reactor {
         came.dedup();
         self.describe(now);
         let slow = self.rests.is_slow();
-        let held = |id: &LinkId, session: &Session| slow && came.binary_search(id).is_ok() && session.holds(now);
-        due.extend(came.iter().filter(|id| self.sessions.get(id).is_some_and(|session| !slow || !session.holds(now))));
+        let holds = |session: &Session| slow && session.holds(now);
+        let held = |id: &LinkId, session: &Session| came.binary_search(id).is_ok() && holds(session);
+        due.extend(came.iter().filter(|id| self.sessions.get(id).is_some_and(|session| !holds(session))));
         due.extend(self.sessions.iter().filter(|(id, session)| session.deadline <= now && !held(id, session)).map(|(id, _)| *id));
         due.sort_unstable();
         due.dedup();

@@ -30,11 +30,10 @@ impl Rests {
         Self { rate: 0.0, counted_at: now, rest: REST_MIN }
     }
 
-    /// A pass has handled so many packets: how long to rest. The rest that befits the rate; after silence it is reached by doubling, so that the few round
-    /// trips of a handshake or of a question are short.
+    /// A pass has handled so many packets: how long to rest, [`REST_MIN`] to [`REST_MAX`], or not at all where packets come so fast that passes are full
+    /// without. The rest that befits the rate; after silence it is reached by doubling, so that the few round trips of a handshake or of a question are short.
     pub(super) fn after(&mut self, packets: usize, now: Instant) -> Duration {
-        let kept = (-now.saturating_duration_since(self.counted_at).as_secs_f64() / OF_LATE.as_secs_f64()).exp();
-        self.rate *= kept;
+        self.rate *= (-now.saturating_duration_since(self.counted_at).as_secs_f64() / OF_LATE.as_secs_f64()).exp();
         if self.rate < SILENCE {
             self.rest = REST_MIN;
         }

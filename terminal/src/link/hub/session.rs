@@ -67,7 +67,8 @@ impl Settings {
     }
 
     /// Certificates here are ECDSA. An end that picks one of the RSA suites of the default list leaves the handshake hanging. One end's first choice
-    /// counts: ChaCha20's records are 8 bytes shorter (RFC 7905), half a percent of a line, and AES takes a third of the processor time.
+    /// counts: ChaCha20's records are 8 bytes shorter (RFC 7905), half a percent of a line, and AES takes less than
+    /// half of the processor time (7 % of the bare library's receiving end in a profile; ChaCha20 took 16 % of ours).
     fn cipher_suites(&self) -> Vec<CipherSuiteId> {
         let (chacha, aes) =
             (CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256, CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256);
@@ -162,9 +163,9 @@ impl Session {
         self.core.set_remote_description(now, answer).map_err(unusable)
     }
 
-    /// Takes a packet that has come. Those of an open link are held while more come, because the library acknowledges together what it sees together: a
-    /// burst of a dozen packets gets one acknowledgement instead of six. They are let in when a pass brings no more, or after [`HELD_MAX`] or
-    /// [`HELD_FOR`].
+    /// Takes a packet that has come. Where packets come slowly, those of an open link are held while more come, because the library acknowledges together
+    /// what it sees together: a burst of a dozen packets gets one acknowledgement instead of six. They are let in when a pass brings no more, or after
+    /// [`HELD_MAX`] or [`HELD_FOR`].
     pub(super) fn packet(&mut self, packet: TaggedBytesMut) {
         if self.held.is_empty() {
             self.held_since = packet.now;
