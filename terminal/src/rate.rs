@@ -58,6 +58,11 @@ impl TokenBucket {
         }
     }
 
+    /// What is taken from now on is paid for at this rate, which is not 0; what was taken stays as it was.
+    pub fn set_rate(&mut self, rate: BitsPerSecond) {
+        self.bits_per_second = rate.0.max(1);
+    }
+
     /// How long to wait before `bytes` may pass; `None` if they may now.
     #[must_use]
     pub fn wait(&self, bytes: usize, now: Instant) -> Option<Duration> {
@@ -191,6 +196,15 @@ mod tests {
         }
         assert_eq!(passed, 40_000);
         assert_eq!(bucket.take(1_000, later), Err(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn what_was_taken_is_paid_for_at_the_rate_of_its_time() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(MBIT_8, SHORT, start).unwrap();
+        bucket.spend(100_000, start);
+        bucket.set_rate(BitsPerSecond::from_mbit(1));
+        assert_eq!(bucket.paid_at(10_000, start), start + Duration::from_millis(100 + 80));
     }
 
     #[test]

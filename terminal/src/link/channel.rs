@@ -42,6 +42,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A link on which something waits is heard more often than this.
 const SILENT_AFTER: Duration = Duration::from_millis(600);
+/// On the slowest of lines, a round of frames to fifteen others takes less.
+const STUCK_AFTER: Duration = Duration::from_secs(3);
 
 /// How far a link is on its way to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,17 @@ impl LastHeard {
     }
 }
 
+/// How a link gets rid of what is sent on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Carries {
+    /// Bytes acknowledged since the last look.
+    pub(super) acknowledged: usize,
+    /// Bytes that are not; 0 if the other end is not heard: what waits there does not wait for the line.
+    pub(super) unacknowledged: usize,
+    /// None of them was acknowledged for long: the other end does not take them.
+    pub(super) stuck: bool,
+}
+
 #[derive(Debug, Default)]
 struct Outgoing {
     messages: VecDeque<BytesMut>,
@@ -95,6 +108,8 @@ struct Outgoing {
     in_library_bytes: usize,
     /// What the other end has acknowledged and the hub has not counted yet.
     acknowledged_bytes: usize,
+    /// When anything was acknowledged last, or nothing waited to be.
+    moved_at: Option<Instant>,
     /// A sender waits until less than this is unacknowledged.
     wanted_below: Option<usize>,
 }
@@ -193,13 +208,17 @@ impl Channel {
         }
     }
 
-    /// For the hub: the bytes that were acknowledged since the last call, and those that are not; 0 of a link whose other end is not heard: what waits there
-    /// does not wait for the line.
-    pub(super) fn carried(&self, now: Instant) -> (usize, usize) {
+    /// For the hub, to be asked in every pass.
+    pub(super) fn carried(&self, now: Instant) -> Carries {
         let is_heard = now < self.heard.at() + SILENT_AFTER;
         let mut outgoing = locked(&self.outgoing);
         let acknowledged = std::mem::take(&mut outgoing.acknowledged_bytes);
-        (acknowledged, if is_heard { outgoing.queued_bytes + outgoing.in_library_bytes } else { 0 })
+        let unacknowledged = outgoing.queued_bytes + outgoing.in_library_bytes;
+        if acknowledged > 0 || unacknowledged == 0 {
+            outgoing.moved_at = Some(now);
+        }
+        let stuck = outgoing.moved_at.is_none_or(|moved_at| moved_at + STUCK_AFTER < now);
+        Carries { acknowledged, unacknowledged: if is_heard { unacknowledged } else { 0 }, stuck }
     }
 
     /// For the hub: a packet has come.

@@ -274,7 +274,8 @@ impl Reactor {
         self.full = self.sockets.send(&mut self.outbox);
         if let Some(carried) = &mut self.carried {
             let links: Vec<_> = self.sessions.values().map(|session| session.channel.carried(now)).collect();
-            self.line.crowd(carried.note(&links, now));
+            self.line.crowd(carried.note(&links, self.sockets.take_sent(), now));
+            self.sockets.set_pace(carried.pace());
         }
         if self.sessions.is_empty() && self.gathering.is_empty() {
             self.let_go(now);

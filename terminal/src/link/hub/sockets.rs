@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use protocol::BitsPerSecond;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use socket2::SockRef;
@@ -16,6 +17,7 @@ use tokio::net::UdpSocket;
 use super::super::config::WINDOW_BYTES_MAX;
 use super::super::error::LinkError;
 use super::super::line::{Line, on_the_wire};
+use super::carried::Sent;
 use crate::rate::{LINE_BURST, TokenBucket};
 
 /// Asked of the kernel per socket. It grants at most `net.core.rmem_max`, and charges a packet of 1.2 KB with about twice its length.
@@ -31,6 +33,8 @@ const RUN_PACKETS_MAX: usize = 44;
 const RUN_BYTES_MAX: usize = 60 << 10;
 /// And what the line takes in this time, of which it has more in its queue: 25 ms are a frame.
 const RUN_OF_THE_LINE: Duration = Duration::from_millis(25);
+/// A packet as long as this carries data: acknowledgements, receipts and questions are shorter.
+const DATA_BYTES_MIN: usize = 600;
 
 /// Grows the kernel's buffers of a socket as far as the kernel lets it.
 pub(in super::super) fn enlarge(socket: &std::net::UdpSocket) -> io::Result<()> {
@@ -79,6 +83,14 @@ pub(super) struct Sockets {
     line: Line,
     /// What the line takes now, if its rate is known.
     bucket: Option<TokenBucket>,
+    /// What was sent and not told yet.
+    sent: Sent,
+}
+
+/// The longest run for a line of this rate; 0 is not known.
+fn run_bytes_max(rate: BitsPerSecond) -> usize {
+    let of_the_line = rate.0 / 8 * u64::try_from(RUN_OF_THE_LINE.as_millis()).unwrap_or(0) / 1000;
+    if rate.0 == 0 { RUN_BYTES_MAX } else { usize::try_from(of_the_line).unwrap_or(RUN_BYTES_MAX).min(RUN_BYTES_MAX) }
 }
 
 impl Sockets {
@@ -86,11 +98,22 @@ impl Sockets {
     /// no room for would be lost, and a data channel waits a second for what is lost. So it waits here.
     pub(super) fn new(line: Line) -> Self {
         let bucket = TokenBucket::new(line.rate(), LINE_BURST, Instant::now());
-        let of_the_line = line.rate().0 / 8 * u64::try_from(RUN_OF_THE_LINE.as_millis()).unwrap_or(0) / 1000;
-        let of_the_line = usize::try_from(of_the_line).unwrap_or(RUN_BYTES_MAX);
-        let run_bytes_max = if bucket.is_some() { RUN_BYTES_MAX.min(of_the_line) } else { RUN_BYTES_MAX };
+        let run_bytes_max = run_bytes_max(line.rate());
         let buffers = vec![vec![0; READ_BYTES]; READ_MESSAGES];
-        Self { open: Vec::new(), buffers, run: Vec::with_capacity(run_bytes_max), run_bytes_max, line, bucket }
+        Self { open: Vec::new(), buffers, run: Vec::with_capacity(run_bytes_max), run_bytes_max, line, bucket, sent: Sent::default() }
+    }
+
+    /// Lets packets go at this rate from now on, up to the line's. Nothing changes where the line's rate is not known.
+    pub(super) fn set_pace(&mut self, rate: BitsPerSecond) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.set_rate(rate);
+            self.run_bytes_max = run_bytes_max(rate);
+        }
+    }
+
+    /// What was sent since the last call.
+    pub(super) fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sent)
     }
 
     /// Binds those of `addresses` that are not bound yet, and says where all of them listen. An address that cannot be bound is left out: another one
@@ -214,6 +237,10 @@ impl Sockets {
                     if let Some(bucket) = &mut self.bucket {
                         bucket.spend(bytes, now);
                     }
+                    self.sent.on_the_wire += bytes;
+                    if segment >= DATA_BYTES_MIN {
+                        self.sent.data += transmit.contents.len();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(Full::Socket(transport.local_addr)),
                 // As if it had been lost on the way: a destination that cannot be reached is noticed by its silence.
@@ -266,8 +293,6 @@ fn read_once(socket: &Socket, buffers: &mut [Vec<u8>], now: Instant, packets: &m
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-
-    use protocol::BitsPerSecond;
 
     use super::*;
 
