@@ -3,13 +3,13 @@
 //! Flow: both ends send [`Frame::Hello`], then per swarm their have-list ([`Frame::Have`], one per non-empty segment, then [`Frame::HaveEnd`]). After that
 //! [`Frame::Chunk`] frames bring data; each verified chunk is answered by a [`Frame::Receipt`] (or, for a second copy of a chunk, a
 //! [`Frame::Duplicate`], which frees the sender's window and pays nothing) and announced to all others by [`Frame::HaveDelta`].
-//! [`Frame::Request`] pulls chunks that are late. [`Frame::Ping`] is answered by [`Frame::Pong`] from the message handler.
+//! [`Frame::Request`] pulls chunks that are late, [`Frame::Reach`] says into which groups below the sender can copy. [`Frame::Ping`] is answered by [`Frame::Pong`] from the message handler.
 
 use bytes::{Buf, Bytes};
 
 use crate::bitmap::{SEGMENT_BYTES, SEGMENT_CHUNKS};
 use crate::hello::Hello;
-use crate::ids::{Signature, SwarmId, TerminalId, TerminalKey};
+use crate::ids::{GroupId, Signature, SwarmId, TerminalId, TerminalKey};
 use crate::receipt::Receipt;
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -79,6 +79,11 @@ pub enum Frame {
         receipt: Box<Receipt>,
     },
     Duplicate(Duplicate),
+    /// The groups below in which the sender has a link to a contact, instead of those that it named before: for the members of its own group.
+    Reach {
+        swarm_id: SwarmId,
+        groups: Vec<GroupId>,
+    },
     Ping {
         nonce: u64,
     },
@@ -100,6 +105,7 @@ const DUPLICATE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 const BYE: u8 = 11;
+const REACH: u8 = 12;
 
 const FLAG_FIRST_COPY: u8 = 1;
 
@@ -144,6 +150,10 @@ impl Frame {
                 .u32(duplicate.chunk)
                 .raw(&duplicate.signature.0)
                 .finish(),
+            Self::Reach { swarm_id, groups } => {
+                let writer = Writer::with_capacity(17 + 16 * groups.len()).u8(REACH).raw(&swarm_id.to_bytes());
+                groups.iter().take(DESTINATIONS_MAX).fold(writer, |writer, group| writer.raw(&group.to_bytes())).finish()
+            }
             Self::Ping { nonce } => Writer::with_capacity(9).u8(PING).u64(*nonce).finish(),
             Self::Pong { nonce } => Writer::with_capacity(9).u8(PONG).u64(*nonce).finish(),
             Self::Bye => vec![BYE],
@@ -177,6 +187,7 @@ impl Frame {
             DUPLICATE => {
                 Self::Duplicate(Duplicate { swarm_id: swarm_id(&mut reader)?, chunk: reader.u32()?, signature: Signature(reader.array()?) })
             }
+            REACH => Self::Reach { swarm_id: swarm_id(&mut reader)?, groups: read_groups(&mut reader)? },
             PING => Self::Ping { nonce: reader.u64()? },
             PONG => Self::Pong { nonce: reader.u64()? },
             BYE => Self::Bye,
@@ -266,6 +277,18 @@ fn read_indices(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
     Ok(chunks)
 }
 
+fn read_groups(reader: &mut Reader<'_>) -> Result<Vec<GroupId>, DecodeError> {
+    let mut groups = Vec::new();
+    while reader.remaining() > 0 {
+        let group = GroupId::from_bytes(reader.array()?);
+        if groups.len() == DESTINATIONS_MAX || groups.contains(&group) {
+            return Err(DecodeError::OutOfRange("groups"));
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +326,7 @@ mod tests {
             }),
             Frame::Receipt { swarm_id, receipt: Box::new(receipt.sign(&key)) },
             Frame::Duplicate(Duplicate::signed(swarm_id, 4, a, b, &key)),
+            Frame::Reach { swarm_id, groups: vec![GroupId::from_bytes([3; 16]), GroupId::from_bytes([4; 16])] },
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: u64::MAX },
             Frame::Bye,
@@ -367,6 +391,21 @@ mod tests {
     }
 
     #[test]
+    fn b31_who_reaches_no_group_below_any_more_says_so_and_nobody_reaches_nine_or_one_twice() {
+        let reach = |groups: &[u8]| {
+            let groups = groups.iter().map(|&number| GroupId::from_bytes([number; 16])).collect();
+            Frame::Reach { swarm_id: SwarmId::from_bytes([5; 16]), groups }
+        };
+        let survives = |frame: Frame| Frame::decode(frame.encode().into()) == Ok(frame);
+        assert!(survives(reach(&[])) && survives(reach(&[1, 2, 3, 4, 5, 6, 7, 8])));
+        let refused = Err(DecodeError::OutOfRange("groups"));
+        assert_eq!(Frame::decode(reach(&[1, 1]).encode().into()), refused);
+        let mut nine = reach(&[1, 2, 3, 4, 5, 6, 7, 8]).encode();
+        nine.extend([9; 16]);
+        assert_eq!(Frame::decode(nine.into()), refused);
+    }
+
+    #[test]
     fn malformed_messages_are_named_not_guessed() {
         let decode = |bytes: &[u8]| Frame::decode(Bytes::copy_from_slice(bytes)).unwrap_err();
         assert_eq!(decode(&[]), DecodeError::Truncated);
@@ -394,7 +433,7 @@ mod tests {
                 bytes.push(state.to_be_bytes()[0]);
             }
             if let Some(kind) = bytes.first_mut() {
-                *kind = u8::try_from(round % 12).unwrap();
+                *kind = u8::try_from(round % 13).unwrap();
             }
             let _ = Frame::decode(Bytes::from(bytes));
         }

@@ -1,17 +1,18 @@
 //! Copies into the groups below (b29, b31): who brings a chunk there.
 //!
 //! Flow: a terminal that brought a chunk into its group sends one copy to a contact in each group below. Where its own contact is gone, it names another
-//! member's contact as a *destination* in the first frame of that member's copy, and the member copies the chunk on. A member keeps what comes without a
-//! destination. Nobody follows a destination that is no contact of its own plan, so a frame can cause copies only where the plan has them, and each chunk
+//! member's contact as a *destination* in the first frame of that member's copy, and the member copies the chunk on. Members tell each other which groups
+//! below they reach: what is handed to one that reaches nobody there would not get there. A member keeps what comes without a destination. Nobody follows a destination that is no contact of its own plan, so a frame can cause copies only where the plan has them, and each chunk
 //! once: when it is new here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::frame::DESTINATIONS_MAX;
+use protocol::frame::{DESTINATIONS_MAX, Frame};
 use protocol::ws::{ChildGroup, Peer, Way};
 use protocol::{GroupId, TerminalId};
 
 use crate::Now;
+use crate::action::Action;
 use crate::config::HANDED_MAX;
 use crate::machine::{Pending, Swarm};
 use crate::outbox::Owed;
@@ -45,7 +46,8 @@ impl Swarm {
             return Some(directly(contact.id()));
         }
         let takes = |state: &PeerState| {
-            state.role == Role::Member && state.is_moving(now) && !state.have.contains(chunk) && !state.out.awaits(chunk)
+            let reaches = state.role == Role::Member && state.reaches.contains(&child.group_id);
+            reaches && state.is_moving(now) && !state.have.contains(chunk) && !state.out.awaits(chunk)
         };
         let ways = child.ways.iter().filter(|way| group && is_handed(way) && state(&way.member).is_some_and(takes));
         ways.min_by_key(|way| state(&way.member).map_or(0, |state| state.out.load())).copied()
@@ -54,6 +56,27 @@ impl Swarm {
     fn live_contact(&self, child: &ChildGroup) -> Option<&PeerState> {
         let live = child.contacts.iter().filter_map(|peer| self.peers.get(&peer.terminal_id)).filter(|state| state.is_live());
         live.min_by_key(|state| state.out.load())
+    }
+
+    /// Tells the members which groups below this terminal reaches, if that is news. In a group without groups below there is nothing to tell.
+    pub(crate) fn tell_reach(&mut self) {
+        if self.plan.children.is_empty() {
+            return;
+        }
+        let reach: BTreeSet<GroupId> =
+            self.plan.children.iter().filter(|child| self.live_contact(child).is_some()).map(|child| child.group_id).collect();
+        if self.told_reach.as_ref() != Some(&reach) {
+            self.told_reach = Some(reach);
+            let members: Vec<TerminalId> =
+                self.peers.values().filter(|state| state.linked && state.role == Role::Member).map(PeerState::id).collect();
+            members.into_iter().for_each(|member| self.tell_reach_to(member));
+        }
+    }
+
+    pub(crate) fn tell_reach_to(&mut self, peer: TerminalId) {
+        let Some(reach) = &self.told_reach else { return };
+        let groups = reach.iter().copied().collect();
+        self.actions.push_back(Action::Send { peer, frame: Frame::Reach { swarm_id: self.plan.swarm_id, groups } });
     }
 
     /// Queues what goes along these ways, before the rest: a group waits for it as a whole. Answers to whom.

@@ -28,6 +28,7 @@ impl Swarm {
         }
         if self.tick_due <= now {
             self.watch_links(now);
+            self.tell_reach();
             self.retry_fetches(now);
             self.update_credits(now);
             self.pull(now);

@@ -38,6 +38,12 @@ impl Swarm {
                 }
                 Ok(())
             }
+            Frame::Reach { groups, .. } => {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.reaches = groups.into_iter().collect();
+                }
+                Ok(())
+            }
             Frame::Request { chunks, .. } => self.queue_requested(peer, &chunks),
             Frame::Chunk(frame) => {
                 self.note_replacement(frame.chunk, peer, now);

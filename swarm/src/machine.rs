@@ -1,6 +1,6 @@
 //! The state of one swarm on one terminal, the plan, links, origin and store events, and what becomes due.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use protocol::bitmap::{ChunkSet, segment_count};
 use protocol::frame::Frame;
 use protocol::manifest::Manifest;
 use protocol::ws::{ChunkNotice, Peer, Progress, SuspectReason, SwarmPlan};
-use protocol::{Bytes as ByteCount, EditionId, ErrorCode, TerminalId, TimestampMs};
+use protocol::{Bytes as ByteCount, EditionId, ErrorCode, GroupId, TerminalId, TimestampMs};
 
 use crate::Now;
 use crate::action::{Action, Transmit};
@@ -84,6 +84,8 @@ pub struct Swarm {
     pub(crate) lost: Lost,
     pub(crate) asking: Asking,
     pub(crate) relaying: BTreeMap<u32, Relaying>,
+    /// The groups below that this terminal told its group it reaches; `None` if members of this plan may not know.
+    pub(crate) told_reach: Option<BTreeSet<GroupId>>,
     pub(crate) signing: Signing,
     pub(crate) notices: Vec<ChunkNotice>,
     /// What is to be announced, and who sent it.
@@ -185,6 +187,7 @@ impl Swarm {
             lost: Lost::default(),
             asking: Asking::default(),
             relaying: BTreeMap::new(),
+            told_reach: None,
             signing,
             notices: Vec::new(),
             new_holdings: Vec::new(),
@@ -244,6 +247,7 @@ impl Swarm {
             (state.peer, state.role, state.banned) = (peer, role, false);
         }
         self.plan = plan;
+        self.told_reach = None;
     }
 
     /// Sets what the server's clock shows at [`Now`] zero.
@@ -268,6 +272,7 @@ impl Swarm {
         state.reset_link();
         state.linked = true;
         state.heard_at = now;
+        let is_member = state.role == Role::Member;
         self.gone.is_back(peer);
         for segment in 0..segment_count(self.manifest.chunk_count()) {
             let bitmap = Box::new(self.have.segment(segment));
@@ -276,6 +281,9 @@ impl Swarm {
             }
         }
         self.actions.push_back(Action::Send { peer, frame: Frame::HaveEnd { swarm_id } });
+        if is_member {
+            self.tell_reach_to(peer);
+        }
         self.signing.owe_source_everything(peer);
         self.receipts_due.get_or_insert(now);
         self.tick_due = now;

@@ -1,6 +1,6 @@
 //! What this terminal knows of one peer of its plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::bitmap::ChunkSet;
 use protocol::receipt::Receipt;
@@ -53,6 +53,8 @@ pub(crate) struct PeerState {
     pub(crate) pulls: BTreeMap<u32, Now>,
     /// It is of a later group and was asked for something on this link.
     pub(crate) asked_below: bool,
+    /// The groups below that it can copy chunks into, as it said.
+    pub(crate) reaches: BTreeSet<GroupId>,
     /// Pulls in a row that it left unanswered: others are asked first.
     pub(crate) unanswered: u32,
     /// Bytes that it acknowledged by receipts, and bytes that it declared to have had already.
@@ -82,6 +84,7 @@ impl PeerState {
             out: Outbox::default(),
             pulls: BTreeMap::new(),
             asked_below: false,
+            reaches: BTreeSet::new(),
             unanswered: 0,
             receipted: 0,
             duplicated: 0,
@@ -125,5 +128,6 @@ impl PeerState {
         self.out = Outbox::default();
         self.pulls.clear();
         self.asked_below = false;
+        self.reaches.clear();
     }
 }

@@ -91,6 +91,7 @@ impl World {
             | Frame::HaveDelta { .. }
             | Frame::Request { .. }
             | Frame::Chunk(_)
+            | Frame::Reach { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Bye => {}
@@ -329,6 +330,7 @@ impl World {
             | Frame::Chunk(_)
             | Frame::Receipt { .. }
             | Frame::Duplicate(_)
+            | Frame::Reach { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Bye => {}

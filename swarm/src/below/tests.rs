@@ -21,9 +21,15 @@ const FIRST: u8 = 4;
 const SECOND: u8 = 5;
 const OTHER: u8 = 6;
 const STRANGER: u8 = 9;
+/// The group of the first two contacts; the third one's is the next.
+const GROUP: u8 = 10;
 
 fn id(number: u8) -> TerminalId {
     TerminalId::from_bytes([number; 16])
+}
+
+fn group_id(number: u8) -> GroupId {
+    GroupId::from_bytes([number; 16])
 }
 
 fn peer(number: u8) -> Peer {
@@ -42,7 +48,8 @@ fn machine(chunks: u32) -> Swarm {
     let length = protocol::Bytes(u64::from(chunks * LENGTH));
     let files = vec![FileEntry { path: "x".into(), length, executable: false }];
     let manifest = Manifest { directory: false, length, blake3: Blake3::of(&whole), files, chunks: entries };
-    let child = |group: u8, contacts: Vec<Peer>| ChildGroup { group_id: GroupId::from_bytes([group; 16]), contacts, ways: vec![] };
+    let way = Way { member: id(MEMBER), contact: id(SECOND) };
+    let child = |group: u8, contacts: Vec<Peer>| ChildGroup { group_id: group_id(group), contacts, ways: vec![way] };
     let plan = SwarmPlan {
         release_id: ReleaseId::from_bytes([1; 16]),
         swarm_id: SWARM,
@@ -56,7 +63,7 @@ fn machine(chunks: u32) -> Swarm {
         root: false,
         members: vec![peer(MEMBER)],
         parents: vec![peer(PARENT)],
-        children: vec![child(10, vec![peer(FIRST), peer(SECOND)]), child(11, vec![peer(OTHER)])],
+        children: vec![child(GROUP, vec![peer(FIRST), peer(SECOND)]), child(GROUP + 1, vec![peer(OTHER)])],
         serves: vec![],
     };
     let config = Config { me: id(1), key: TerminalKey::from_secret(&[1; 32]), up: BitsPerSecond(0) };
@@ -150,4 +157,53 @@ fn b31_destinations_from_outside_the_group_or_for_a_first_copy_close_the_link() 
     assert_eq!(receive(&mut swarm, PARENT, 0, &[FIRST]), Some(SuspectReason::Malformed));
     assert_eq!(receive(&mut swarm, FIRST, 0, &[OTHER]), Some(SuspectReason::Malformed));
     assert!(sent(&mut swarm).is_empty() && swarm.have().is_empty());
+}
+
+/// What the member is told that this terminal reaches, in groups; the latest word.
+fn told(swarm: &mut Swarm) -> Option<Vec<GroupId>> {
+    swarm.handle_timeout(swarm.next_deadline());
+    let to_member = |action| match action {
+        Action::Send { peer, frame: Frame::Reach { groups, .. } } if peer == id(MEMBER) => Some(groups),
+        _ => None,
+    };
+    std::iter::from_fn(|| swarm.poll_action()).filter_map(to_member).last()
+}
+
+#[test]
+fn b31_members_hear_which_groups_below_a_terminal_reaches_and_when_it_does_no_more() {
+    let mut swarm = machine(1);
+    assert_eq!(told(&mut swarm), Some(vec![group_id(GROUP), group_id(GROUP + 1)]));
+    assert_eq!(told(&mut swarm), None, "once");
+    swarm.handle_link_down(id(FIRST), Now::ZERO);
+    assert_eq!(told(&mut swarm), None, "the other contact is there");
+    swarm.handle_link_down(id(SECOND), Now::ZERO);
+    assert_eq!(told(&mut swarm), Some(vec![group_id(GROUP + 1)]));
+    swarm.handle_link_down(id(MEMBER), Now::ZERO);
+    swarm.handle_link_up(id(MEMBER), Now::ZERO);
+    assert_eq!(told(&mut swarm), Some(vec![group_id(GROUP + 1)]), "who is back has forgotten");
+    let plan = SwarmPlan { epoch: 2, ..swarm.plan().clone() };
+    swarm.handle_plan(plan, Now::ZERO);
+    assert_eq!(told(&mut swarm), Some(vec![group_id(GROUP + 1)]), "who was no member before may not know");
+}
+
+#[test]
+fn b31_a_chunk_is_handed_over_to_a_member_that_reaches_the_group_and_to_no_other() {
+    let mut swarm = machine(3);
+    for contact in [FIRST, SECOND, OTHER] {
+        swarm.handle_link_down(id(contact), Now::ZERO);
+    }
+    for (chunk, reached, handed) in [(0, vec![], vec![]), (1, vec![GROUP], vec![id(SECOND)]), (2, vec![], vec![])] {
+        let groups = reached.into_iter().map(group_id).collect();
+        swarm.handle_frame(id(MEMBER), Frame::Reach { swarm_id: SWARM, groups }, Now::ZERO);
+        let frame =
+            ChunkFrame { swarm_id: SWARM, chunk, offset: 0, first_copy: true, hop: 1, destinations: vec![], payload: payload(chunk) };
+        swarm.handle_frame(id(PARENT), Frame::Chunk(frame), Now::ZERO);
+        while let Some(action) = swarm.poll_action() {
+            if let Action::Store { chunk, .. } = action {
+                swarm.handle_stored(chunk, Now::ZERO);
+            }
+        }
+        let Transmit { peer, destinations, .. } = swarm.poll_transmit(Now::ZERO, &|_| true).unwrap();
+        assert_eq!((peer, destinations), (id(MEMBER), handed), "chunk {chunk}");
+    }
 }

@@ -85,6 +85,7 @@ fn merge(frames: &mut VecDeque<Frame>, frame: Frame) -> Option<Frame> {
         | Frame::Request { .. }
         | Frame::Chunk(_)
         | Frame::Duplicate(_)
+        | Frame::Reach { .. }
         | Frame::Ping { .. }
         | Frame::Pong { .. }
         | Frame::Bye) => Some(frame),

@@ -72,6 +72,7 @@ pub(super) fn swarm_of(frame: &Frame) -> Option<SwarmId> {
         | Frame::HaveEnd { swarm_id }
         | Frame::HaveDelta { swarm_id, .. }
         | Frame::Request { swarm_id, .. }
+        | Frame::Reach { swarm_id, .. }
         | Frame::Receipt { swarm_id, .. } => Some(*swarm_id),
         Frame::Chunk(frame) => Some(frame.swarm_id),
         Frame::Duplicate(duplicate) => Some(duplicate.swarm_id),
