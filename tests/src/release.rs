@@ -1,7 +1,7 @@
 //! Publishing and scheduling in few words.
 
 use protocol::manifest::Manifest;
-use protocol::rest::{Application, Content, Delivery, Edition, Page, Release, Upload};
+use protocol::rest::{Application, Chunking, Content, Delivery, Edition, Page, Release, Upload};
 use protocol::{EditionId, ReleaseId, TerminalId};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -42,12 +42,20 @@ pub fn rfc3339(at: OffsetDateTime) -> String {
 impl Person {
     /// Uploads one file as the only edition of a new content.
     pub async fn publish(&self, name: &str, bytes: Vec<u8>) -> Published {
+        self.publish_cut_by(Chunking::ContentDefined, name, bytes).await
+    }
+
+    pub async fn publish_cut_by(&self, chunking: Chunking, name: &str, bytes: Vec<u8>) -> Published {
         let content: Content = self.post("/v1/contents", &json!({ "title": name })).await.expect();
-        self.publish_into(&content, name, bytes).await
+        self.upload(&content, name, chunking, bytes).await
     }
 
     pub async fn publish_into(&self, content: &Content, label: &str, bytes: Vec<u8>) -> Published {
-        let new = json!({ "label": label, "files": [{ "path": label, "length": bytes.len() }] });
+        self.upload(content, label, Chunking::ContentDefined, bytes).await
+    }
+
+    async fn upload(&self, content: &Content, label: &str, chunking: Chunking, bytes: Vec<u8>) -> Published {
+        let new = json!({ "label": label, "chunking": chunking, "files": [{ "path": label, "length": bytes.len() }] });
         let upload: Upload = self.post(&format!("/v1/contents/{}/uploads", content.id), &new).await.expect();
         let request = self.http.put(format!("{}/v1/uploads/{}", self.url, upload.id)).header("Content-Type", "application/octet-stream");
         let edition: Edition = self.send(request.body(bytes)).await.expect();

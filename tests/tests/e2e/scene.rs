@@ -1,6 +1,6 @@
 //! A release with N running terminals, as most tests here begin.
 
-use protocol::rest::{Release, ReleaseState};
+use protocol::rest::{Chunking, Release, ReleaseState};
 use tests::program::Cli;
 use tests::{Person, Plan, Published, Running, Stack, payload};
 
@@ -31,9 +31,9 @@ impl Scene {
         scene
     }
 
-    /// The same with an uplink of its own for each terminal, in Mbit/s.
+    /// The same with an uplink of its own for each terminal, in Mbit/s, and chunks of 64 KiB: how long a terminal takes for one is known.
     pub(crate) async fn start_over(uplinks: &[&str], length: usize, plan: &Plan) -> Self {
-        let mut scene = Self::set(uplinks.len(), length, plan).await;
+        let mut scene = Self::set_with(&[], Chunking::Fixed, uplinks.len(), length, plan).await;
         let release = scene.release.id.to_string();
         for (terminal, up) in scene.terminals.iter().zip(uplinks) {
             scene.running.push(terminal.run(&["--release", &release, "--up-mbit", up, "--down-mbit", "200"]));
@@ -48,11 +48,15 @@ impl Scene {
 
     /// The same with these arguments for the server.
     pub(crate) async fn set_on(server: &[&str], count: usize, length: usize, plan: &Plan) -> Self {
+        Self::set_with(server, Chunking::ContentDefined, count, length, plan).await
+    }
+
+    async fn set_with(server: &[&str], chunking: Chunking, count: usize, length: usize, plan: &Plan) -> Self {
         let stack = Stack::start_with(server).await;
         let operator = stack.operator().await;
         let publisher = stack.publisher(&operator).await;
         let bytes = payload("scene", length);
-        let published = publisher.publish("edition.bin", bytes.clone()).await;
+        let published = publisher.publish_cut_by(chunking, "edition.bin", bytes.clone()).await;
         let mut terminals = Vec::new();
         for index in 0..count {
             terminals.push(stack.cli(&operator, &format!("terminal-{index}"), 10_000).await);
