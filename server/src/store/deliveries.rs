@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::rest::{Delivery, DeliveryState, Page, SourceShare};
 use protocol::{DeliveryId, EditionId, ReleaseId, TerminalId};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -48,6 +49,8 @@ impl Store {
             Viewer::User(user_id) if user_id.0 != publisher_id => Some(user_id.0),
             Viewer::User(_) | Viewer::Operator => None,
         };
+        // Both queries see the same moment: else receipts that come between them are told by source and not in the sum.
+        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let rows: Vec<DeliveryRow> = sqlx::query_as(
             "SELECT deliveries.id, deliveries.release_id, terminal_id, edition_id, rank, price, state, verified_bytes, charged, completed_at,
                  (SELECT coalesce(sum(delivery_shares.earned), 0)::bigint FROM delivery_shares
@@ -61,10 +64,11 @@ impl Store {
         .bind(only_of)
         .bind(request.after::<Uuid>()?)
         .bind(request.rows_wanted())
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        let mut sources = self.sources(&ids).await?;
+        let mut sources = self.sources(&mut snapshot, &ids).await?;
+        snapshot.commit().await?;
         let deliveries: Result<Vec<Delivery>, StoreError> = rows
             .into_iter()
             .map(|row| {
@@ -75,7 +79,7 @@ impl Store {
         Ok(request.page(deliveries?, |delivery| delivery.id))
     }
 
-    async fn sources(&self, deliveries: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<SourceShare>>, StoreError> {
+    async fn sources(&self, snapshot: &mut PgConnection, deliveries: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<SourceShare>>, StoreError> {
         let rows: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(
             "SELECT delivery_id, source, bytes, earned FROM (
                  SELECT delivery_id, source, bytes, earned FROM delivery_shares WHERE delivery_id = ANY ($1)
@@ -86,7 +90,7 @@ impl Store {
              ORDER BY delivery_id, source = '00000000-0000-0000-0000-000000000000', source",
         )
         .bind(deliveries)
-        .fetch_all(&self.pool)
+        .fetch_all(snapshot)
         .await?;
         let mut sources: BTreeMap<Uuid, Vec<SourceShare>> = BTreeMap::new();
         for (delivery_id, source, sent, earned) in rows {
