@@ -162,11 +162,15 @@ fn b31_destinations_from_outside_the_group_or_for_a_first_copy_close_the_link() 
 /// What the member is told that this terminal reaches, in groups; the latest word.
 fn told(swarm: &mut Swarm) -> Option<Vec<GroupId>> {
     swarm.handle_timeout(swarm.next_deadline());
-    let to_member = |action| match action {
-        Action::Send { peer, frame: Frame::Reach { groups, .. } } if peer == id(MEMBER) => Some(groups),
-        _ => None,
-    };
-    std::iter::from_fn(|| swarm.poll_action()).filter_map(to_member).last()
+    let mut latest = None;
+    while let Some(action) = swarm.poll_action() {
+        if let Action::Send { peer, frame: Frame::Reach { groups, .. } } = action
+            && peer == id(MEMBER)
+        {
+            latest = Some(groups);
+        }
+    }
+    latest
 }
 
 #[test]

@@ -40,7 +40,11 @@ async fn a08_after_an_interruption_the_credit_is_divided_by_the_bytes_that_each_
         let total: u64 = delivery.sources.iter().map(|share| share.bytes.0).sum();
         assert_eq!(total, scene.published.edition.length.0);
         let pool = pool(delivery.charged.amount, release.fee, release.relay_share);
-        let by_killed = delivery.sources.iter().find(|share| share.source == killed).expect("the killed relay had delivered something");
+        let by_killed = delivery
+            .sources
+            .iter()
+            .find(|share| share.source == killed)
+            .unwrap_or_else(|| panic!("the killed relay had delivered something: {deliveries:#?}"));
         let others: u64 =
             delivery.sources.iter().filter(|share| share.source != killed && !share.source.is_origin()).map(|share| share.bytes.0).sum();
         assert!(others > by_killed.bytes.0, "the others went on after it");
