@@ -6,6 +6,7 @@
 pub mod bitmap;
 pub mod error;
 pub mod frame;
+pub mod giving;
 pub mod hello;
 pub mod ids;
 pub mod manifest;

@@ -16,6 +16,7 @@ pub use repair::{Refused, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::bitmap::ChunkSet;
+use protocol::giving::GivingOrder;
 use protocol::ws::GrantKind;
 
 /// A lease that brought no chunk by then goes to somebody else; fetching renews it.
@@ -188,8 +189,13 @@ pub struct Table<T> {
     lengths: Vec<u64>,
     /// Bytes of a chunk in the mean.
     mean: u64,
-    /// The first chunk never given.
-    pub next: u32,
+    /// In what order a group that the origin feeds is given chunks; no other one is.
+    order: GivingOrder,
+    /// Of those that are given in ascending order, neither first nor last, the first one never given.
+    next: u32,
+    /// How many of the first and of the last ones were given or passed over.
+    led: usize,
+    trailed: usize,
     in_flight: u64,
     /// When a first copy was last given.
     given_at: u64,
@@ -215,7 +221,10 @@ impl<T: Copy + Ord> Table<T> {
     pub fn new(spec: Spec<T>, lengths: Vec<u64>) -> Self {
         let count = u64::try_from(lengths.len()).unwrap_or(u64::MAX);
         Self {
+            order: if spec.root { order_of(&lengths) } else { GivingOrder::default() },
             next: if spec.root { 0 } else { u32::try_from(lengths.len()).unwrap_or(u32::MAX) },
+            led: 0,
+            trailed: 0,
             spec,
             mean: lengths.iter().sum::<u64>() / count.max(1),
             lengths,
@@ -247,17 +256,50 @@ impl<T: Copy + Ord> Table<T> {
             if !table.live_holder(chunk, None) {
                 table.lease(chunk, terminal, (GrantKind::FirstCopy, false), now);
             }
-            if table.spec.root {
-                table.next = table.next.max(chunk + 1);
-            }
         }
         if table.spec.root {
-            let mut union = ChunkSet::default();
-            table.held.values().for_each(|held| union.extend(held));
-            table.next = table.next.max(union.iter().max().map_or(0, |chunk| chunk + 1));
-            table.returned = (0..table.next).filter(|chunk| !union.contains(*chunk) && !table.leases.contains_key(chunk)).collect();
+            let mut given: ChunkSet = claims.keys().copied().collect();
+            table.held.values().for_each(|held| given.extend(held));
+            let has_begun_the_last = table.order.last().iter().any(|chunk| given.contains(*chunk));
+            let in_between = |chunk: &u32| table.order.is_in_between(*chunk);
+            let next = given.iter().filter(in_between).max().map_or(0, |chunk| chunk + 1);
+            table.next = if has_begun_the_last { table.count() } else { next };
+            table.returned = (0..table.next).filter(in_between).filter(|chunk| !given.contains(*chunk)).collect();
         }
         table
+    }
+
+    /// Given or passed over, whether it came back or not.
+    fn passed(&self) -> u32 {
+        let in_between = self.next - self.order.out_of_line_below(self.next);
+        in_between + u32::try_from(self.led + self.trailed).unwrap_or(u32::MAX)
+    }
+
+    /// Nothing is left that was never given or passed over.
+    pub fn has_given_all(&self) -> bool {
+        self.passed() == self.count()
+    }
+
+    fn was_never_given(&self, chunk: u32) -> bool {
+        match (self.order.first().binary_search(&chunk), self.order.last().binary_search(&chunk)) {
+            (Ok(place), _) => place >= self.led,
+            (Err(_), Ok(place)) => place >= self.trailed,
+            (Err(_), Err(_)) => chunk >= self.next,
+        }
+    }
+
+    /// What [`Table::take`] answered is given.
+    fn note_given(&mut self, chunk: u32) {
+        if self.returned.remove(&chunk) {
+            return;
+        }
+        if self.order.first().binary_search(&chunk).is_ok() {
+            self.led += 1;
+        } else if self.order.last().binary_search(&chunk).is_ok() {
+            self.trailed += 1;
+        } else {
+            self.next = chunk + 1;
+        }
     }
 
     pub fn length(&self, chunk: u32) -> u64 {
@@ -444,6 +486,10 @@ impl<T: Copy + Ord> Table<T> {
         self.give_chunks(call);
         self.done()
     }
+}
+
+fn order_of(lengths: &[u64]) -> GivingOrder {
+    GivingOrder::of(lengths.iter().map(|&length| u32::try_from(length).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]

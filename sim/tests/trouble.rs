@@ -218,7 +218,7 @@ fn x07_a_budget_that_cannot_make_up_for_a_loss_is_kept_and_those_who_miss_someth
     scenario.terminals[0].up = BitsPerSecond(300_000);
     scenario.budget = scenario.size();
     let kill = What::Kill { terminal: 0, silent: false, back_after: None, forgets_per_mille: 0 };
-    let outcome = run_with(&scenario, vec![(OPENING + ms(700), kill)]);
+    let outcome = run_with(&scenario, vec![(OPENING + ms(300), kill)]);
     assert_eq!((outcome.completed(), outcome.starved), (0, 3), "{}", outcome.summary());
     assert!(outcome.origin_sent <= outcome.budget && !outcome.counts.budget_spent.is_empty(), "{}", outcome.summary());
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::bitmap::{ChunkSet, segment_count};
 use protocol::frame::Frame;
+use protocol::giving::GivingOrder;
 use protocol::manifest::Manifest;
 use protocol::ws::{ChunkNotice, Peer, Progress, SuspectReason, SwarmPlan};
 use protocol::{Bytes as ByteCount, EditionId, ErrorCode, GroupId, TerminalId, TimestampMs};
@@ -71,6 +72,7 @@ pub struct Swarm {
     pub(crate) config: Config,
     pub(crate) plan: SwarmPlan,
     pub(crate) manifest: Arc<Manifest>,
+    pub(crate) order: GivingOrder,
     server_time_at_zero: TimestampMs,
     pub(crate) have: ChunkSet,
     /// What is here, or is written from what is here or comes: nobody has to send it.
@@ -171,11 +173,13 @@ impl Swarm {
         }
         let chunks = manifest.chunk_count();
         let repeats = Repeats::new(&manifest);
+        let order = GivingOrder::of(manifest.chunks.iter().map(|entry| entry.length));
         let signing = Signing::of(config.me);
         let mut swarm = Self {
             config,
             plan: plan.clone(),
             manifest,
+            order,
             server_time_at_zero,
             have: ChunkSet::with_chunks(chunks),
             settled: repeats.all().clone(),
@@ -384,7 +388,7 @@ impl Swarm {
         let unsigned = self.count_verified(chunk, source);
         self.acknowledge_again(chunk, pending.source);
         if pending.source.is_origin() || !pending.pulled {
-            self.asking.came(chunk);
+            self.asking.came(self.order.place(chunk));
         }
         self.progressed_at = now;
         let bringer = self.pulling.bringer(chunk);

@@ -1,8 +1,8 @@
 //! Asking for chunks that nobody here has any more: a relay fetched them from the origin, died, and took them along. A later group may have them; else the
 //! server is asked.
 //!
-//! What was never given to anybody must not be asked for, however slow the origin is. The origin's chunks are given out in order, so a chunk is behind
-//! when later ones have come into the group for a while, or when whoever announced it is gone and nobody else has. If nothing at all comes any more, the order says nothing, and every missing chunk is.
+//! What was never given to anybody must not be asked for, however slow the origin is. The origin's chunks are given out in an order that is known
+//! (`protocol::giving`), so a chunk is behind when later ones have come into the group for a while, or when whoever announced it is gone and nobody else has. If nothing at all comes any more, the order says nothing, and every missing chunk is.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,9 +30,9 @@ pub(crate) struct Frontier {
 }
 
 impl Frontier {
-    /// A chunk came into the group just now.
-    fn came(&mut self, chunk: u32) {
-        self.reached = self.reached.max(chunk.saturating_add(1));
+    /// The chunk that is given at this place came into the group just now.
+    fn came(&mut self, place: u32) {
+        self.reached = self.reached.max(place.saturating_add(1));
     }
 
     fn mark(&mut self, now: Now) {
@@ -45,7 +45,7 @@ impl Frontier {
         }
     }
 
-    /// Chunks below this have been passed by later ones for `age` at least.
+    /// Chunks that are given before this place have been passed by later ones for `age` at least.
     fn behind_for(&self, age: Now, now: Now) -> u32 {
         self.marks.iter().rev().find(|(at, _)| *at + age <= now).map_or(0, |(_, reached)| *reached)
     }
@@ -61,9 +61,9 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// A chunk came from the origin, or was copied here by whoever brought it into the group: those before it were given out as well.
-    pub(crate) fn came(&mut self, chunk: u32) {
-        self.frontier.came(chunk);
+    /// The chunk of this place came from the origin, or was copied here by whoever brought it into the group: those before it were given out as well.
+    pub(crate) fn came(&mut self, place: u32) {
+        self.frontier.came(place);
     }
 
     /// The server gives what it was asked for.
@@ -95,10 +95,11 @@ impl Swarm {
         } else {
             self.asking.frontier.behind_for(EVERYBODY_AFTER, now)
         };
-        let limit = if stalled || self.has_lost_a_bringer() { self.manifest.chunk_count() } else { behind };
+        let limit = if stalled || self.has_lost_a_bringer() { self.manifest.chunk_count() } else { self.bound_of_given(behind) };
         let is_lost = |swarm: &Self, chunk: u32| {
-            let anybody_asks = chunk < long_behind || ahead_in_line(chunk, swarm.config.me, group).next().is_none();
-            let given_out = stalled || chunk < behind || swarm.was_taken_along(chunk);
+            let place = swarm.order.place(chunk);
+            let anybody_asks = place < long_behind || ahead_in_line(chunk, swarm.config.me, group).next().is_none();
+            let given_out = stalled || place < behind || swarm.was_taken_along(chunk);
             given_out && anybody_asks && !swarm.is_coming(chunk, now) && (stalled || !swarm.is_offered(chunk))
         };
         let (start, mut next, mut wrapped) = (self.asking.cursor.min(limit), self.asking.cursor.min(limit), false);
@@ -131,6 +132,12 @@ impl Swarm {
             chunks.sort_unstable();
             self.actions.push_back(Action::Missing(chunks));
         }
+    }
+
+    /// What is missing of all that is given before this place is below this.
+    fn bound_of_given(&self, place: u32) -> u32 {
+        let first = self.order.first().iter().rev().find(|chunk| self.order.place(**chunk) < place && !self.settled.contains(**chunk));
+        self.order.bound(place).max(first.map_or(0, |chunk| chunk + 1))
     }
 
     /// Notes that a chunk is asked of a later group, if a member of one has it and nobody else: whoever brought it here and passed it on is gone. That

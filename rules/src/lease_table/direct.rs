@@ -42,7 +42,7 @@ impl<T: Copy + Ord> Table<T> {
         }
         let members = u64::try_from(self.spec.members.len()).unwrap_or(u64::MAX);
         // Members need a chunk each to copy on before that.
-        let given = usize::try_from(self.next).unwrap_or(usize::MAX);
+        let given = usize::try_from(self.passed()).unwrap_or(usize::MAX);
         if self.live.len() < 2 || room < self.mean || given < self.live.len() {
             return None;
         }
@@ -50,9 +50,7 @@ impl<T: Copy + Ord> Table<T> {
         if self.length(chunk).saturating_mul(members) > room {
             return None;
         }
-        if !self.returned.remove(&chunk) {
-            self.next = chunk + 1;
-        }
+        self.note_given(chunk);
         self.direct = Some((chunk, BTreeSet::new()));
         Some(chunk)
     }

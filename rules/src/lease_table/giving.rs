@@ -18,21 +18,37 @@ impl<T: Copy + Ord> Table<T> {
         self.give_directly(call);
     }
 
-    /// The chunk to be given next: returned ones first. Never one that a live member holds or leases, or is sent by the origin.
+    /// The chunk to be given next: returned ones first, then in the order of giving. Never one that a live member holds or leases, or is sent by the origin.
     pub(super) fn take(&mut self) -> Option<u32> {
         while let Some(&chunk) = self.returned.first() {
-            if !self.leases.contains_key(&chunk) && !self.live_holder(chunk, None) {
+            if self.is_free(chunk) {
                 return Some(chunk);
             }
             self.returned.remove(&chunk);
         }
+        while let Some(&chunk) = self.order.first().get(self.led) {
+            if self.is_free(chunk) {
+                return Some(chunk);
+            }
+            self.led += 1;
+        }
         while self.next < self.count() {
-            if !self.leases.contains_key(&self.next) && !self.live_holder(self.next, None) {
+            if self.order.is_in_between(self.next) && self.is_free(self.next) {
                 return Some(self.next);
             }
             self.next += 1;
         }
+        while let Some(&chunk) = self.order.last().get(self.trailed) {
+            if self.is_free(chunk) {
+                return Some(chunk);
+            }
+            self.trailed += 1;
+        }
         None
+    }
+
+    fn is_free(&self, chunk: u32) -> bool {
+        !self.leases.contains_key(&chunk) && !self.live_holder(chunk, None)
     }
 
     fn overhead(&self, terminal: T) -> u64 {
@@ -51,7 +67,7 @@ impl<T: Copy + Ord> Table<T> {
     /// How long a relay may take for `length` more bytes without being the one that everybody waits for at the end: as long as all relays together need
     /// for what is owed and what was not given, or as the first of them to finish.
     fn worthwhile_ms(&self, relays: &[T], length: u64) -> u64 {
-        let left = self.mean * (u64::try_from(self.returned.len()).unwrap_or(u64::MAX) + u64::from(self.count() - self.next));
+        let left = self.mean * (u64::try_from(self.returned.len()).unwrap_or(u64::MAX) + u64::from(self.count() - self.passed()));
         let owed: u64 = relays.iter().map(|relay| self.owed_by(*relay)).sum();
         let speeds: u64 = relays.iter().map(|relay| speed(self.overhead(*relay))).sum();
         let together = (owed + left) * 1_000 / speeds.max(1);
@@ -82,9 +98,7 @@ impl<T: Copy + Ord> Table<T> {
             if late && now.saturating_sub(self.given_at) < HOLD_BACK_MS {
                 return;
             }
-            if !self.returned.remove(&chunk) {
-                self.next = chunk + 1;
-            }
+            self.note_given(chunk);
             self.given_at = now;
             self.grant(chunk, chosen, (GrantKind::FirstCopy, false), now);
             if let Some((open, _)) = self.open.get_mut(&chosen) {

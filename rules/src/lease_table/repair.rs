@@ -62,7 +62,7 @@ impl<T: Copy + Ord> Table<T> {
                     self.asked.insert(chunk, now);
                 }
                 refused.elsewhere.push(chunk);
-            } else if !elsewhere && chunk >= self.next {
+            } else if !elsewhere && self.was_never_given(chunk) {
                 refused.elsewhere.push(chunk);
             } else if length > room {
                 refused.unaffordable.push(chunk);

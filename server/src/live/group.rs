@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::bitmap::SEGMENT_BYTES;
+use protocol::giving::GivingOrder;
 use protocol::ws::{ChunkNotice, GrantKind};
 use protocol::{Bytes, GroupId, SwarmId, TerminalId, TimestampMs};
 pub use rules::lease_table::WhyReturned;
@@ -218,6 +219,8 @@ impl Live {
             .add(ask_for.as_millis())
             .bytes(receipted)
             .add(mean(&spec.chunk_lengths));
+        let order = if spec.root { GivingOrder::of(spec.chunk_lengths.iter().copied()) } else { GivingOrder::default() };
+        arguments = arguments.add(spaced(order.first())).add(spaced(order.last()));
         for (terminal, overhead) in &spec.members {
             arguments = arguments.add(terminal).add(overhead);
         }
@@ -459,6 +462,10 @@ fn limited(arguments: Arguments, limits: Limits) -> Arguments {
 fn mean(lengths: &[u32]) -> u64 {
     let sum: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
     sum.checked_div(u64::try_from(lengths.len()).unwrap_or(u64::MAX)).unwrap_or(0)
+}
+
+fn spaced(chunks: &[u32]) -> String {
+    chunks.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn numbers<N: std::str::FromStr>(texts: &[String]) -> Result<Vec<N>, LiveError> {

@@ -2,7 +2,8 @@
 -- that speaks ('' for the server itself), ARGV[6] three limits, "bytes chunks bytes": the most bytes that may be leased and not yet received (0: any), the
 -- most chunks that a terminal may fetch without having signed for them, and what the budget has for direct copies.
 --
---   group:G            hash   swarm, chunks, root, opens, keep, next (the first chunk never given), inflight (leased bytes that have not arrived),
+--   group:G            hash   swarm, chunks, root, opens, keep, next (of the chunks that are in neither list, the first one never given), led and trailed (how many of
+--                             group:G:first and group:G:last were given or passed over), inflight (leased bytes that have not arrived),
 --                             mean (bytes of a chunk), given (when a first copy was last given), direct (the chunk that the origin sends to every member itself)
 --   group:G:members    hash   terminal -> overhead in ns per byte, for every planned member
 --   group:G:live       set    members that can be given chunks
@@ -13,6 +14,8 @@
 --   group:G:directs    hash   "chunk terminal" -> "until fetches": a copy of the direct chunk on its way, which nobody relays
 --   group:G:handed     set    members that were given the direct chunk
 --   group:G:expiry     zset   chunk by the time when its lease ends
+--   group:G:first      zset   the chunks that are given first, each with itself as its score, if the origin feeds the group
+--   group:G:last       zset   those that are given last
 --   group:G:returned   zset   chunks that were given and came back
 --   group:G:held:T     string bitmap of what T has said that it holds, least significant bit first within a byte
 --   group:G:sent       string the same for what the origin began to send to this group; swarm:S:sent for the whole swarm
@@ -27,7 +30,7 @@ local caller = ARGV[5]
 local inflight_text, unsigned_text, direct_text = string.match(ARGV[6], '^(%d+) (%d+) (%d+)$')
 local inflight_max, unsigned_max, direct_room = tonumber(inflight_text), tonumber(unsigned_text), tonumber(direct_text)
 local KEYS_OF = {'members', 'live', 'open', 'out', 'leases', 'expiry', 'returned', 'sent', 'benched', 'asked', 'rebuild', 'answered', 'claims', 'union', 'directs',
-  'handed'}
+  'handed', 'first', 'last'}
 local K = {}
 for _, name in ipairs(KEYS_OF) do K[name] = G .. ':' .. name end
 
@@ -72,10 +75,11 @@ local function length_of(chunk)
 end
 
 local function load()
-  local m = redis.call('HMGET', G, 'swarm', 'chunks', 'root', 'opens', 'keep', 'next', 'inflight', 'mean', 'given', 'direct')
+  local m = redis.call('HMGET', G, 'swarm', 'chunks', 'root', 'opens', 'keep', 'next', 'inflight', 'mean', 'given', 'direct', 'led', 'trailed')
   if not m[1] then return false end
   state = {swarm = m[1], chunks = tonumber(m[2]), root = m[3] == '1', opens = tonumber(m[4]), keep = m[5], next = tonumber(m[6]),
-    inflight = tonumber(m[7]), mean = tonumber(m[8]), given = tonumber(m[9]), direct = tonumber(m[10])}
+    inflight = tonumber(m[7]), mean = tonumber(m[8]), given = tonumber(m[9]), direct = tonumber(m[10]), led = tonumber(m[11]),
+    trailed = tonumber(m[12])}
   if redis.call('EXISTS', swarm_key('lengths')) == 0 then
     state = nil
     return false
@@ -86,7 +90,7 @@ local function load()
 end
 
 local function save()
-  redis.call('HSET', G, 'next', state.next, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
+  redis.call('HSET', G, 'next', state.next, 'led', state.led, 'trailed', state.trailed, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
   redis.call('PEXPIREAT', G, state.keep)
   for _, key in pairs(K) do redis.call('PEXPIREAT', key, state.keep) end
   if caller ~= '' then
@@ -262,25 +266,67 @@ local function behind_run(chunk)
   return 8 * byte
 end
 
--- The chunk to be given next: returned ones first. Never one that a live member holds or leases.
+local function is_free(chunk) return not lease_of(chunk) and not live_holder(chunk) end
+local function place_in(list, chunk) return redis.call('ZRANK', K[list], chunk) or nil end
+local function in_between(chunk) return not place_in('first', chunk) and not place_in('last', chunk) end
+
+-- The first one from the place `from` on that is free, and its place.
+local function free_in(list, from)
+  while true do
+    local chunk = tonumber(redis.call('ZRANGE', K[list], from, from)[1])
+    if not chunk or is_free(chunk) then return chunk, from end
+    from = from + 1
+  end
+end
+
+-- How many chunks were given or passed over, whether they came back or not.
+local function passed()
+  local below = '(' .. whole(state.next)
+  return state.next - redis.call('ZCOUNT', K.first, '-inf', below) - redis.call('ZCOUNT', K.last, '-inf', below) + state.led + state.trailed
+end
+
+local function never_given(chunk)
+  local first, last = place_in('first', chunk), place_in('last', chunk)
+  if first then return first >= state.led end
+  if last then return last >= state.trailed end
+  return chunk >= state.next
+end
+
+-- What take() has answered is given.
+local function note_given(chunk)
+  if redis.call('ZREM', K.returned, chunk) == 1 then return end
+  if place_in('first', chunk) then
+    state.led = state.led + 1
+  elseif place_in('last', chunk) then
+    state.trailed = state.trailed + 1
+  else
+    state.next = chunk + 1
+  end
+end
+
+-- The chunk to be given next: returned ones first, then in the order of giving. Never one that a live member holds or leases.
 local function take()
   while true do
     local chunk = tonumber(redis.call('ZRANGE', K.returned, 0, 0)[1])
     if not chunk then break end
-    if not lease_of(chunk) and not live_holder(chunk) then return chunk end
+    if is_free(chunk) then return chunk end
     redis.call('ZREM', K.returned, chunk)
   end
+  local chunk
+  chunk, state.led = free_in('first', state.led)
+  if chunk then return chunk end
   while state.next < state.chunks do
     local behind = state.next % 8 == 0 and behind_run(state.next) or state.next
     if behind > state.next then
       state.next = math.min(behind, state.chunks)
-    elseif not lease_of(state.next) and not live_holder(state.next) then
+    elseif in_between(state.next) and is_free(state.next) then
       return state.next
     else
       state.next = state.next + 1
     end
   end
-  return nil
+  chunk, state.trailed = free_in('last', state.trailed)
+  return chunk
 end
 
 -- Bytes that a relay with this overhead copies to everybody in a second.
@@ -292,7 +338,7 @@ local function finish_ms(relay, length) return math.floor(relay.overhead * (rela
 -- How long a relay may take for a chunk without being the one that everybody waits for at the end: as long as all relays together need for what is
 -- owed and what was not given, or as the first of them to finish.
 local function worthwhile_ms(relays, length)
-  local total, speeds, first = state.mean * (redis.call('ZCARD', K.returned) + state.chunks - state.next), 0, nil
+  local total, speeds, first = state.mean * (redis.call('ZCARD', K.returned) + state.chunks - passed()), 0, nil
   for _, relay in ipairs(relays) do
     total, speeds = total + relay.out, speeds + speed(relay.overhead)
     local finish = finish_ms(relay, length)
@@ -327,7 +373,7 @@ local function give_first_copies()
     end
     local chosen = candidates[best]
     if now - state.given < HOLD_BACK_MS and finish_ms(chosen, length) > worthwhile_ms(relays, length) then break end
-    if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end
+    note_given(chunk)
     state.given = now
     grant(chunk, chosen.terminal, 'f')
     chosen.out, chosen.open = chosen.out + length, chosen.open - 1
@@ -340,10 +386,10 @@ end
 -- chunk each to copy on before that.
 local function direct_chunk(room)
   if state.direct then return state.direct end
-  if #live < 2 or room < state.mean or state.next < #live then return nil end
+  if #live < 2 or room < state.mean or passed() < #live then return nil end
   local chunk = take()
   if not chunk or length_of(chunk) * redis.call('HLEN', K.members) > room then return nil end
-  if redis.call('ZREM', K.returned, chunk) == 0 then state.next = chunk + 1 end
+  note_given(chunk)
   state.direct = chunk
   redis.call('DEL', K.handed)
   return chunk
@@ -409,9 +455,20 @@ local function announce()
   end
 end
 
--- From a bitmap of all that is held: the next chunk is the one after the last held or leased, and what is missing before it has come back. Read byte by
--- byte here, because a call per chunk of a large edition would hold up Redis for a quarter of a second.
-local function find_holes(bytes)
+local function mark_out_of_line(bit)
+  for _, list in ipairs({K.first, K.last}) do
+    for _, text in ipairs(redis.call('ZRANGE', list, 0, -1)) do redis.call('SETBIT', K.union, bit_of(tonumber(text)), bit) end
+  end
+end
+
+-- From the bitmap of all that is held: the next chunk is the one after the last held or leased, and what is missing before it has come back; those that are
+-- given first or last stay in their lists. Read byte by byte here, because a call per chunk of a large edition would hold up Redis for a quarter of a second.
+local function find_holes()
+  for _, text in ipairs(redis.call('ZRANGE', K.last, 0, -1)) do
+    if redis.call('GETBIT', K.union, bit_of(tonumber(text))) == 1 or lease_of(tonumber(text)) then state.next = state.chunks end
+  end
+  mark_out_of_line(0)
+  local bytes = redis.call('GET', K.union) or ''
   local last = #bytes
   while last > 0 and string.byte(bytes, last) == 0 do last = last - 1 end
   if last > 0 then
@@ -419,6 +476,8 @@ local function find_holes(bytes)
     while byte > 0 do top, byte = top + 1, math.floor(byte / 2) end
     state.next = math.max(state.next, math.min(state.chunks, 8 * (last - 1) + top))
   end
+  mark_out_of_line(1)
+  bytes = redis.call('GET', K.union) or ''
   for first = 0, state.next - 1, 8 do
     local byte = string.byte(bytes, first / 8 + 1) or 0
     for chunk = first, byte == 255 and -1 or math.min(first + 7, state.next - 1) do
@@ -434,7 +493,7 @@ local function finish_rebuild()
   local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep', 'mean')
   local chunks, root = tonumber(r[2]), r[3] == '1'
   redis.call('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0,
-    'mean', r[6], 'given', 0, 'direct', '')
+    'mean', r[6], 'given', 0, 'direct', '', 'led', 0, 'trailed', 0)
   for _, terminal in ipairs(redis.call('SMEMBERS', K.answered)) do
     redis.call('SADD', K.live, terminal)
     redis.call('BITOP', 'OR', K.union, K.union, held_key(terminal))
@@ -452,9 +511,9 @@ local function finish_rebuild()
       state.inflight = state.inflight + length_of(chunk)
       write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = 'f', phase = 'l', fetches = 0}, now + LEASE_MS)
     end
-    if root and chunk >= state.next then state.next = chunk + 1 end
+    if root and in_between(chunk) and chunk >= state.next then state.next = chunk + 1 end
   end
-  if root then find_holes(redis.call('GET', K.union) or '') end
+  if root then find_holes() end
   redis.call('DEL', K.rebuild, K.answered, K.claims, K.union)
   return true
 end

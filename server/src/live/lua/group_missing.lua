@@ -36,7 +36,7 @@ for index = 11, #ARGV, 2 do
   elseif benched(caller) or (lease and lease.phase == 'l') or (elsewhere and not long) then
     if elsewhere and waited >= PATIENCE_FORGOTTEN_MS then redis.call('HSET', K.asked, chunk, now) end
     refuse(chunk, 'c')
-  elseif not elsewhere and chunk >= state.next then
+  elseif not elsewhere and never_given(chunk) then
     refuse(chunk, 'c')
   elseif length > room then
     refuse(chunk, 'b')

@@ -95,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let histories = (
-        prop::collection::vec(1u32..1200, 1..40),
+        prop::collection::vec(1u32..1200, 1..60),
         [1u64..5000, 1u64..5000, 1u64..5000, 1u64..5000],
         prop::bool::weighted(0.9),
         (prop_oneof![Just(0u64), 800u64..6000], prop_oneof![1 => Just(0u64), 1 => 500u64..20_000]),

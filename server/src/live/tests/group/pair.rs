@@ -284,7 +284,7 @@ impl Pair<'_> {
                 self.step(&Step::Notices { member, pick: (0..=7).collect(), done: true, stray: false }).await;
             }
             let table = &self.model.table;
-            if table.next == table.count() && table.returned.is_empty() && table.leases.is_empty() && !table.sends_directly() {
+            if table.has_given_all() && table.returned.is_empty() && table.leases.is_empty() && !table.sends_directly() {
                 return;
             }
             self.model.now += 100;
