@@ -45,6 +45,10 @@ pub(crate) const REPEAT_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// How often receipts go there: each is a row of its database, and the sources hold them too.
 pub(crate) const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
+/// And more seldom where there are many: with fifteen sources they would be near 1 % of an uplink of 10 Mbit/s, and most of what the server's database does.
+pub(crate) const RECEIPT_EVERY: Duration = Duration::from_millis(200);
+/// But never more seldom than this.
+pub(crate) const RECEIPTS_AT_LEAST_EVERY: Duration = Duration::from_secs(3);
 /// Chunks from the origin that are reported at once: it sends 128 at most to who has not signed for them, and more come in a second on a
 /// fast line.
 pub(crate) const REPORT_ORIGIN_CHUNKS: u32 = 32;

@@ -5,7 +5,10 @@ use protocol::ws::{LIST_MAX, SuspectReason};
 
 use crate::Now;
 use crate::action::Action;
-use crate::config::{PING_EVERY, RECEIPTS_EVERY, REPORT_EVERY, REPORT_ORIGIN_CHUNKS, SUSPECT_AFTER, UNACKNOWLEDGED_AFTER};
+use crate::config::{
+    PING_EVERY, RECEIPT_EVERY, RECEIPTS_AT_LEAST_EVERY, RECEIPTS_EVERY, REPORT_EVERY, REPORT_ORIGIN_CHUNKS, SUSPECT_AFTER,
+    UNACKNOWLEDGED_AFTER,
+};
 use crate::machine::Swarm;
 use crate::signing::Signer;
 
@@ -89,11 +92,12 @@ impl Swarm {
         if received == 0 && now < self.opens_at() + CLOCKS_APART {
             return;
         }
-        self.receipts_to_server_due = now + RECEIPTS_EVERY;
         self.origin_unreported = 0;
         let at = self.server_time(now);
         let signer = Signer { key: &self.config.key, receiver: self.config.me, delivery_id: self.plan.delivery_id, at };
         let receipts = self.signing.take_for_server(&signer);
+        let all_of_them = RECEIPT_EVERY.saturating_mul(u32::try_from(receipts.len()).unwrap_or(u32::MAX));
+        self.receipts_to_server_due = now + all_of_them.clamp(RECEIPTS_EVERY, RECEIPTS_AT_LEAST_EVERY);
         if !receipts.is_empty() {
             self.actions.push_back(Action::SubmitReceipts(receipts));
         }
