@@ -3,7 +3,8 @@
 //! Flow: both ends send [`Frame::Hello`], then per swarm their have-list ([`Frame::Have`], one per non-empty segment, then [`Frame::HaveEnd`]). After that
 //! [`Frame::Chunk`] frames bring data; each verified chunk is answered by a [`Frame::Receipt`] (or, for a second copy of a chunk, a
 //! [`Frame::Duplicate`], which frees the sender's window and pays nothing) and announced to all others by [`Frame::HaveDelta`].
-//! [`Frame::Request`] pulls chunks that are late, [`Frame::Reach`] says into which groups below the sender can copy. [`Frame::Ping`] is answered by [`Frame::Pong`] from the message handler.
+//! [`Frame::Request`] pulls chunks that are late, [`Frame::Reach`] says into which groups below the sender can copy. [`Frame::Ping`] is answered by
+//! [`Frame::Pong`] from the message handler.
 
 use bytes::{Buf, Bytes};
 
