@@ -18,6 +18,12 @@ pub const PATH_MAX: usize = 1024;
 pub const FILES_MAX: usize = 100_000;
 /// Most chunks in an edition: 64 GiB at 64 KiB a chunk, a manifest of 36 MiB.
 pub const CHUNKS_MAX: usize = 1 << 20;
+/// An encoded chunk: its length and its hash.
+const CHUNK_ENTRY_LEN: usize = 4 + 32;
+/// Chunks in a piece of the encoding: 36 KiB.
+const PIECE_CHUNKS: usize = 1024;
+/// Files in a piece of the encoding: at most 65 KiB.
+const PIECE_FILES: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
@@ -104,24 +110,35 @@ pub fn check_layout(files: &[FileEntry]) -> Result<(), ManifestError> {
 
 impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::with_capacity(72 + self.files.len() * 64 + self.chunks.len() * 36)
-            .raw(MAGIC)
-            .u8(u8::from(self.directory))
-            .u64(self.length.0)
-            .raw(&self.blake3.0)
-            .u32(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        for file in &self.files {
-            writer = writer
-                .u16(u16::try_from(file.path.len()).unwrap_or(u16::MAX))
-                .raw(file.path.as_bytes())
-                .u64(file.length.0)
-                .u8(u8::from(file.executable));
-        }
-        writer = writer.u32(u32::try_from(self.chunks.len()).unwrap_or(u32::MAX));
-        for chunk in &self.chunks {
-            writer = writer.u32(chunk.length).raw(&chunk.hash.0);
-        }
-        writer.finish()
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        self.pieces().for_each(|piece| bytes.extend(piece));
+        bytes
+    }
+
+    /// What [`Self::encode`] gives, some tens of KiB at a time: an edition of a million chunks has 36 MB of it.
+    pub fn pieces(&self) -> impl Iterator<Item = Vec<u8>> {
+        let count = |entries: usize| u32::try_from(entries).unwrap_or(u32::MAX);
+        let head = Writer::with_capacity(64).raw(MAGIC).u8(u8::from(self.directory)).u64(self.length.0).raw(&self.blake3.0);
+        let files = self.files.chunks(PIECE_FILES).map(|files| {
+            let file = |piece: Writer, file: &FileEntry| {
+                let path_len = u16::try_from(file.path.len()).unwrap_or(u16::MAX);
+                piece.u16(path_len).raw(file.path.as_bytes()).u64(file.length.0).u8(u8::from(file.executable))
+            };
+            files.iter().fold(Writer::with_capacity(files.len() * 64), file).finish()
+        });
+        let chunks = self.chunks.chunks(PIECE_CHUNKS).map(|chunks| {
+            let chunk = |piece: Writer, chunk: &ChunkEntry| piece.u32(chunk.length).raw(&chunk.hash.0);
+            chunks.iter().fold(Writer::with_capacity(chunks.len() * CHUNK_ENTRY_LEN), chunk).finish()
+        });
+        let head = std::iter::once(head.u32(count(self.files.len())).finish());
+        let chunk_count = std::iter::once(Writer::with_capacity(4).u32(count(self.chunks.len())).finish());
+        head.chain(files).chain(chunk_count).chain(chunks)
+    }
+
+    /// How many bytes [`Self::encode`] gives.
+    pub fn encoded_len(&self) -> usize {
+        let files: usize = self.files.iter().map(|file| 2 + file.path.len() + 9).sum();
+        MAGIC.len() + 1 + 8 + 32 + 4 + files + 4 + self.chunks.len() * CHUNK_ENTRY_LEN
     }
 
     /// Reads and checks a manifest: whatever it says, the receiver can act on it safely.
@@ -146,7 +163,7 @@ impl Manifest {
         if chunk_count > CHUNKS_MAX {
             return Err(ManifestError::TooMany("chunks"));
         }
-        let mut chunks = Vec::with_capacity(chunk_count.min(reader.remaining() / 36));
+        let mut chunks = Vec::with_capacity(chunk_count.min(reader.remaining() / CHUNK_ENTRY_LEN));
         for _ in 0..chunk_count {
             chunks.push(ChunkEntry { length: reader.u32()?, hash: Blake3(reader.array()?) });
         }
@@ -180,7 +197,9 @@ impl Manifest {
     }
 
     pub fn edition_id(&self) -> EditionId {
-        EditionId(*blake3::hash(&self.encode()).as_bytes())
+        let mut hasher = blake3::Hasher::new();
+        self.pieces().for_each(|piece| _ = hasher.update(&piece));
+        EditionId(*hasher.finalize().as_bytes())
     }
 
     /// The number of chunks. Never more than [`CHUNKS_MAX`] in a checked manifest.
@@ -205,6 +224,20 @@ mod tests {
             files: vec![file("a/b", 69_999), file("a/empty", 0), file("c", 1)],
             chunks: vec![ChunkEntry { length: 65_536, hash: Blake3([2; 32]) }, ChunkEntry { length: 4_464, hash: Blake3([3; 32]) }],
         }
+    }
+
+    #[test]
+    fn a_manifest_of_many_pieces_is_the_same_in_one() {
+        let files: Vec<_> = (0..2 * PIECE_FILES as u64 + 1).map(|number| file(&format!("{number}"), 1 + number)).collect();
+        let length = files.iter().map(|file| file.length.0).sum();
+        let mut chunks = vec![ChunkEntry { length: 1, hash: Blake3([7; 32]) }; 2 * PIECE_CHUNKS + 5];
+        chunks[3] = ChunkEntry { length: u32::try_from(length - (chunks.len() as u64 - 1)).unwrap(), hash: Blake3([8; 32]) };
+        let manifest = Manifest { length: Bytes(length), files, chunks, ..manifest() };
+        let bytes = manifest.encode();
+        assert_eq!((manifest.pieces().count(), bytes.len()), (1 + 3 + 1 + 3, manifest.encoded_len()));
+        assert!(manifest.pieces().all(|piece| piece.len() <= 64 << 10));
+        assert_eq!(manifest.edition_id(), EditionId(*blake3::hash(&bytes).as_bytes()));
+        assert_eq!(Manifest::decode(&bytes), Ok(manifest));
     }
 
     #[test]

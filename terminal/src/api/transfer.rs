@@ -35,6 +35,7 @@ impl Api {
             return Err(ApiError::WrongBytes);
         }
         let manifest = Manifest::decode(&bytes).map_err(|error| ApiError::Answer(error.to_string()))?;
+        drop(bytes);
         // What is read must also be what would be written: the id is later computed from the manifest and not from these bytes.
         if manifest.edition_id() == id { Ok(manifest) } else { Err(ApiError::WrongBytes) }
     }

@@ -21,7 +21,7 @@ use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::journal::RECORD_LEN;
 use super::laid;
-use super::layout::Layout;
+use super::layout::data_bytes;
 use super::opening::{COMPLETE, JOURNAL, MANIFEST, PART, read_complete, read_manifest};
 use super::sparse::ZeroHashes;
 
@@ -67,11 +67,10 @@ impl Kept {
 /// The most room that an edition takes up at once: its bytes, twice for a directory, whose files are copied out of what was received; and its state.
 #[must_use]
 pub fn most_room(manifest: &Manifest) -> Bytes {
-    let data = Layout::new(std::sync::Arc::new(manifest.clone())).data_bytes();
     let times = if manifest.directory { 2 } else { 1 };
     let state =
-        manifest.encode().len() as u64 + u64::from(manifest.chunk_count()) * RECORD_LEN as u64 + manifest.files.len() as u64 * EACH_FILE;
-    Bytes(data.saturating_mul(times).saturating_add(state).saturating_add(SMALL_FILES))
+        manifest.encoded_len() as u64 + u64::from(manifest.chunk_count()) * RECORD_LEN as u64 + manifest.files.len() as u64 * EACH_FILE;
+    Bytes(data_bytes(manifest).saturating_mul(times).saturating_add(state).saturating_add(SMALL_FILES))
 }
 
 /// Notes that a delivery is of use now. That it cannot be noted makes it go earlier than it might, and no more.

@@ -38,6 +38,13 @@ fn starts(lengths: impl Iterator<Item = u64>) -> Arc<[u64]> {
         .collect()
 }
 
+/// Bytes that take room on a disk: all but long runs of zeros.
+pub(super) fn data_bytes(manifest: &Manifest) -> u64 {
+    let mut zeros = ZeroHashes::default();
+    let is_data = |entry: &&ChunkEntry| !ZERO_LENGTHS.contains(&entry.length) || entry.hash != zeros.of(entry.length);
+    manifest.chunks.iter().filter(is_data).map(|entry| u64::from(entry.length)).sum()
+}
+
 impl Layout {
     pub(super) fn new(manifest: Arc<Manifest>) -> Self {
         let chunks = starts(manifest.chunks.iter().map(|chunk| u64::from(chunk.length)));
@@ -53,13 +60,6 @@ impl Layout {
     pub(super) fn chunk(&self, chunk: u32) -> Option<(u64, ChunkEntry)> {
         let index = chunk as usize;
         Some((*self.chunks.get(index)?, *self.manifest.chunks.get(index)?))
-    }
-
-    /// Bytes that take room on a disk: all but long runs of zeros.
-    pub(super) fn data_bytes(&self) -> u64 {
-        let mut zeros = ZeroHashes::default();
-        let is_data = |entry: &&ChunkEntry| !ZERO_LENGTHS.contains(&entry.length) || entry.hash != zeros.of(entry.length);
-        self.manifest.chunks.iter().filter(is_data).map(|entry| u64::from(entry.length)).sum()
     }
 
     /// Where a file starts in the byte stream.

@@ -1,8 +1,8 @@
 //! Opening a delivery: the lock, the journal, and the verification of everything that it promises.
 
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use swarm::Held;
 use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::journal::{Journal, Replay};
-use super::layout::Layout;
+use super::layout::{Layout, data_bytes};
 use super::source::{LaidOut, Source};
 use super::sparse::{self, ZeroHashes};
 use super::{Finished, Opened, Room, Store, StoreConfig, StoreError, actor, reuse};
@@ -100,8 +100,7 @@ pub(super) fn read_manifest(state: &Folder) -> Option<Manifest> {
 fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, StoreError> {
     config.manifest.check()?;
     let home = Arc::new(home(config)?);
-    let manifest_bytes = config.manifest.encode();
-    replace(&home.state, MANIFEST, &manifest_bytes)?;
+    replace(&home.state, MANIFEST, config.manifest.pieces())?;
     let journal_path = home.state.path_of(JOURNAL);
     let journal_file = home.state.open(JOURNAL, Open::Write).doing("open", &journal_path)?;
     let replay = Journal::replay(&journal_file, home.edition, config.manifest.chunk_count()).doing("read", &journal_path)?;
@@ -218,7 +217,7 @@ fn make_part(home: &Home, name: &str, how: Open) -> Result<File, StoreError> {
     let part = home.state.open(name, how).doing("open", &path)?;
     let metadata = part.metadata().doing("open", &path)?;
     let length = home.layout.manifest().length.0;
-    let needed = home.layout.data_bytes().saturating_sub(metadata.blocks().saturating_mul(512));
+    let needed = data_bytes(home.layout.manifest()).saturating_sub(metadata.blocks().saturating_mul(512));
     let available = home.state.room().doing("measure", &path)?;
     if needed > available.0 {
         return Err(StoreError::NoRoom { path, needed: Bytes(needed), available });
@@ -255,11 +254,13 @@ fn rewrite_journal(home: &Home, held: &[Held]) -> Result<Journal, StoreError> {
 }
 
 /// Writes a small file so that it is either the old or the new one, whenever the machine stops.
-fn replace(folder: &Folder, name: &str, content: &[u8]) -> Result<(), StoreError> {
+fn replace(folder: &Folder, name: &str, content: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), StoreError> {
     let new = format!("{name}{NEW_SUFFIX}");
     let path = folder.path_of(&new);
-    let file = folder.open(&new, Open::Fresh).doing("open", &path)?;
-    file.write_all_at(content, 0).doing("write", &path)?;
+    let mut file = folder.open(&new, Open::Fresh).doing("open", &path)?;
+    for piece in content {
+        file.write_all(piece.as_ref()).doing("write", &path)?;
+    }
     file.sync_all().doing("sync", &path)?;
     folder.move_over(&new, name).doing("rename", &path)?;
     folder.sync().doing("sync", folder.path())
@@ -276,14 +277,14 @@ impl Home {
     /// The room that this delivery still needs, and what there is: both at most what the file system says at the moment.
     pub(super) fn room(&self) -> Room {
         let allocated = self.state.open(PART, Open::Read).and_then(|part| part.metadata()).map_or(0, |metadata| metadata.blocks() * 512);
-        let needed = Bytes(self.layout.data_bytes().saturating_sub(allocated));
+        let needed = Bytes(data_bytes(self.layout.manifest()).saturating_sub(allocated));
         Room { needed, free: self.state.room().unwrap_or(Bytes(0)) }
     }
 
     /// Notes that the files are, or are about to be, below `root`.
     pub(super) fn write_complete(&self, root: &str) -> Result<(), StoreError> {
         let text = serde_json::to_vec(&Complete { root: root.to_owned() }).unwrap_or_default();
-        replace(&self.state, COMPLETE, &text)
+        replace(&self.state, COMPLETE, [&text])
     }
 
     /// Where the content lies when its files are below `root`.
