@@ -523,6 +523,11 @@ impl Swarm {
         None
     }
 
+    /// The chunk that this peer is sent next, for the driver to have it at hand; something urgent may come before it.
+    pub fn next_chunk_for(&self, peer: TerminalId) -> Option<u32> {
+        self.peers.get(&peer)?.out.first_queued()
+    }
+
     pub fn have(&self) -> &ChunkSet {
         &self.have
     }

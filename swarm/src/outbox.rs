@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use protocol::frame::PAYLOAD_MIN;
+
 use crate::Now;
 use crate::config::WINDOW_BYTES;
 
@@ -70,12 +72,11 @@ impl Outbox {
         }
     }
 
-    /// The next frame of at most `frame_bytes`, as long as the chunk's others: (chunk, offset, length).
+    /// The next frame of at most `frame_bytes`, as long as the chunk's others or as the window: (chunk, offset, length).
     pub(crate) fn next(&mut self, frame_bytes: u32, now: Now) -> Option<(Owed, u32, u32)> {
-        self.shut = !self.has_window(frame_bytes);
-        if self.shut {
-            return None;
-        }
+        let len = self.next_length(frame_bytes);
+        self.shut = len.is_none();
+        let len = len?;
         if self.sending.is_none() {
             let owed = self.queue.pop_front()?;
             self.urgent = self.urgent.saturating_sub(1);
@@ -88,8 +89,6 @@ impl Outbox {
         }
         let (owed, sent) = self.sending.as_mut()?;
         let (owed, offset) = (*owed, *sent);
-        let rest = owed.length - offset;
-        let len = frame_length(rest, frame_bytes);
         *sent += len;
         if *sent == owed.length {
             self.sending = None;
@@ -117,15 +116,17 @@ impl Outbox {
         self.shut && self.unsent_bytes() > 0 && self.waiting_since.is_some_and(|since| now >= since + patience)
     }
 
-    /// Whether the next frame keeps what was sent and is not acknowledged within the window. What is not sent yet of a chunk does not count.
-    fn has_window(&self, frame_bytes: u32) -> bool {
-        let (mut next, mut sent) = (self.queue.front().map_or(0, |first| first.length), self.unacked_bytes);
+    /// How long the next frame can be, so that what was sent and is not acknowledged stays within the window. What is not sent yet of a chunk does not count.
+    fn next_length(&self, frame_bytes: u32) -> Option<u32> {
+        let (mut rest, mut sent) = (self.queue.front().map_or(0, |first| first.length), self.unacked_bytes);
         if let Some((owed, offset)) = self.sending {
-            next = owed.length - offset;
+            rest = owed.length - offset;
             // The peer may have signed for it meanwhile, because it came from elsewhere.
-            sent -= if self.unacked.contains_key(&owed.chunk) { u64::from(next) } else { 0 };
+            sent -= if self.unacked.contains_key(&owed.chunk) { u64::from(rest) } else { 0 };
         }
-        sent + u64::from(frame_length(next, frame_bytes)) <= WINDOW_BYTES
+        let (whole, room) = (frame_length(rest, frame_bytes), WINDOW_BYTES.saturating_sub(sent));
+        let len = u64::from(whole).min(room);
+        if len == u64::from(whole) || len >= PAYLOAD_MIN as u64 { u32::try_from(len).ok() } else { None }
     }
 
     /// Takes everything off the queue, and waits anew for an acknowledgement of what was sent.
@@ -135,6 +136,10 @@ impl Outbox {
         self.queued_bytes = 0;
         self.urgent = 0;
         self.queue.drain(..).map(|owed| owed.chunk).collect()
+    }
+    /// The chunk that is begun after the one that is being sent.
+    pub(crate) fn first_queued(&self) -> Option<u32> {
+        self.queue.front().map(|owed| owed.chunk)
     }
     pub(crate) fn queue_len(&self) -> usize {
         self.queue.len()
@@ -185,6 +190,18 @@ mod tests {
         assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
         assert!(!outbox.is_stalled(Now::from_secs(10), Now::from_secs(10)));
         assert_eq!(outbox.next(64 << 10, Now::ZERO).map(|(owed, offset, _)| (owed.chunk, offset)), Some((2, 50 << 10)));
+    }
+
+    #[test]
+    fn a_shorter_frame_fills_the_window() {
+        let mut outbox = Outbox::default();
+        for chunk in 0..3 {
+            outbox.push(owed(chunk));
+        }
+        let lengths: Vec<u32> = std::iter::from_fn(|| outbox.next(100 << 10, Now::ZERO)).map(|(_, _, len)| len).collect();
+        assert_eq!(lengths, [100 << 10, 100 << 10, 56 << 10]);
+        assert_eq!(outbox.acknowledge(0, Now::ZERO), Some(100 << 10));
+        assert_eq!(outbox.next(100 << 10, Now::ZERO).map(|(owed, offset, len)| (owed.chunk, offset, len)), Some((2, 56 << 10, 44 << 10)));
     }
 
     #[test]

@@ -194,6 +194,11 @@ impl Store {
         self.actor.read(chunk).await
     }
 
+    /// Has a held chunk read that will be asked for soon: whoever waits for its first bytes does not wait for the disk then.
+    pub fn warm(&self, chunk: u32) {
+        self.actor.warm(chunk);
+    }
+
     /// Checks the whole content against its hash and lays the files out. All chunks must have been put. Reads go on meanwhile.
     ///
     /// # Errors

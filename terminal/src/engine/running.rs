@@ -388,7 +388,14 @@ impl<'a> Running<'a> {
             };
             let Some(transmit) = self.swarm.poll_transmit(self.context.now(), &is_ready) else { return };
             match slots.borrow_mut().remove(&transmit.peer) {
-                Some(slot) => self.sending.send(slot, transmit),
+                Some(slot) => {
+                    if transmit.offset == 0
+                        && let Some(next) = self.swarm.next_chunk_for(transmit.peer)
+                    {
+                        self.store.warm(next);
+                    }
+                    self.sending.send(slot, transmit);
+                }
                 None => return,
             }
         }

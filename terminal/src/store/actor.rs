@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use protocol::TerminalId;
 use swarm::Held;
 use tokio::sync::{mpsc, oneshot};
 
-use super::cache::Cache;
+use super::cache::SharedCache;
 use super::error::Doing;
 use super::journal::Journal;
 use super::opening::{CancelOnDrop, Home, PART, Parts};
@@ -43,6 +43,10 @@ enum Request {
         chunk: u32,
         done: oneshot::Sender<Result<Bytes, StoreError>>,
     },
+    /// A chunk will be read soon.
+    Warm {
+        chunk: u32,
+    },
     /// From now on chunks are read from the files laid out.
     Finished {
         files: LaidOut,
@@ -59,7 +63,7 @@ enum Request {
 pub(super) struct Handle {
     requests: mpsc::Sender<Request>,
     home: Arc<Home>,
-    cache: Arc<Mutex<Cache>>,
+    cache: SharedCache,
     /// Locked while the files are laid out, so that it happens once.
     finished: Arc<tokio::sync::Mutex<Option<Finished>>>,
 }
@@ -68,6 +72,7 @@ struct Actor {
     home: Arc<Home>,
     source: Source,
     journal: Option<Journal>,
+    cache: SharedCache,
     synced_at: Instant,
     /// When it was last noted that chunks are passed on.
     noted_at: Option<Instant>,
@@ -78,10 +83,12 @@ struct Actor {
 pub(super) fn start(parts: Parts) -> Result<Handle, StoreError> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let Parts { home, source, journal, held: _, lost: _, finished } = parts;
-    let actor = Actor { home: Arc::clone(&home), source, journal, synced_at: Instant::now(), noted_at: None, syncing: None };
+    let cache = SharedCache::default();
+    let actor =
+        Actor { home: Arc::clone(&home), source, journal, cache: cache.clone(), synced_at: Instant::now(), noted_at: None, syncing: None };
     let state = home.state.path().to_owned();
     std::thread::Builder::new().name("spillway-store".into()).spawn(move || actor.run(queue)).doing("start a thread for", &state)?;
-    Ok(Handle { requests, home, cache: Arc::default(), finished: Arc::new(tokio::sync::Mutex::new(finished)) })
+    Ok(Handle { requests, home, cache, finished: Arc::new(tokio::sync::Mutex::new(finished)) })
 }
 
 impl Handle {
@@ -91,15 +98,8 @@ impl Handle {
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) async fn put(&self, chunk: u32, source: TerminalId, bytes: Bytes) -> Result<(), StoreError> {
-        let copy = bytes.clone();
-        self.ask(|done| Request::Put { chunk, source, bytes, done }).await?;
-        self.cache().insert(chunk, copy);
-        Ok(())
+        self.ask(|done| Request::Put { chunk, source, bytes, done }).await
     }
 
     pub(super) async fn repeat(&self, chunk: u32, into: Vec<u32>, source: TerminalId) -> Result<(), StoreError> {
@@ -112,13 +112,17 @@ impl Handle {
     }
 
     pub(super) async fn read(&self, chunk: u32) -> Result<Bytes, StoreError> {
-        let cached = self.cache().get(chunk);
-        if let Some(bytes) = cached {
-            return Ok(bytes);
+        match self.cache.get(chunk) {
+            Some(bytes) => Ok(bytes),
+            None => self.ask(|done| Request::Read { chunk, done }).await,
         }
-        let bytes = self.ask(|done| Request::Read { chunk, done }).await?;
-        self.cache().insert(chunk, bytes.clone());
-        Ok(bytes)
+    }
+
+    pub(super) fn warm(&self, chunk: u32) {
+        if self.cache.get(chunk).is_none() {
+            // If the queue is full, it is read when it is asked for.
+            let _ = self.requests.try_send(Request::Warm { chunk });
+        }
     }
 
     pub(super) async fn finish(&self) -> Result<Finished, StoreError> {
@@ -150,9 +154,11 @@ impl Actor {
         // An answer that nobody waits for any more is dropped: whoever asked has given up.
         while let Some(request) = queue.blocking_recv() {
             match request {
-                Request::Put { chunk, source, bytes, done } => drop(done.send(self.put(Held { chunk, source }, &bytes))),
+                Request::Put { chunk, source, bytes, done } => drop(done.send(self.put(Held { chunk, source }, bytes))),
                 Request::Repeat { chunk, into, source, done } => drop(done.send(self.repeat(chunk, &into, source))),
                 Request::Read { chunk, done } => drop(done.send(self.read(chunk))),
+                // What is wrong with it is said when it is asked for.
+                Request::Warm { chunk } => drop(self.read(chunk)),
                 Request::Finished { files, done } => {
                     self.source = Source::LaidOut(files);
                     drop(done.send(Ok(())));
@@ -173,14 +179,15 @@ impl Actor {
         }
     }
 
-    fn put(&mut self, held: Held, bytes: &[u8]) -> Result<(), StoreError> {
+    fn put(&mut self, held: Held, bytes: Bytes) -> Result<(), StoreError> {
         let Some((offset, _)) = self.home.layout.chunk(held.chunk).filter(|(_, entry)| entry.length as usize == bytes.len()) else {
             return Err(StoreError::NoSuchChunk(held.chunk));
         };
         // A finished delivery has every chunk.
         let (Source::Part(part), Some(journal)) = (&self.source, &mut self.journal) else { return Ok(()) };
-        sparse::write(part, offset, bytes).doing("write", &self.home.state.path_of(PART))?;
+        sparse::write(part, offset, &bytes).doing("write", &self.home.state.path_of(PART))?;
         journal.append(&[held]).doing("write the journal of", self.home.state.path())?;
+        self.cache.insert(held.chunk, bytes);
         self.sync_now_and_then();
         Ok(())
     }
@@ -212,11 +219,16 @@ impl Actor {
     }
 
     fn read(&mut self, chunk: u32) -> Result<Bytes, StoreError> {
+        if let Some(bytes) = self.cache.get(chunk) {
+            return Ok(bytes);
+        }
         if self.home.layout.chunk(chunk).is_none() {
             return Err(StoreError::NoSuchChunk(chunk));
         }
         let bytes = self.source.chunk(&self.home.layout, chunk).doing("read", &self.part_path())?;
-        bytes.map(Bytes::from).ok_or(StoreError::Corrupt(chunk))
+        let bytes = bytes.map(Bytes::from).ok_or(StoreError::Corrupt(chunk))?;
+        self.cache.insert(chunk, bytes.clone());
+        Ok(bytes)
     }
 
     fn part_path(&self) -> PathBuf {

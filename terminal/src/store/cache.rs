@@ -1,21 +1,40 @@
 //! Verified chunks in memory: a relay sends each chunk to a dozen others within a second, and reads it from here.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 /// Half a second of relaying at 100 Mbit/s with room to spare. What is evicted costs one read from the system's own cache and one hash.
 const BYTES_MAX: usize = 8 << 20;
 
+/// Clones are the same cache.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedCache(Arc<Mutex<Cache>>);
+
+impl SharedCache {
+    pub(super) fn get(&self, chunk: u32) -> Option<Bytes> {
+        self.lock().get(chunk)
+    }
+
+    pub(super) fn insert(&self, chunk: u32, bytes: Bytes) {
+        self.lock().insert(chunk, bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+struct Cache {
     chunks: HashMap<u32, (Bytes, u64)>,
     bytes: usize,
     clock: u64,
 }
 
 impl Cache {
-    pub(super) fn get(&mut self, chunk: u32) -> Option<Bytes> {
+    fn get(&mut self, chunk: u32) -> Option<Bytes> {
         self.clock += 1;
         let (bytes, used_at) = self.chunks.get_mut(&chunk)?;
         *used_at = self.clock;
@@ -23,7 +42,7 @@ impl Cache {
     }
 
     /// Adds a chunk; those that were not used for longest make room.
-    pub(super) fn insert(&mut self, chunk: u32, bytes: Bytes) {
+    fn insert(&mut self, chunk: u32, bytes: Bytes) {
         self.clock += 1;
         self.bytes += bytes.len();
         if let Some((old, _)) = self.chunks.insert(chunk, (bytes, self.clock)) {

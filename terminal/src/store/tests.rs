@@ -185,6 +185,26 @@ async fn a_chunk_that_was_changed_under_a_running_terminal_is_not_given_out() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_will_be_asked_for_soon_is_in_memory_by_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, content) = single();
+    let opened = Store::open(config(dir.path(), &manifest)).await.unwrap();
+    put_all(&opened.store, &content).await;
+    drop(opened);
+    let store = reopen(dir.path(), &manifest).await.store;
+    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    part.write_all_at(&[255], 3500).unwrap();
+    for chunk in [2, 3, 99] {
+        store.warm(chunk);
+    }
+    // It waits its turn, and with it what was asked for before.
+    store.sync().await.unwrap();
+    part.write_all_at(&[255], 2500).unwrap();
+    assert_eq!(store.read(2).await.unwrap(), content[2 * CHUNK..3 * CHUNK], "as it was verified");
+    assert!(matches!(store.read(3).await, Err(StoreError::Corrupt(3))), "what was wrong is not in memory");
+}
+
+#[tokio::test]
 async fn a_chunk_of_the_wrong_length_or_number_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, _) = single();
