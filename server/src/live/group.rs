@@ -190,11 +190,12 @@ impl Live {
     }
 
     async fn make_group(&self, spec: &GroupSpec, ask_for: Duration, receipted: &[u8], now: OffsetDateTime) -> Result<(), LiveError> {
-        if self.try_make_group(spec, &[], ask_for, receipted, now).await? {
+        let order = if spec.root { GivingOrder::of(spec.chunk_lengths.iter().copied()) } else { GivingOrder::default() };
+        if self.try_make_group(spec, &order, &[], ask_for, receipted, now).await? {
             return Ok(());
         }
         let lengths: Vec<u8> = spec.chunk_lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
-        if self.try_make_group(spec, &lengths, ask_for, receipted, now).await? {
+        if self.try_make_group(spec, &order, &lengths, ask_for, receipted, now).await? {
             return Ok(());
         }
         Err(LiveError::Reply("a new group is without its chunk lengths".to_owned()))
@@ -204,6 +205,7 @@ impl Live {
     async fn try_make_group(
         &self,
         spec: &GroupSpec,
+        order: &GivingOrder,
         lengths: &[u8],
         ask_for: Duration,
         receipted: &[u8],
@@ -218,9 +220,9 @@ impl Live {
             .bytes(lengths)
             .add(ask_for.as_millis())
             .bytes(receipted)
-            .add(mean(&spec.chunk_lengths));
-        let order = if spec.root { GivingOrder::of(spec.chunk_lengths.iter().copied()) } else { GivingOrder::default() };
-        arguments = arguments.add(spaced(order.first())).add(spaced(order.last()));
+            .add(mean(&spec.chunk_lengths))
+            .add(spaced(order.first()))
+            .add(spaced(order.last()));
         for (terminal, overhead) in &spec.members {
             arguments = arguments.add(terminal).add(overhead);
         }

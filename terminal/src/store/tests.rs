@@ -55,6 +55,11 @@ fn state(dir: &Path, manifest: &Manifest) -> PathBuf {
     dir.join(STATE_FOLDER).join(ReleaseId::from_bytes([1; 16]).to_string()).join(manifest.edition_id().to_string())
 }
 
+/// The file that chunks are received into, for writing.
+fn part_file(dir: &Path, manifest: &Manifest) -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open(state(dir, manifest).join("content.part")).unwrap()
+}
+
 fn source(byte: u8) -> TerminalId {
     TerminalId::from_bytes([byte; 16])
 }
@@ -132,7 +137,7 @@ async fn a_chunk_that_rotted_on_disk_is_dropped_at_the_start() {
     let opened = Store::open(config(dir.path(), &manifest)).await.unwrap();
     put_all(&opened.store, &content).await;
     drop(opened);
-    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    let part = part_file(dir.path(), &manifest);
     part.write_all_at(&[255], 2500).unwrap();
     let opened = reopen(dir.path(), &manifest).await;
     assert_eq!(opened.held.iter().map(|held| held.chunk).collect::<Vec<_>>(), [0, 1, 3, 4]);
@@ -151,7 +156,7 @@ async fn whose_copy_a_lost_chunk_was_is_known_over_restarts_and_when_it_is_there
     let opened = Store::open(config(dir.path(), &manifest)).await.unwrap();
     put_all(&opened.store, &content).await;
     let promised = reopened_promises(dir.path(), &manifest, opened).await;
-    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    let part = part_file(dir.path(), &manifest);
     part.write_all_at(&[255], 2500).unwrap();
     for _ in 0..2 {
         let opened = reopen(dir.path(), &manifest).await;
@@ -178,7 +183,7 @@ async fn a_chunk_that_was_changed_under_a_running_terminal_is_not_given_out() {
     put_all(&opened.store, &content).await;
     drop(opened);
     let opened = reopen(dir.path(), &manifest).await;
-    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    let part = part_file(dir.path(), &manifest);
     part.write_all_at(&[255], 2500).unwrap();
     assert!(matches!(opened.store.read(2).await, Err(StoreError::Corrupt(2))));
     assert!(opened.store.read(3).await.is_ok());
@@ -192,7 +197,7 @@ async fn a_chunk_that_will_be_asked_for_soon_is_in_memory_by_then() {
     put_all(&opened.store, &content).await;
     drop(opened);
     let store = reopen(dir.path(), &manifest).await.store;
-    let part = std::fs::OpenOptions::new().write(true).open(state(dir.path(), &manifest).join("content.part")).unwrap();
+    let part = part_file(dir.path(), &manifest);
     part.write_all_at(&[255], 3500).unwrap();
     for chunk in [2, 3, 99] {
         store.warm(chunk);
