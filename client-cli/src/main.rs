@@ -22,9 +22,6 @@ use arguments::Arguments;
 use commands::Setting;
 use failure::{Failure, Outcome};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use folder::Folder;
 
 fn main() -> ExitCode {
