@@ -37,7 +37,7 @@ pub(super) const WINDOW_BYTES_MAX: u32 = 1 << 20;
 pub(super) const LIBRARY_MESSAGE_BYTES: u32 = 256 << 10;
 
 /// An uplink up to this rate is what a terminal runs out of, and not its processor. Of one that is not known nobody can say.
-pub(super) const SHORT_RECORDS_UP_TO: BitsPerSecond = BitsPerSecond::from_mbit(200);
+pub(super) const SLOW_UP_TO: BitsPerSecond = BitsPerSecond::from_mbit(200);
 
 /// With 29 bytes of DTLS and 28 of IPv4 and UDP these are the 1,420 bytes of a common tunnel; an Ethernet frame has room for 80 more. Against
 /// [`SHORT_PACKET_BYTES`] headers take 1.2 percent less of the line, and a tenth of the processor time is saved.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::addresses;
 use super::channel::{Handle, LinkId};
-use super::config::{IceServer, LinkConfig, SHORT_PACKET_BYTES, SHORT_RECORDS_UP_TO};
+use super::config::{IceServer, LinkConfig, SHORT_PACKET_BYTES, SLOW_UP_TO};
 use super::description::{self, Fingerprint};
 use super::ends::Link;
 use super::error::{CloseReason, LinkError};
@@ -68,15 +68,15 @@ impl std::fmt::Debug for Pending {
 }
 
 impl Endpoint {
-    /// Asks the kernel what it grants, fixes the window, and starts the thread of the links.
+    /// Asks the kernel what it grants, fixes the window, and starts what carries the links: with a slow line on the runtime that it is called from.
     ///
     /// # Errors
     /// [`LinkError::Transport`] if the machine has no socket or thread to give.
     pub fn new(config: LinkConfig) -> Result<Self, LinkError> {
         let window_bytes = window::granted(config.window_bytes).map_err(transport)?;
         let crypto = crypto::default_provider().map_err(transport)?;
-        let short_records = (1..=SHORT_RECORDS_UP_TO.0).contains(&config.line.rate().0);
-        let settings = Settings { crypto, window_bytes, short_records };
+        let slow = (1..=SLOW_UP_TO.0).contains(&config.line.rate().0);
+        let settings = Settings { crypto, window_bytes, slow };
         let hub = Hub::start(settings, config.line.clone(), config.warnings.clone())?;
         let packet_bytes = config.packet_bytes;
         Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }), packet_bytes })

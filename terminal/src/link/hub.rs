@@ -1,6 +1,9 @@
-//! The thread that carries the packets of all links of an endpoint. It drives the library's connections, which do no I/O of their own, over a few shared
+//! What carries the packets of all links of an endpoint. It drives the library's connections, which do no I/O of their own, over a few shared
 //! sockets: one per local address, whatever the number of links. So two endpoints have one link between them at a time, and one that is opened anew takes
 //! the place of the one before.
+//!
+//! **Where it runs.** On a slow line as a task of the endpoint's runtime: what comes is handed on within the same thread, and nobody has to be woken for it.
+//! On a fast line, or one whose rate nobody knows, in a thread of its own, so that packets move while chunks are verified and stored.
 //!
 //! **Rests.** On a path that is slower than the machine packets arrive one by one, and a wake-up for each costs more than all that is done with it: 100 s of
 //! processor time per GiB on a terminal with fifteen links at 10 Mbit/s, where packets out of bursts cost 8. So after each pass the hub rests: what comes or
@@ -23,10 +26,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rtc::shared::TaggedBytesMut;
+use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::carried::Carried;
-use self::rests::Rests;
+use self::rests::{Place, Rests};
 use self::routes::Routes;
 use self::servers::Servers;
 pub(super) use self::servers::{Credentials, Server};
@@ -47,11 +51,11 @@ const INBOX_MESSAGES: usize = 64;
 /// Packets that wait for sockets before the links are asked for no more, and nothing more is read.
 const OUTBOX_PACKETS: usize = 1024;
 
-/// How an endpoint speaks to its hub. The thread ends when the last clone and the last link are gone.
+/// How an endpoint speaks to its hub, which ends when the last clone and the last link are gone.
 #[derive(Debug, Clone)]
 pub(super) struct Hub {
     requests: mpsc::Sender<Request>,
-    /// Closed when the thread has ended.
+    /// Closed when the hub has ended.
     running: watch::Receiver<()>,
 }
 
@@ -86,25 +90,35 @@ enum Request {
 }
 
 impl Hub {
-    /// Starts the thread.
+    /// Starts the hub: on the runtime of the caller if the line is slow and there is one, else in a thread of its own.
     ///
     /// # Errors
     /// [`LinkError::Transport`] if the machine gives no thread.
     pub(super) fn start(settings: Settings, line: Line, warnings: Warnings) -> Result<Self, LinkError> {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let (alive, running) = watch::channel(());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
-        std::thread::Builder::new()
-            .name("links".to_owned())
-            .spawn(move || {
-                runtime.block_on(Reactor::new(settings, line, warnings, receiver).run());
-                drop(alive);
-            })
-            .map_err(session::transport)?;
+        match Runtime::try_current() {
+            Ok(runtime) if settings.slow => {
+                runtime.spawn(async move {
+                    Reactor::new(settings, line, warnings, receiver).run(Place::Shared).await;
+                    drop(alive);
+                });
+            }
+            Ok(_) | Err(_) => {
+                let runtime = Builder::new_current_thread().enable_all().build().map_err(session::transport)?;
+                std::thread::Builder::new()
+                    .name("links".to_owned())
+                    .spawn(move || {
+                        runtime.block_on(Reactor::new(settings, line, warnings, receiver).run(Place::Own));
+                        drop(alive);
+                    })
+                    .map_err(session::transport)?;
+            }
+        }
         Ok(Self { requests, running })
     }
 
-    /// Waits, once the last other clone and all links are gone, until the thread has said what it had to say and has ended.
+    /// Waits, once the last other clone and all links are gone, until the hub has said what it had to say and has ended.
     pub(super) async fn ended(self) {
         let Self { requests, mut running } = self;
         drop(requests);
@@ -123,7 +137,7 @@ impl Hub {
     }
 
     async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<Result<T, LinkError>>) -> Result<T, LinkError> {
-        let stopped = || LinkError::Transport("the thread of the links has stopped".to_owned());
+        let stopped = || LinkError::Transport("what carries the links has stopped".to_owned());
         self.requests.send(request).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
@@ -182,7 +196,7 @@ impl Reactor {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, place: Place) {
         let mut packets = Vec::new();
         while self.asked || !self.sessions.is_empty() {
             let request = self.wait().await;
@@ -197,7 +211,7 @@ impl Reactor {
             let more = self.outbox.len() < OUTBOX_PACKETS && self.sockets.read(now, &mut packets);
             let handled = packets.len() + self.pass(now, &mut packets);
             if !more {
-                self.rest_after(handled).await;
+                self.rest_after(handled, place).await;
             }
         }
     }
@@ -393,11 +407,11 @@ impl Reactor {
         self.sockets.close();
     }
 
-    async fn rest_after(&mut self, packets: usize) {
+    async fn rest_after(&mut self, packets: usize, place: Place) {
         if packets == 0 && self.outbox.is_empty() {
             return;
         }
-        rests::take(self.rests.after(packets, Instant::now())).await;
+        rests::take(self.rests.after(packets, Instant::now()), place).await;
     }
 }
 

@@ -38,9 +38,10 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 /// A token bucket as deep as a home router's first burst, and a queue that is full after 80 ms.
 const BUCKET: [&str; 4] = ["burst", "32kb", "latency", "80ms"];
 
-/// Inside of a namespace: no router solicitations and neighbour searches of a protocol that nobody uses here, and the congestion control that
-/// Linux has by default, whatever this machine's is.
+/// Inside of a namespace: no router solicitations and neighbour searches of a protocol that nobody uses here, a bridge that asks no packet filter, as a
+/// switch, and the congestion control that Linux has by default, whatever this machine's is.
 const SETTINGS: &str = "for all in /proc/sys/net/ipv6/conf/*/disable_ipv6; do [ -e $all ] && echo 1 > $all; done; \
+                        for all in /proc/sys/net/bridge/bridge-nf-call-*; do [ -e $all ] && echo 0 > $all; done; \
                         echo cubic > /proc/sys/net/ipv4/tcp_congestion_control || true";
 
 /// A terminal's namespace; `index` from 0.
@@ -131,8 +132,9 @@ fn commands(plan: &Plan) -> Vec<Vec<String>> {
 
 fn link(namespace: &str, port: &str, address: Ipv4Addr, up: BitsPerSecond, down: Option<BitsPerSecond>) -> Vec<Vec<String>> {
     let address = format!("{address}/24");
-    // A segment of 64 KiB that the card would have cut is larger than the bucket, and no line carries one.
-    let offloads = ["tso", "off", "gso", "off", "gro", "off"];
+    // A segment of 64 KiB that the card would have cut is larger than the bucket, and no line carries one. "gso" leaves datagrams that are sent many at a
+    // time in one piece.
+    let offloads = ["tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"];
     let mut commands = vec![
         words(&["ip", "netns", "exec", namespace, "sh", "-c", SETTINGS]),
         words(&["ip", "-n", BRIDGE, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", namespace]),
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn both_ends_of_every_link_are_without_offloads() {
         let commands: Vec<String> = commands(&plan(System::Http, vec![2, 23])).iter().map(|command| command.join(" ")).collect();
-        let without = commands.iter().filter(|command| command.ends_with("tso off gso off gro off"));
+        let without = commands.iter().filter(|command| command.ends_with("tso off gso off gro off tx-udp-segmentation off"));
         assert_eq!(without.count(), 6);
     }
 

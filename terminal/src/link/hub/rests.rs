@@ -50,12 +50,24 @@ impl Rests {
     }
 }
 
-/// Rests. Less than the runtime's timers know is slept by the thread itself, which has nothing else to do.
-pub(super) async fn take(rest: Duration) {
+/// What else the thread of a hub does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    Own,
+    /// All that its runtime does.
+    Shared,
+}
+
+/// Rests. Less than the runtime's timers know is slept by the thread itself where that holds up nobody; elsewhere others have their turn.
+pub(super) async fn take(rest: Duration, place: Place) {
     if rest >= TIMER {
         tokio::time::sleep(rest).await;
     } else if rest > Duration::ZERO {
-        std::thread::sleep(rest);
+        match place {
+            Place::Own => std::thread::sleep(rest),
+            Place::Shared => tokio::task::yield_now().await,
+        }
     }
 }
 

@@ -45,8 +45,8 @@ const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 pub(in super::super) struct Settings {
     pub(in super::super) crypto: Arc<dyn RTCCryptoProvider>,
     pub(in super::super) window_bytes: u32,
-    /// Bytes on the line are dearer than processor time.
-    pub(in super::super) short_records: bool,
+    /// Bytes on the line are what a terminal runs out of: short records, and no thread of their own for links.
+    pub(in super::super) slow: bool,
 }
 
 impl Settings {
@@ -72,7 +72,7 @@ impl Settings {
     fn cipher_suites(&self) -> Vec<CipherSuiteId> {
         let (chacha, aes) =
             (CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256, CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256);
-        if self.short_records { vec![chacha, aes] } else { vec![aes, chacha] }
+        if self.slow { vec![chacha, aes] } else { vec![aes, chacha] }
     }
 }
 
