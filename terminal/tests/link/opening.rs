@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use terminal::link::{BindPolicy, Endpoint, IceServer, Link, LinkConfig, LinkError, MAX_MESSAGE_BYTES};
+use protocol::BitsPerSecond;
+use terminal::link::{BindPolicy, Endpoint, IceServer, Line, Link, LinkConfig, LinkError, MAX_MESSAGE_BYTES};
 use tokio::time::Instant;
 
 use crate::pair::{SOON, assert_is, endpoint, loopback, message, open, open_pair, open_pair_with, soon, within};
@@ -30,6 +31,32 @@ async fn full_messages_arrive_whole_and_in_order_both_ways_at_once() {
     for task in tasks {
         within(SOON, "the transfer", task).await.expect("no panic");
     }
+}
+
+/// Nothing but this runtime's one thread and its tasks carries them, and it waits for nobody: a hub that blocked it would hold up both ends.
+#[tokio::test(flavor = "current_thread")]
+async fn links_of_a_slow_line_share_the_one_thread_of_their_runtime() {
+    const COUNT: u32 = 50;
+    let config = LinkConfig { line: Line::new(BitsPerSecond::from_mbit(100)), ..loopback() };
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let [offering, answering] = [(); 2].map(|()| Endpoint::new(config.clone()).expect("an endpoint"));
+    assert_eq!(tasks(), 2, "a hub each");
+    let (ours, mut theirs) = open(&offering, &answering).await.expect("an open link");
+    let sending = async {
+        for number in 0..COUNT {
+            ours.send(message(number, 64 << 10)).await.expect("sent");
+        }
+    };
+    let receiving = async {
+        for number in 0..COUNT {
+            assert_is(&theirs.recv().await.expect("received"), number, 64 << 10);
+        }
+    };
+    within(SOON, "the transfer", async { tokio::join!(sending, receiving) }).await;
+    drop((ours, theirs));
+    within(SOON, "the end", async { tokio::join!(offering.close(), answering.close()) }).await;
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), 0, "hubs left running");
 }
 
 #[tokio::test(flavor = "multi_thread")]

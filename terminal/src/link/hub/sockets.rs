@@ -23,7 +23,7 @@ use crate::rate::{LINE_BURST, TokenBucket};
 /// Asked of the kernel per socket. It grants at most `net.core.rmem_max`, and charges a packet of 1.2 KB with about twice its length.
 const SOCKET_BUFFER_BYTES: usize = 2 * WINDOW_BYTES_MAX as usize;
 /// Messages per read. Each may hold many packets where the kernel puts them together.
-const READ_MESSAGES: usize = 8;
+const READ_MESSAGES: usize = 16;
 /// What the kernel puts together is at most one IP packet long.
 const READ_BYTES: usize = 64 << 10;
 /// Packets that one pass reads from one socket before the others, and the links, have their turn.
@@ -174,7 +174,8 @@ impl Sockets {
                     break;
                 }
                 match read_once(socket, &mut self.buffers, now, packets) {
-                    Ok(()) => {}
+                    Ok(READ_MESSAGES) => {}
+                    Ok(_) => break,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // ICMP errors of one destination come this way too, and say nothing about the others.
                     Err(error) => {
@@ -275,10 +276,20 @@ fn run_length(packets: &VecDeque<TaggedBytesMut>, packets_max: usize, bytes_max:
     count
 }
 
-fn read_once(socket: &Socket, buffers: &mut [Vec<u8>], now: Instant, packets: &mut Vec<TaggedBytesMut>) -> io::Result<()> {
+/// One call into the kernel. Returns how many messages it gave: with less than [`READ_MESSAGES`] nothing is left, which the runtime is told as if another
+/// call had said so. What comes later wakes it anew.
+fn read_once(socket: &Socket, buffers: &mut [Vec<u8>], now: Instant, packets: &mut Vec<TaggedBytesMut>) -> io::Result<usize> {
     let mut metas = [RecvMeta::default(); READ_MESSAGES];
     let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-    let messages = socket.io.try_io(Interest::READABLE, || socket.state.recv(UdpSockRef::from(&socket.io), &mut slices, &mut metas))?;
+    let mut messages = 0;
+    let read = socket.io.try_io(Interest::READABLE, || {
+        messages = socket.state.recv(UdpSockRef::from(&socket.io), &mut slices, &mut metas)?;
+        if messages < READ_MESSAGES { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match read {
+        Err(error) if messages == 0 => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     for (meta, buffer) in metas.iter().zip(buffers.iter()).take(messages) {
         let transport =
             TransportContext { local_addr: socket.address, peer_addr: meta.addr, transport_protocol: TransportProtocol::UDP, ecn: None };
@@ -287,7 +298,7 @@ fn read_once(socket: &Socket, buffers: &mut [Vec<u8>], now: Instant, packets: &m
             packets.push(TaggedBytesMut { now, transport, message: BytesMut::from(packet) });
         }
     }
-    Ok(())
+    Ok(messages)
 }
 
 #[cfg(test)]
