@@ -41,7 +41,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// Messages per read, and the bytes of each: the kernel puts packets of one sender together up to the longest IP packet.
-const READ_MESSAGES: usize = 8;
+const READ_MESSAGES: usize = 16;
 const READ_BYTES: usize = 64 << 10;
 /// Packets handed to the kernel together, less than the longest IP packet.
 const RUN_PACKETS_MAX: usize = 44;
