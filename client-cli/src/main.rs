@@ -53,7 +53,7 @@ fn start(arguments: Arguments) -> Outcome<()> {
     let filter = EnvFilter::try_from_env("SPILLWAY_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let setting = Setting { folder: Folder::locate(arguments.config)?, json: arguments.json };
-    // Packets, disk and hashes have threads of their own. A second worker is woken for what the first one is about to do anyway: a fifth more wake-ups and
+    // Disk, hashes and the packets of a fast line have threads of their own. A second worker is woken for what the first one is about to do anyway: a fifth more wake-ups and
     // a twelfth more processor time on a terminal with fifteen links.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failure::while_doing("cannot start"))?;

@@ -12,8 +12,8 @@
 //! The texts travel through the server. All candidates are in them (no trickling), so that one message each way is enough. A description names the
 //! certificate of the end that wrote it; [`Link::fingerprints`] gives both, and the hello signs them, so that the server cannot listen in.
 //!
-//! **Threads.** One thread per endpoint, the hub, carries the packets of all its links over a few shared sockets; the tasks that send and receive run
-//! wherever the caller's runtime puts them. A link ends when its last half is dropped, whoever held it. Two endpoints have one link between them at a time.
+//! **Threads.** One hub per endpoint carries the packets of all its links over a few shared sockets: on the caller's runtime if the line is slow, else in a
+//! thread of its own. The tasks that send and receive run wherever the caller's runtime puts them. A link ends when its last half is dropped, whoever held it. Two endpoints have one link between them at a time.
 //!
 //! **Back-pressure.** [`LinkSender::send`] waits while [`LinkConfig::send_buffer_bytes`] are unacknowledged. A receiver that does not read fills its inbox,
 //! 64 messages, and the library's queue, 256, then its SCTP window shuts and the sender waits: 330 messages of 64 KiB, 21 MiB, is the most that a link

@@ -1,4 +1,4 @@
-//! What the ends of a link and the hub's thread share: the messages on their way out, how the link is, and the call that wakes the hub.
+//! What the ends of a link and the hub share: the messages on their way out, how the link is, and the call that wakes the hub.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

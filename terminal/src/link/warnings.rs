@@ -19,7 +19,7 @@ impl std::fmt::Debug for Warnings {
 }
 
 impl Warnings {
-    /// `listener` is called from the thread of the links, which it must not hold up.
+    /// `listener` is called by the hub of the links, which it must not hold up.
     #[must_use]
     pub fn new(listener: impl Fn(String) + Send + Sync + 'static) -> Self {
         Self { listener: Some(Arc::new(listener)), said: Arc::default() }
