@@ -1,12 +1,12 @@
 //! In which order the origin gives the chunks of an edition to those who copy them on.
 //!
-//! Ascending, but for the shortest ones. Sixteen of them are given first: the origin's line feeds a whole group sooner, and until a terminal has its first
-//! chunk its uplink is idle. The next shortest are given last: at the end everybody waits for the relay that still copies, and what it copies is short (as in
+//! Ascending, but for the shortest ones. Thirty-two of them are given first: the origin's line feeds a whole group sooner, and until a terminal has its first
+//! chunk its uplink is idle, and again until it has its second one. The next shortest are given last: at the end everybody waits for the relay that still copies, and what it copies is short (as in
 //! scheduling the longest jobs first, Graham 1969). Server and terminals compute the same from the manifest: a terminal that knows what was given out by now
 //! knows what was lost.
 
-/// A chunk for each member of the largest group; of a small edition an eighth.
-const FIRST: usize = 16;
+/// Two chunks for each member of the largest group; of a small edition an eighth.
+const FIRST: usize = 32;
 /// Some for each of them, or a quarter: with as many again, and in the order of their lengths, nothing was gained in the simulator.
 const LAST: usize = 64;
 
@@ -121,9 +121,9 @@ mod tests {
         let given = given(&order, 300);
         let longest = |chunks: &[u32]| chunks.iter().map(|chunk| lengths[*chunk as usize]).max().unwrap();
         let shortest = |chunks: &[u32]| chunks.iter().map(|chunk| lengths[*chunk as usize]).min().unwrap();
-        assert!(longest(&given[..16]) < shortest(&given[16..]));
-        assert!(longest(&given[236..]) < shortest(&given[16..236]));
-        assert!([&given[..16], &given[16..236], &given[236..]].iter().all(|part| part.is_sorted()));
+        assert!(longest(&given[..32]) < shortest(&given[32..]));
+        assert!(longest(&given[236..]) < shortest(&given[32..236]));
+        assert!([&given[..32], &given[32..236], &given[236..]].iter().all(|part| part.is_sorted()));
         assert!((0..300).all(|chunk| given[order.place(chunk) as usize] == chunk), "each has a place of its own");
     }
 

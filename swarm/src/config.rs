@@ -60,7 +60,7 @@ pub(crate) const RECEIPT_BYTES: u64 = WINDOW_BYTES / 4;
 pub(crate) const DELTA_DELAY: Duration = Duration::from_millis(100);
 /// And what was copied to it within this time: nobody waits for that. Each announcement goes to everybody and is acknowledged: ten a second to fifteen
 /// members took 2 % of an uplink of 10 Mbit/s.
-pub(crate) const DELTA_DELAY_OF_COPIES: Duration = Duration::from_millis(250);
+pub(crate) const DELTA_DELAY_OF_COPIES: Duration = Duration::from_millis(500);
 /// And in the end game within this time: a relay that hears of it late sends it twice.
 pub(crate) const DELTA_DELAY_AT_THE_END: Duration = Duration::from_millis(20);
 /// A fetch that failed for a passing reason is tried again after this long.
@@ -82,6 +82,9 @@ pub(crate) const PULL_QUEUE_MAX: usize = 64;
 pub(crate) const SCAN_MAX: usize = 4096;
 /// Missing chunks named to the server at a time.
 pub(crate) const MISSING_MAX: usize = 64;
+
+/// A group below keeps up as long as its contact lacks no more chunks than this of what is here: about two seconds of a line of 10 Mbit/s in a group of sixteen.
+pub(crate) const KEEPS_UP: u32 = 16;
 
 /// The most chunks that may be missing in the end game: what some relays still owe, looked at one by one.
 pub(crate) const END_GAME_CHUNKS: u32 = 64;

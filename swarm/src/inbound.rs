@@ -64,7 +64,7 @@ impl Swarm {
             return Err(SuspectReason::Malformed);
         }
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
-        let mut done = Vec::new();
+        let (mut done, mut brought) = (Vec::new(), Vec::new());
         for &chunk in chunks {
             if !state.have.insert(chunk) {
                 continue;
@@ -72,13 +72,20 @@ impl Swarm {
             state.out.cancel(chunk);
             state.news_at = now;
             if !self.settled.contains(chunk) {
-                self.pulling.known(chunk, peer, state.role == Role::Member, owed, now);
+                if self.pulling.known(chunk, peer, state.role == Role::Member, owed, now) {
+                    brought.push(chunk);
+                }
             } else if !state.out.awaits(chunk) {
                 done.push(chunk);
             }
         }
         for chunk in done {
             self.copy_done(peer, chunk, now);
+        }
+        for chunk in brought {
+            if self.relieving(chunk, peer).contains(&self.config.me) {
+                self.pulling.comes_from_below(chunk);
+            }
         }
         Ok(())
     }
@@ -118,6 +125,7 @@ impl Swarm {
     fn take_chunk(&mut self, peer: TerminalId, frame: ChunkFrame, now: Now) -> Result<(), Violation> {
         let Some(&entry) = self.manifest.chunks.get(frame.chunk as usize) else { return Err(SuspectReason::Malformed) };
         let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let from_below = matches!(state.role, Role::Child(_) | Role::Served);
         let from_outside = match state.role {
             Role::Member => false,
             Role::Parent => true,
@@ -142,7 +150,9 @@ impl Swarm {
             self.actions.push_back(Action::Send { peer, frame: Frame::Duplicate(duplicate) });
             return Ok(());
         }
-        let relay = if first_copy && from_outside { Relay::All } else { Relay::Nobody };
+        // What a member has is copied on by who brought it here.
+        let given_back = from_below && self.has_live_holder(chunk);
+        let relay = if first_copy && from_outside && !given_back { Relay::All } else { Relay::Nobody };
         self.pending.insert(chunk, Pending { source: peer, relay, destinations, hop, pulled });
         self.progressed_at = now;
         self.store(chunk, peer, bytes);

@@ -24,6 +24,7 @@ mod outbox;
 mod peer;
 mod pull;
 mod relay;
+mod relief;
 mod repeats;
 mod signing;
 

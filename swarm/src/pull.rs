@@ -32,6 +32,8 @@ pub(crate) struct Pulling {
     /// Smoothed time from the first announcement to the arrival.
     arrival: Now,
     cursor: u32,
+    /// Chunks that come from a contact below and not from who brought them.
+    from_below: ChunkSet,
 }
 
 /// No place among the bringers.
@@ -62,12 +64,14 @@ impl Pulling {
             owing: Vec::new(),
             arrival: Now::ZERO,
             cursor: 0,
+            from_below: ChunkSet::default(),
         }
     }
 
-    /// A peer was found to hold a chunk. `owed`: it was announced as news, so whoever brought it into the group is copying it on.
-    pub(crate) fn known(&mut self, chunk: u32, by: TerminalId, by_member: bool, owed: bool, now: Now) {
-        let Some(at) = self.known_at.get_mut(chunk as usize) else { return };
+    /// A peer was found to hold a chunk. `owed`: it was announced as news, so whoever brought it into the group is copying it on. Answers whether this
+    /// one has just brought it.
+    pub(crate) fn known(&mut self, chunk: u32, by: TerminalId, by_member: bool, owed: bool, now: Now) -> bool {
+        let Some(at) = self.known_at.get_mut(chunk as usize) else { return false };
         let news_for_group = by_member && self.in_group.insert(chunk);
         if news_for_group && owed {
             let place = place_of(&mut self.bringers, by);
@@ -86,6 +90,12 @@ impl Pulling {
         if !owed && (by_member || !self.in_group.contains(chunk)) {
             self.unowed.insert(chunk);
         }
+        news_for_group && owed
+    }
+
+    /// The chunk is to be asked of a contact below, once. If it does not come from there it is pulled like any other that is late.
+    pub(crate) fn comes_from_below(&mut self, chunk: u32) {
+        self.from_below.insert(chunk);
     }
 
     /// These are held or leased by somebody in the group: when they are announced they need no more waiting.
@@ -97,6 +107,7 @@ impl Pulling {
 
     /// A chunk is here. Only copies that came by themselves tell how long copies take.
     pub(crate) fn arrived(&mut self, chunk: u32, pulled: bool, now: Now) {
+        self.from_below.remove(chunk);
         let place = self.brought_by.get_mut(chunk as usize).map(|place| std::mem::replace(place, NOBODY));
         if let Some(owing) = place.and_then(|place| self.owing.get_mut(usize::from(place))) {
             *owing -= 1;
@@ -195,9 +206,11 @@ impl Swarm {
             if let Some(peer) = self.pull_source(chunk, &group, now) {
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.pulls.insert(chunk, now);
+                    state.asked_below |= matches!(state.role, Role::Child(_));
                 }
+                self.pulling.from_below.remove(chunk);
                 requests.entry(peer).or_default().push(chunk);
-                places -= 1;
+                places = places.saturating_sub(1);
             }
         }
         if requests.is_empty() {
@@ -221,7 +234,20 @@ impl Swarm {
     /// From whom to pull a missing chunk now, if from anybody.
     fn pull_source(&self, chunk: u32, group: &[(TerminalId, u64)], now: Now) -> Option<TerminalId> {
         let waited = now.saturating_sub(self.pulling.known_since(chunk)?);
-        let wait = if self.pulling.unowed.contains(chunk) || self.was_taken_along(chunk) { Now::ZERO } else { self.pulling.late_after() };
+        let from_below = self.pulling.from_below.contains(chunk);
+        if from_below
+            && let Some(contact) = self.contact_that_has(chunk)
+            && !self.is_coming(chunk, now)
+        {
+            return Some(contact);
+        }
+        let wait = if self.pulling.unowed.contains(chunk) || self.was_taken_along(chunk) {
+            Now::ZERO
+        } else if from_below {
+            self.pulling.late_after() + LATE_MIN
+        } else {
+            self.pulling.late_after()
+        };
         if waited < wait || self.is_coming(chunk, now) {
             return None;
         }
@@ -236,9 +262,7 @@ impl Swarm {
             let since = now.saturating_sub(waited) + wait;
             let news = |member: TerminalId| self.peers.get(&member).map_or(Now::ZERO, |state| state.news_at);
             let my_turn = ahead_in_line(chunk, self.config.me, group).all(|member| now >= news(member).max(since) + TURN);
-            let held_in_group =
-                self.peers.values().any(|state| state.role == Role::Member && state.is_live() && state.have.contains(chunk));
-            (my_turn && (!held_in_group || waited >= wait + LATE_MIN)).then_some(source)
+            (my_turn && (!self.has_live_holder(chunk) || waited >= wait + LATE_MIN)).then_some(source)
         })
     }
 
@@ -263,6 +287,11 @@ impl Swarm {
         self.pending.contains_key(&chunk)
             || self.fetching.holds(chunk)
             || self.peers.values().any(|state| state.pulls.contains_key(&chunk) || arriving(state))
+    }
+
+    /// Whether a live member of the group has the chunk.
+    pub(crate) fn has_live_holder(&self, chunk: u32) -> bool {
+        self.peers.values().any(|state| state.role == Role::Member && state.is_live() && state.have.contains(chunk))
     }
 
     /// Whether this terminal is the one of its group that is responsible for the chunk.

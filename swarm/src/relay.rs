@@ -36,11 +36,16 @@ impl Swarm {
         let below = self.ways_below(chunk, group, now);
         // One member gets it at once, a fast one more often: if this terminal is late with the rest in the end, somebody else can help.
         let handed = below.values().any(is_handed);
-        let members = self.peers.values().filter(|state| state.role == Role::Member && state.is_live());
+        let goes_below = group && !handed && !below.is_empty();
+        let relieving = if goes_below { self.relieving(chunk, self.config.me) } else { Vec::new() };
+        let is_member = |state: &&PeerState| state.role == Role::Member && state.is_live() && !relieving.contains(&state.id());
+        let members = self.peers.values().filter(is_member);
         let seed = members.max_by(|a, b| share(chunk, a.id(), a.peer.up.0).total_cmp(&share(chunk, b.id(), b.peer.up.0)));
         let seed = seed.filter(|_| !handed).map(PeerState::id);
-        let wants =
-            |state: &&mut PeerState| group && state.role == Role::Member && state.linked && !state.banned && !state.have.contains(chunk);
+        let wants = |state: &&mut PeerState| {
+            let is_owed = group && state.role == Role::Member && !state.have.contains(chunk) && !relieving.contains(&state.id());
+            is_owed && state.linked && !state.banned
+        };
         for state in self.peers.values_mut().filter(wants) {
             // A member that is silent for the moment gets its copy when it is heard again; only the others are waited for.
             let moving = state.is_moving(now);

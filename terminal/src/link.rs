@@ -36,6 +36,7 @@ mod window;
 
 pub use channel::LastHeard;
 pub use config::{BindPolicy, IceServer, LOST_AFTER, LinkConfig, MAX_MESSAGE_BYTES};
+pub(crate) use config::{SHORT_PACKET_BYTES, TUNNEL_PACKET_BYTES};
 pub use endpoint::{Endpoint, Pending};
 pub use ends::{Link, LinkReceiver, LinkSender};
 pub use error::{CloseReason, LinkError};

@@ -60,3 +60,42 @@ fn b31_copies_that_wait_for_a_contact_that_dies_go_another_way() {
         assert!(world.nodes[4].disk[chunk] == world.nodes[1].id || world.nodes[5].disk[chunk] == world.nodes[2].id);
     }
 }
+
+/// Two groups of four with these uplinks above and below, and chunks enough that the end is not all.
+fn two_groups_of_four(above: u64, below: u64) -> World {
+    let groups = vec![GroupSpec { members: vec![0, 1, 2, 3], parent: None }, GroupSpec { members: vec![4, 5, 6, 7], parent: Some(0) }];
+    World::new(240, &[[above; 4], [below; 4]].concat(), groups)
+}
+
+/// Chunks that members of the group above got from the one below.
+fn given_back(world: &World) -> usize {
+    let below: Vec<_> = world.nodes[4..].iter().map(|node| node.id).collect();
+    world.nodes[..4].iter().map(|node| node.disk.values().filter(|source| below.contains(source)).count()).sum()
+}
+
+#[test]
+fn b29_a_group_below_that_keeps_up_relieves_the_one_above_of_copies() {
+    let mut world = two_groups_of_four(10 * MBIT, 10 * MBIT);
+    assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+    // The first and the last of the 240 chunks, 90 in all, come from who brought them; of the others every second one is given back once.
+    assert!((40..=75).contains(&given_back(&world)), "{}", given_back(&world));
+    assert_eq!(world.origin_sent.values().sum::<u32>(), 240);
+    let copies = world.copied / (world.payload[0].len() as u64);
+    assert!(copies <= 7 * 240 * 101 / 100, "{copies} copies of {}", 7 * 240);
+}
+
+#[test]
+fn b29_what_a_group_below_was_to_give_back_comes_from_the_own_group_if_it_dies() {
+    let mut world = two_groups_of_four(10 * MBIT, 10 * MBIT);
+    assert!(world.run_until(LONG, |world| given_back(world) >= 20), "nothing is given back");
+    (4..8).for_each(|node| world.kill(node));
+    assert!(world.run_until(LONG, |world| world.nodes[..4].iter().all(|node| node.disk.len() == 240)), "stuck at {:?}", world.now);
+    assert_eq!(world.origin_sent.values().sum::<u32>(), 240);
+}
+
+#[test]
+fn b29_a_group_below_that_is_behind_gives_nothing_back() {
+    let mut world = two_groups_of_four(40 * MBIT, 4 * MBIT);
+    assert!(world.run_until(LONG, |world| world.nodes[..4].iter().all(|node| node.disk.len() == 240)), "stuck at {:?}", world.now);
+    assert!(given_back(&world) <= 12, "{} while it is still near", given_back(&world));
+}

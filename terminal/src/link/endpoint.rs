@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::addresses;
 use super::channel::{Handle, LinkId};
-use super::config::{IceServer, LinkConfig, SHORT_PACKET_BYTES, SLOW_UP_TO};
+use super::config::{IceServer, LinkConfig, SLOW_UP_TO};
 use super::description::{self, Fingerprint};
 use super::ends::Link;
 use super::error::{CloseReason, LinkError};
@@ -82,10 +82,10 @@ impl Endpoint {
         Ok(Self { shared: Arc::new(Shared { config, window_bytes, hub }), packet_bytes })
     }
 
-    /// The same endpoint, for links over a path that does not take long packets.
+    /// The same endpoint, for links over a path that does not take longer packets than these (see [`LinkConfig::packet_bytes`]).
     #[must_use]
-    pub fn with_short_packets(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), packet_bytes: SHORT_PACKET_BYTES.min(self.packet_bytes) }
+    pub fn with_packets_up_to(&self, bytes: u32) -> Self {
+        Self { shared: Arc::clone(&self.shared), packet_bytes: bytes.min(self.packet_bytes) }
     }
 
     /// Gives the endpoint up and waits, once its other clones and all links are gone too, until other ends and servers have been told.

@@ -384,7 +384,7 @@ impl Manager {
             Err(error) => {
                 tracing::debug!(peer = %id, %error, "a link did not come up");
                 if let (OpenError::NoHello, Some(peer)) = (&error, self.peers.get_mut(&id)) {
-                    peer.path = Path::Narrow;
+                    peer.path = peer.path.narrower();
                 }
                 self.retry_later(id);
             }
@@ -455,7 +455,7 @@ impl Manager {
 
 /// What a link that was up `since` then and is lost says of its path: if it was lost at once, the other end may have heard no hello.
 fn path_after(path: Path, since: Instant) -> Path {
-    if since.elapsed() < PROVEN_AFTER { Path::Narrow } else { path }
+    if since.elapsed() < PROVEN_AFTER { path.narrower() } else { path }
 }
 
 /// An attempt that panics has failed like any other: its peer is tried again.

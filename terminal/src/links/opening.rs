@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::early::EarlyOffer;
 use super::{LinksTiming, PlannedPeer};
-use crate::link::{Endpoint, Link, LinkError, Pending};
+use crate::link::{Endpoint, Link, LinkError, Pending, SHORT_PACKET_BYTES, TUNNEL_PACKET_BYTES};
 use crate::socket::Outbox;
 
 /// Links that are being opened at once from either side. Each takes sockets, a handshake and half a second of waiting; sixteen terminals of one machine
@@ -43,8 +43,20 @@ pub(super) enum OpenError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
     Untried,
-    /// A link opened and no hello came through: it may be that only short packets do.
+    /// A link opened and no hello came through: it may be that only packets of a tunnel do.
+    Tunnel,
+    /// Nor did one in such packets.
     Narrow,
+}
+
+impl Path {
+    /// What is known once no hello came through.
+    pub(super) fn narrower(self) -> Self {
+        match self {
+            Self::Untried => Self::Tunnel,
+            Self::Tunnel | Self::Narrow => Self::Narrow,
+        }
+    }
 }
 
 /// What an attempt to open a link needs.
@@ -99,7 +111,8 @@ impl Opener {
     fn endpoint(&self, path: Path) -> Endpoint {
         match path {
             Path::Untried => self.endpoint.clone(),
-            Path::Narrow => self.endpoint.with_short_packets(),
+            Path::Tunnel => self.endpoint.with_packets_up_to(TUNNEL_PACKET_BYTES),
+            Path::Narrow => self.endpoint.with_packets_up_to(SHORT_PACKET_BYTES),
         }
     }
 
