@@ -14,18 +14,23 @@ pub(super) fn redis_url() -> String {
 impl Live {
     /// What a `FLUSHALL` or a restart does, to this namespace only.
     pub(crate) async fn lose_everything(&self) {
-        let mut cursor = 0u64;
+        let keys = self.keys().await;
+        if !keys.is_empty() {
+            let mut delete = redis::cmd("DEL");
+            delete.arg(keys);
+            self.command::<u64>(delete).await.unwrap();
+        }
+    }
+
+    async fn keys(&self) -> Vec<String> {
+        let (mut cursor, mut all) = (0u64, Vec::new());
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{}:*", self.inner.namespace)).arg("COUNT").arg(1000);
             let (next, keys): (u64, Vec<String>) = self.command(scan).await.unwrap();
-            if !keys.is_empty() {
-                let mut delete = redis::cmd("DEL");
-                delete.arg(keys);
-                self.command::<u64>(delete).await.unwrap();
-            }
+            all.extend(keys);
             if next == 0 {
-                return;
+                return all;
             }
             cursor = next;
         }
@@ -47,6 +52,19 @@ impl Fixture {
 
     pub(super) async fn lose_everything(&self) {
         self.live.lose_everything().await;
+    }
+
+    /// Keys of lease tables that would stay for ever if nobody dropped them.
+    pub(super) async fn lasting_keys(&self) -> Vec<String> {
+        let mut lasting = Vec::new();
+        for key in self.live.keys().await.into_iter().filter(|key| key.contains(":group:") || key.contains(":swarm:")) {
+            let mut rest = redis::cmd("PTTL");
+            rest.arg(&key);
+            if self.live.command::<i64>(rest).await.unwrap() == -1 {
+                lasting.push(key);
+            }
+        }
+        lasting
     }
 
     /// Makes a terminal connected, or not, without a WebSocket and without an end.

@@ -63,6 +63,14 @@ local OVERHEAD_MAX = 1000000
 -- `returned`: leases that ended without their chunk, as {chunk, terminal, why}, why: x its time was over, g the terminal is gone.
 local state, live, returned, grants = nil, {}, {}, {}
 
+-- The keys that this call writes to. Each lapses when the release is long over, and has to be told so when it was empty before; telling all keys in
+-- each call was 15 of some 70 commands.
+local written = {}
+local function write(command, key, ...)
+  written[key] = true
+  return redis.call(command, key, ...)
+end
+
 local function bit_of(chunk) return chunk - chunk % 8 + 7 - chunk % 8 end
 local function held_key(terminal) return G .. ':held:' .. terminal end
 local function unsigned_key(terminal) return G .. ':unsigned:' .. terminal end
@@ -90,13 +98,8 @@ local function load()
 end
 
 local function save()
-  redis.call('HSET', G, 'next', state.next, 'led', state.led, 'trailed', state.trailed, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
-  redis.call('PEXPIREAT', G, state.keep)
-  for _, key in pairs(K) do redis.call('PEXPIREAT', key, state.keep) end
-  if caller ~= '' then
-    for _, key in ipairs({held_key(caller), unsigned_key(caller)}) do redis.call('PEXPIREAT', key, state.keep) end
-  end
-  for _, name in ipairs({'lengths', 'sent', 'fed', 'doubled'}) do redis.call('PEXPIREAT', swarm_key(name), state.keep) end
+  write('HSET', G, 'next', state.next, 'led', state.led, 'trailed', state.trailed, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
+  for key in pairs(written) do redis.call('PEXPIREAT', key, state.keep) end
 end
 
 local function live_holder(chunk, except)
@@ -120,13 +123,13 @@ local function lease_of(chunk)
 end
 
 local function record_lease(chunk, lease)
-  redis.call('HSET', K.leases, chunk,
+  write('HSET', K.leases, chunk,
     table.concat({lease.terminal, whole(lease.sent), whole(lease.out), lease.kind, lease.phase, whole(lease.fetches)}, ' '))
 end
 
 local function write_lease(chunk, lease, until_ms)
   record_lease(chunk, lease)
-  redis.call('ZADD', K.expiry, until_ms, chunk)
+  write('ZADD', K.expiry, until_ms, chunk)
 end
 
 local function outstanding(terminal) return tonumber(redis.call('HGET', K.out, terminal) or '0') end
@@ -135,10 +138,10 @@ local function drop_lease(chunk, lease)
   local length = length_of(chunk)
   redis.call('HDEL', K.leases, chunk)
   redis.call('ZREM', K.expiry, chunk)
-  redis.call('HSET', K.out, lease.terminal, math.max(0, outstanding(lease.terminal) - length))
+  write('HSET', K.out, lease.terminal, math.max(0, outstanding(lease.terminal) - length))
   if lease.phase == 'l' then state.inflight = math.max(0, state.inflight - length) end
   if lease.kind == 'e' and lease.fetches == 0 then
-    redis.call('SET', swarm_key('doubled'), whole(math.max(0, tonumber(redis.call('GET', swarm_key('doubled')) or '0') - length)))
+    write('SET', swarm_key('doubled'), whole(math.max(0, tonumber(redis.call('GET', swarm_key('doubled')) or '0') - length)))
   end
 end
 
@@ -160,7 +163,7 @@ local function direct_of(chunk, terminal)
 end
 
 local function write_direct(direct, until_ms)
-  redis.call('HSET', K.directs, whole(direct.chunk) .. ' ' .. direct.terminal, whole(until_ms) .. ' ' .. whole(direct.fetches))
+  write('HSET', K.directs, whole(direct.chunk) .. ' ' .. direct.terminal, whole(until_ms) .. ' ' .. whole(direct.fetches))
 end
 
 -- Whether the origin sends the chunk to somebody but `except`, for good.
@@ -174,7 +177,7 @@ end
 -- A lease ended without the chunk: somebody else gets it, unless a live member has it after all, or is sent it by the origin.
 local function give_to_others(chunk)
   local coming = redis.call('HEXISTS', K.leases, chunk) == 1 or is_sent_directly(chunk, nil)
-  if state.root and not coming and not live_holder(chunk) then redis.call('ZADD', K.returned, chunk, chunk) end
+  if state.root and not coming and not live_holder(chunk) then write('ZADD', K.returned, chunk, chunk) end
 end
 
 -- The same, and the answer says so.
@@ -240,7 +243,7 @@ local function stranger() return caller ~= '' and redis.call('HEXISTS', K.member
 
 -- Whoever speaks is there.
 local function join(terminal)
-  if not benched(terminal) and redis.call('SADD', K.live, terminal) == 1 then
+  if not benched(terminal) and write('SADD', K.live, terminal) == 1 then
     live[#live + 1] = terminal
     table.sort(live)
   end
@@ -249,7 +252,7 @@ end
 local function grant(chunk, terminal, kind)
   local length = length_of(chunk)
   local out = outstanding(terminal) + length
-  redis.call('HSET', K.out, terminal, out)
+  write('HSET', K.out, terminal, out)
   state.inflight = state.inflight + length
   write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = kind, phase = 'l', fetches = 0}, now + LEASE_MS)
   grants[#grants + 1] = {terminal = terminal, chunk = chunk, kind = kind == 'e' and 'p' or kind}
@@ -377,7 +380,7 @@ local function give_first_copies()
     state.given = now
     grant(chunk, chosen.terminal, 'f')
     chosen.out, chosen.open = chosen.out + length, chosen.open - 1
-    redis.call('HSET', K.open, chosen.terminal, chosen.open .. ' ' .. chosen.at)
+    write('HSET', K.open, chosen.terminal, chosen.open .. ' ' .. chosen.at)
     if chosen.open == 0 then table.remove(candidates, best) end
   end
 end
@@ -420,7 +423,7 @@ local function give_directly()
     if chosen then
       room, state.inflight = room - length, state.inflight + length
       write_direct({chunk = chunk, terminal = chosen, fetches = 0}, now + LEASE_MS)
-      redis.call('SADD', K.handed, chosen)
+      write('SADD', K.handed, chosen)
       grants[#grants + 1] = {terminal = chosen, chunk = chunk, kind = 'd'}
     elseif wanted then
       return
@@ -457,7 +460,7 @@ end
 
 local function mark_out_of_line(bit)
   for _, list in ipairs({K.first, K.last}) do
-    for _, text in ipairs(redis.call('ZRANGE', list, 0, -1)) do redis.call('SETBIT', K.union, bit_of(tonumber(text)), bit) end
+    for _, text in ipairs(redis.call('ZRANGE', list, 0, -1)) do write('SETBIT', K.union, bit_of(tonumber(text)), bit) end
   end
 end
 
@@ -482,7 +485,7 @@ local function find_holes()
     local byte = string.byte(bytes, first / 8 + 1) or 0
     for chunk = first, byte == 255 and -1 or math.min(first + 7, state.next - 1) do
       if math.floor(byte / 2 ^ (chunk - first)) % 2 == 0 and redis.call('HEXISTS', K.leases, chunk) == 0 then
-        redis.call('ZADD', K.returned, chunk, chunk)
+        write('ZADD', K.returned, chunk, chunk)
       end
     end
   end
@@ -492,22 +495,23 @@ end
 local function finish_rebuild()
   local r = redis.call('HMGET', K.rebuild, 'swarm', 'chunks', 'root', 'opens', 'keep', 'mean')
   local chunks, root = tonumber(r[2]), r[3] == '1'
-  redis.call('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0,
+  write('HSET', G, 'swarm', r[1], 'chunks', r[2], 'root', r[3], 'opens', r[4], 'keep', r[5], 'next', root and 0 or chunks, 'inflight', 0,
     'mean', r[6], 'given', 0, 'direct', '', 'led', 0, 'trailed', 0)
   for _, terminal in ipairs(redis.call('SMEMBERS', K.answered)) do
-    redis.call('SADD', K.live, terminal)
+    write('SADD', K.live, terminal)
     redis.call('BITOP', 'OR', K.union, K.union, held_key(terminal))
   end
   if not load() then return false end
   -- What members say that they hold is their word; that a chunk was sent is told by receipts.
   redis.call('BITOP', 'OR', swarm_key('sent'), swarm_key('sent'), K.sent)
-  redis.call('SET', swarm_key('fed'), now)
+  written[swarm_key('sent')] = true
+  write('SET', swarm_key('fed'), now)
   local claims = redis.call('HGETALL', K.claims)
   for index = 1, #claims, 2 do
     local chunk, terminal = tonumber(claims[index]), claims[index + 1]
     if not live_holder(chunk) then
       local out = outstanding(terminal) + length_of(chunk)
-      redis.call('HSET', K.out, terminal, out)
+      write('HSET', K.out, terminal, out)
       state.inflight = state.inflight + length_of(chunk)
       write_lease(chunk, {terminal = terminal, sent = now, out = out, kind = 'f', phase = 'l', fetches = 0}, now + LEASE_MS)
     end

@@ -9,7 +9,7 @@ if caller ~= '' then
   if ARGV[7] == '0' then
     redis.call('HDEL', K.open, caller)
   elseif ARGV[7] ~= '' then
-    redis.call('HSET', K.open, caller, ARGV[7] .. ' ' .. whole(now))
+    write('HSET', K.open, caller, ARGV[7] .. ' ' .. whole(now))
   end
 end
 allocate()

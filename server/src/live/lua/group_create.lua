@@ -25,7 +25,7 @@ for index, list in ipairs({K.first, K.last}) do
   redis.call('PEXPIREAT', list, ARGV[11])
 end
 for index = 18, #ARGV, 2 do
-  redis.call('HSET', K.members, ARGV[index], math.min(OVERHEAD_MAX, math.max(1, tonumber(ARGV[index + 1]))))
+  write('HSET', K.members, ARGV[index], math.min(OVERHEAD_MAX, math.max(1, tonumber(ARGV[index + 1]))))
   redis.call('DEL', held_key(ARGV[index]), unsigned_key(ARGV[index]))
 end
 if wait == 0 then return answer(finish_rebuild() and 'ready' or 'lost') end

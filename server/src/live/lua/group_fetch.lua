@@ -12,8 +12,8 @@ local own = lease and lease.terminal == caller and lease.phase == 'l'
 local direct = not own and direct_of(chunk, caller) or nil
 if string.sub(wish, 1, 4) == 'undo' then
   local marks = string.sub(wish, 5)
-  if string.find(marks, 'g') then redis.call('SETBIT', K.sent, bit_of(chunk), 0) end
-  if string.find(marks, 's') then redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 0) end
+  if string.find(marks, 'g') then write('SETBIT', K.sent, bit_of(chunk), 0) end
+  if string.find(marks, 's') then write('SETBIT', swarm_key('sent'), bit_of(chunk), 0) end
   if string.find(marks, 'u') then redis.call('SREM', unsigned_key(caller), chunk) end
   local ends = string.find(marks, 'd')
   if own then
@@ -39,9 +39,9 @@ if redis.call('SISMEMBER', unsigned_key(caller), chunk) == 0 and owes_signatures
   return answer('ready', {'unsigned', unpack(redis.call('SMEMBERS', unsigned_key(caller)))})
 end
 local again, marks = was_sent(chunk), ''
-if redis.call('SADD', unsigned_key(caller), chunk) == 1 then marks = 'u' end
-if state.root and not again then redis.call('SET', swarm_key('fed'), now) end
-local group_had = redis.call('SETBIT', K.sent, bit_of(chunk), 1) == 1
+if write('SADD', unsigned_key(caller), chunk) == 1 then marks = 'u' end
+if state.root and not again then write('SET', swarm_key('fed'), now) end
+local group_had = write('SETBIT', K.sent, bit_of(chunk), 1) == 1
 right.fetches = right.fetches + 1
 if own then
   -- The overhead counts from the moment of sending, not from the grant before it.
@@ -50,6 +50,6 @@ if own then
 else
   write_direct(direct, now + LEASE_MS)
 end
-local swarm_had = redis.call('SETBIT', swarm_key('sent'), bit_of(chunk), 1) == 1
+local swarm_had = write('SETBIT', swarm_key('sent'), bit_of(chunk), 1) == 1
 local part = not again and 'first' or (own and 'again' or 'direct')
 return answer('ready', {part, marks .. (group_had and '' or 'g') .. (swarm_had and '' or 's')})

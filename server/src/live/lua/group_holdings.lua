@@ -5,7 +5,7 @@ local word = open_table()
 local segment, bytes = tonumber(ARGV[7]), ARGV[8]
 if word == 'lost' then return answer(word) end
 if stranger() then return answer('stranger') end
-redis.call('SETRANGE', held_key(caller), segment * 512, bytes)
+write('SETRANGE', held_key(caller), segment * 512, bytes)
 if word == 'rebuilding' then
   if redis.call('HGET', K.rebuild, 'root') == '1' then
     local claimed = 0

@@ -4,7 +4,7 @@ local word = open_table()
 if word ~= 'ready' then return answer(word) end
 sweep()
 local again = benched(caller)
-if tonumber(ARGV[7]) > 0 then redis.call('HSET', K.benched, caller, now + tonumber(ARGV[7])) end
+if tonumber(ARGV[7]) > 0 then write('HSET', K.benched, caller, now + tonumber(ARGV[7])) end
 leave(caller)
 allocate()
 return answer('ready', again and {'again'} or nil)

@@ -16,7 +16,7 @@ local function refuse(chunk, why)
 end
 for index = 11, #ARGV, 2 do
   local chunk, receipted = tonumber(ARGV[index]), ARGV[index + 1] == '1'
-  redis.call('SETBIT', held_key(caller), bit_of(chunk), 0)
+  write('SETBIT', held_key(caller), bit_of(chunk), 0)
   local lease = lease_of(chunk)
   local others = lease ~= nil and lease.terminal ~= caller
   local elsewhere = receipted or others or live_holder(chunk, caller) ~= nil or is_sent_directly(chunk, caller)
@@ -34,7 +34,7 @@ for index = 11, #ARGV, 2 do
   elseif feeding and not again then
     refuse(chunk, 'c')
   elseif benched(caller) or (lease and lease.phase == 'l') or (elsewhere and not long) then
-    if elsewhere and waited >= PATIENCE_FORGOTTEN_MS then redis.call('HSET', K.asked, chunk, now) end
+    if elsewhere and waited >= PATIENCE_FORGOTTEN_MS then write('HSET', K.asked, chunk, now) end
     refuse(chunk, 'c')
   elseif not elsewhere and never_given(chunk) then
     refuse(chunk, 'c')
@@ -44,7 +44,7 @@ for index = 11, #ARGV, 2 do
     first_budget = math.max(0, first_budget - length)
     if again then again_budget = math.max(0, again_budget - length) end
     if lease then drop_lease(chunk, lease) end
-    if doubles then redis.call('INCRBY', swarm_key('doubled'), length) end
+    if doubles then write('INCRBY', swarm_key('doubled'), length) end
     redis.call('HDEL', K.asked, chunk)
     local came_back = redis.call('ZREM', K.returned, chunk) == 1
     grant(chunk, caller, came_back and not elsewhere and 'f' or (doubles and 'e' or 'p'))

@@ -8,7 +8,7 @@ join(caller)
 local samples = {}
 for index = 7, #ARGV, 2 do
   local chunk, done = tonumber(ARGV[index]), tonumber(ARGV[index + 1])
-  redis.call('SETBIT', held_key(caller), bit_of(chunk), 1)
+  write('SETBIT', held_key(caller), bit_of(chunk), 1)
   redis.call('ZREM', K.returned, chunk)
   drop_direct(chunk, caller)
   local lease = lease_of(chunk)
@@ -24,7 +24,7 @@ for index = 7, #ARGV, 2 do
       local spent = math.min(math.max(done, lease.sent), math.max(now, lease.sent)) - lease.sent
       local sample = math.min(OVERHEAD_MAX, math.max(1, math.floor(spent * 1000000 / lease.out)))
       local overhead = tonumber(redis.call('HGET', K.members, caller))
-      redis.call('HSET', K.members, caller, math.max(1, math.floor((3 * overhead + sample) / 4)))
+      write('HSET', K.members, caller, math.max(1, math.floor((3 * overhead + sample) / 4)))
       samples[#samples + 1] = whole(sample)
       drop_lease(chunk, lease)
     end

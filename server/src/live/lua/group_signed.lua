@@ -6,7 +6,7 @@ if stranger() then return answer('stranger') end
 for index = 8, #ARGV do
   redis.call('SREM', unsigned_key(caller), ARGV[index])
   if ARGV[7] == '1' then
-    redis.call('SETBIT', held_key(caller), bit_of(tonumber(ARGV[index])), 1)
+    write('SETBIT', held_key(caller), bit_of(tonumber(ARGV[index])), 1)
     redis.call('ZREM', K.returned, ARGV[index])
   end
 end

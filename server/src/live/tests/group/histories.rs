@@ -110,6 +110,7 @@ fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
             for step in &steps {
                 pair.step(step).await;
             }
+            assert_eq!(fixture.lasting_keys().await, Vec::<String>::new());
             if root {
                 pair.drain().await;
             }
