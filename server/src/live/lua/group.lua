@@ -70,6 +70,9 @@ local function write(command, key, ...)
   written[key] = true
   return redis.call(command, key, ...)
 end
+local function lapse(keep)
+  for key in pairs(written) do redis.call('PEXPIREAT', key, keep) end
+end
 
 local function bit_of(chunk) return chunk - chunk % 8 + 7 - chunk % 8 end
 local function held_key(terminal) return G .. ':held:' .. terminal end
@@ -99,7 +102,7 @@ end
 
 local function save()
   write('HSET', G, 'next', state.next, 'led', state.led, 'trailed', state.trailed, 'inflight', state.inflight, 'given', whole(state.given), 'direct', state.direct or '')
-  for key in pairs(written) do redis.call('PEXPIREAT', key, state.keep) end
+  lapse(state.keep)
 end
 
 local function live_holder(chunk, except)

@@ -6,29 +6,26 @@
 if load() or redis.call('EXISTS', K.rebuild) == 1 then return answer('exists') end
 local lengths = ns .. ':swarm:' .. ARGV[7] .. ':lengths'
 if ARGV[12] ~= '' then
-  redis.call('SET', lengths, ARGV[12])
+  write('SET', lengths, ARGV[12])
 elseif redis.call('EXISTS', lengths) == 0 then
   return answer('lengths')
 end
-redis.call('PEXPIREAT', lengths, ARGV[11])
 local wait = tonumber(ARGV[13])
 redis.call('DEL', G)
 for _, key in pairs(K) do redis.call('DEL', key) end
-redis.call('HSET', K.rebuild, 'swarm', ARGV[7], 'chunks', ARGV[8], 'root', ARGV[9], 'opens', ARGV[10], 'keep', ARGV[11], 'mean', ARGV[15],
+write('HSET', K.rebuild, 'swarm', ARGV[7], 'chunks', ARGV[8], 'root', ARGV[9], 'opens', ARGV[10], 'keep', ARGV[11], 'mean', ARGV[15],
   'until', now + wait)
 if ARGV[14] ~= '' then
-  redis.call('SET', K.sent, ARGV[14])
-  redis.call('PEXPIREAT', K.sent, ARGV[11])
+  write('SET', K.sent, ARGV[14])
 end
 for index, list in ipairs({K.first, K.last}) do
-  for chunk in string.gmatch(ARGV[15 + index], '%d+') do redis.call('ZADD', list, chunk, chunk) end
-  redis.call('PEXPIREAT', list, ARGV[11])
+  for chunk in string.gmatch(ARGV[15 + index], '%d+') do write('ZADD', list, chunk, chunk) end
 end
 for index = 18, #ARGV, 2 do
   write('HSET', K.members, ARGV[index], math.min(OVERHEAD_MAX, math.max(1, tonumber(ARGV[index + 1]))))
   redis.call('DEL', held_key(ARGV[index]), unsigned_key(ARGV[index]))
 end
+lapse(ARGV[11])
 if wait == 0 then return answer(finish_rebuild() and 'ready' or 'lost') end
-for _, key in ipairs({K.rebuild, K.members}) do redis.call('PEXPIREAT', key, ARGV[11]) end
 for index = 18, #ARGV, 2 do push(ARGV[index], string.format('{"type":"report_holdings","swarm_id":"%s"}', ARGV[7])) end
 return answer('rebuilding')

@@ -13,12 +13,11 @@ if word == 'rebuilding' then
       if terminal == caller then claimed = claimed + 1 end
     end
     for index = 10, #ARGV do
-      if claimed < CLAIMS_MAX then claimed = claimed + redis.call('HSETNX', K.claims, ARGV[index], caller) end
+      if claimed < CLAIMS_MAX then claimed = claimed + write('HSETNX', K.claims, ARGV[index], caller) end
     end
   end
-  if ARGV[9] == '1' then redis.call('SADD', K.answered, caller) end
-  local keep = redis.call('HGET', K.rebuild, 'keep')
-  for _, key in ipairs({held_key(caller), K.claims, K.answered}) do redis.call('PEXPIREAT', key, keep) end
+  if ARGV[9] == '1' then write('SADD', K.answered, caller) end
+  lapse(redis.call('HGET', K.rebuild, 'keep'))
   word = open_table()
   if word == 'ready' then allocate() end
   return answer(word)
