@@ -302,6 +302,13 @@ impl<T: Copy + Ord> Table<T> {
         }
     }
 
+    /// Whether what counts as in flight is what is leased and has not come, and what is sent directly.
+    pub fn is_balanced(&self) -> bool {
+        let leased = self.leases.iter().filter(|(_, lease)| !lease.received).map(|(chunk, _)| *chunk);
+        let direct = self.directs.keys().map(|(chunk, _)| *chunk);
+        self.in_flight == leased.chain(direct).map(|chunk| self.length(chunk)).sum::<u64>()
+    }
+
     pub fn length(&self, chunk: u32) -> u64 {
         self.lengths.get(chunk as usize).copied().unwrap_or(0)
     }

@@ -21,7 +21,7 @@ impl<T: Copy + Ord> Table<T> {
     /// The chunk to be given next: returned ones first, then in the order of giving. Never one that a live member holds or leases, or is sent by the origin.
     pub(super) fn take(&mut self) -> Option<u32> {
         while let Some(&chunk) = self.returned.first() {
-            if self.is_free(chunk) {
+            if self.is_free(chunk) && !self.directs.keys().any(|(coming, _)| *coming == chunk) {
                 return Some(chunk);
             }
             self.returned.remove(&chunk);

@@ -310,12 +310,12 @@ local function note_given(chunk)
   end
 end
 
--- The chunk to be given next: returned ones first, then in the order of giving. Never one that a live member holds or leases.
+-- The chunk to be given next: returned ones first, then in the order of giving. Never one that a live member holds or leases, or is sent by the origin.
 local function take()
   while true do
     local chunk = tonumber(redis.call('ZRANGE', K.returned, 0, 0)[1])
     if not chunk then break end
-    if is_free(chunk) then return chunk end
+    if is_free(chunk) and not is_sent_directly(chunk, nil) then return chunk end
     redis.call('ZREM', K.returned, chunk)
   end
   local chunk

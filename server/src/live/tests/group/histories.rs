@@ -109,6 +109,7 @@ fn the_scripts_and_the_model_agree_on_every_history_and_every_chunk_is_given() {
             let mut pair = Pair::new(&fixture, lengths, overheads, root, in_flight_max).await;
             for step in &steps {
                 pair.step(step).await;
+                assert!(pair.model.is_balanced(), "after {step:?}");
             }
             assert_eq!(fixture.lasting_keys().await, Vec::<String>::new());
             if root {

@@ -30,6 +30,10 @@ impl Model {
         act(&mut self.table, &mut Call { shared: &mut self.shared, limits: self.limits, now: self.now })
     }
 
+    pub(super) fn is_balanced(&self) -> bool {
+        self.table.is_balanced()
+    }
+
     /// What the terminal has not signed for, if that is too much.
     fn unsigned_of(&self, terminal: TerminalId) -> Vec<u32> {
         let owes = self.table.owes_signatures(terminal, self.limits);
