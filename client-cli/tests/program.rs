@@ -76,11 +76,13 @@ fn a_failure_is_one_json_object_for_a_program() {
 #[test]
 fn a_server_that_is_away_is_exit_code_five() {
     use std::io::Write;
-    // Bound and dropped: nobody listens there.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound, so that no other process gets the port, and not listening.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = bound.local_addr().unwrap();
     let config = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_spillway"))
-        .args(["register", "--server", &format!("http://127.0.0.1:{port}"), "--email", "a@b.example", "--password-stdin"])
+        .args(["register", "--server", &format!("http://{address}"), "--email", "a@b.example", "--password-stdin"])
         .arg("--config")
         .arg(config.path())
         .stdin(Stdio::piped())

@@ -4,7 +4,14 @@ use super::*;
 use protocol::UserId;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// An address that refuses connections for as long as the socket is kept: bound, so that no other process gets the port, and not listening.
+pub(crate) fn nobody_listens() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    (format!("http://{}", socket.local_addr().unwrap()), socket)
+}
 
 /// A request whose body is one JSON object.
 pub(crate) async fn json_request(socket: &mut TcpStream) -> String {
@@ -136,9 +143,8 @@ async fn another_users_login_is_not_taken_over_by_a_running_process() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_told_as_such_and_costs_no_login() {
-    // Bound and dropped: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let (_parent, folder) = folder_with(&account(&format!("http://127.0.0.1:{port}"), Duration::ZERO)).await;
+    let (away, _bound) = nobody_listens();
+    let (_parent, folder) = folder_with(&account(&away, Duration::ZERO)).await;
     let error = tokens_of(&folder).access_token().await.unwrap_err();
     assert_eq!(Failure::from(ApiError::Token(Box::new(error))).exit_code(), 5);
 }

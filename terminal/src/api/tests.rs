@@ -80,8 +80,13 @@ async fn an_answer_that_is_no_problem_document_keeps_its_status() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_a_network_error() {
-    let address = Listener::start(|_, _| Answer::Hangup).await.address.clone();
-    let error = Api::new(&address).unwrap().create_session(&Login { email: "a@b.c".into(), password: Password("12345678".into()) }).await;
+    // Bound, so that no other process gets the port, and not listening.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let error = Api::new(&format!("http://{}", bound.local_addr().unwrap()))
+        .unwrap()
+        .create_session(&Login { email: "a@b.c".into(), password: Password("12345678".into()) })
+        .await;
     assert!(matches!(error.unwrap_err(), ApiError::Network { .. }));
 }
 

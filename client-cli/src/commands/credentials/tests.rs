@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::folder::Account;
-use crate::session::tests::json_request;
+use crate::session::tests::{json_request, nobody_listens};
 use protocol::rest::Password;
 use protocol::{Problem, RequestId, UserId};
 use time::Duration;
@@ -60,9 +60,8 @@ async fn a_logout_ends_the_session_of_the_folders_refresh_token_and_forgets_it()
 
 #[tokio::test]
 async fn a_logout_that_the_server_did_not_hear_keeps_the_login() {
-    // Bound and dropped: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let (_parent, folder) = folder_on(&format!("http://127.0.0.1:{port}")).await;
+    let (away, _bound) = nobody_listens();
+    let (_parent, folder) = folder_on(&away).await;
     assert_eq!(logout(&folder).await.unwrap_err().exit_code(), 5);
     assert_eq!(folder.account().unwrap().unwrap().refresh_token, "refresh-0");
 }

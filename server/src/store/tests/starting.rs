@@ -28,8 +28,11 @@ async fn a_database_of_another_history_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_database_that_does_not_answer_is_named_by_its_cause() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = Store::connect(&format!("postgres://nobody@127.0.0.1:{port}/none"), Currency::EUR).await.unwrap_err();
+    // Bound, so that no other process gets the port, and not listening.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = bound.local_addr().unwrap();
+    let error = Store::connect(&format!("postgres://nobody@{address}/none"), Currency::EUR).await.unwrap_err();
     let StoreError::Db(sqlx::Error::Io(cause)) = &error else { panic!("{error:?}") };
     assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
 }
