@@ -447,7 +447,9 @@ impl<T: Copy + Ord> Table<T> {
                 let spent = done.clamp(lease.sent, now.max(lease.sent)) - lease.sent;
                 let sample = (spent.saturating_mul(1_000_000) / lease.outstanding.max(1)).clamp(1, OVERHEAD_MAX);
                 let overhead = self.spec.members.entry(terminal).or_insert(OVERHEAD_MAX);
-                *overhead = ((3 * *overhead + sample) / 4).max(1);
+                // Who has become slow is believed sooner than who has become fast: what the slow one is given is what everybody waits for.
+                let weight = if sample > *overhead { 2 } else { 4 };
+                *overhead = (((weight - 1) * *overhead + sample) / weight).max(1);
                 samples.push(sample);
                 self.drop_lease(chunk, call.shared);
             }

@@ -92,6 +92,8 @@ pub(crate) const END_GAME_CHUNKS: u32 = 64;
 pub(crate) const TAKE_OVER_PULLS: usize = 2;
 /// A copy takes about so long from the relay's queue to the news that it has come: the line's own queue, the chunk, and the announcement.
 pub(crate) const ON_ITS_WAY: Duration = Duration::from_millis(250);
+/// What should have been copied here this long ago, by the uplink that its relay states, is not waited for.
+pub(crate) const OVERDUE_AFTER: Duration = Duration::from_secs(2);
 /// What is expected within this time anyway is left to its relay: a request, and the relay's word to stop, are as long on their way.
 pub(crate) const TAKE_OVER_WORTH: Duration = Duration::from_millis(200);
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::TerminalId;
 
 use crate::Now;
-use crate::config::{END_GAME_CHUNKS, ON_ITS_WAY, TAKE_OVER_PULLS, TAKE_OVER_WORTH};
+use crate::config::{END_GAME_CHUNKS, ON_ITS_WAY, OVERDUE_AFTER, TAKE_OVER_PULLS, TAKE_OVER_WORTH};
 use crate::machine::Swarm;
 use crate::peer::{PeerState, Role};
 use crate::pull::share;
@@ -50,10 +50,15 @@ impl Swarm {
         chosen
     }
 
+    /// Whether so little is missing that each chunk can be looked at.
+    pub(crate) fn is_near_the_end(&self) -> bool {
+        self.manifest.chunk_count().saturating_sub(self.settled.len()) <= END_GAME_CHUNKS
+    }
+
     /// `None` while something new may come into the group, and where that has no end in sight.
     fn left_at_the_end(&self, now: Now) -> Option<Left> {
         let count = self.manifest.chunk_count();
-        if count.saturating_sub(self.settled.len()) > END_GAME_CHUNKS {
+        if !self.is_near_the_end() {
             return None;
         }
         let mut by_bringer: BTreeMap<TerminalId, Vec<(Now, u32)>> = BTreeMap::new();
@@ -76,16 +81,20 @@ impl Swarm {
         for (bringer, mut chunks) in by_bringer {
             let up = self.peers.get(&bringer).map_or(0, |state| state.peer.up.0);
             chunks.sort_unstable();
-            let mut done = Now::ZERO;
+            let (mut done, mut due) = (Now::ZERO, Now::ZERO);
             for (since, chunk) in chunks {
                 // One for this terminal, and one for each that lacks it as well. What was sent a moment ago has not been told yet, all else is to be sent.
                 let lacks = |id: &TerminalId| self.peers.get(id).is_some_and(|state| !state.have.contains(chunk));
                 let copies = 1 + members.iter().filter(|member| **member != bringer && lacks(member)).count();
                 let bytes = u64::from(self.chunk_length(chunk)) * u64::try_from(copies).unwrap_or(u64::MAX);
-                done = done.max(since).max(now.saturating_sub(ON_ITS_WAY))
-                    + Now::from_micros((bytes * 8_000_000).checked_div(up).unwrap_or(0));
-                if !self.is_coming(chunk, now) {
-                    left.expected.push((done, chunk));
+                let takes = Now::from_micros((bytes * 8_000_000).checked_div(up).unwrap_or(0));
+                due = due.max(since) + takes;
+                done = done.max(since).max(now.saturating_sub(ON_ITS_WAY)) + takes;
+                // A relay that is late is slower than it says: it may be late for as long again.
+                let overdue = now.saturating_sub(due);
+                let expected = if overdue > OVERDUE_AFTER { done.max(now + overdue) } else { done };
+                if !self.is_coming_besides(chunk, now) {
+                    left.expected.push((expected, chunk));
                 }
             }
         }

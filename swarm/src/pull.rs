@@ -248,12 +248,14 @@ impl Swarm {
         } else {
             self.pulling.late_after()
         };
-        if waited < wait || self.is_coming(chunk, now) {
+        let coming = if self.is_near_the_end() { self.is_coming_besides(chunk, now) } else { self.is_coming(chunk, now) };
+        if waited < wait || coming {
             return None;
         }
         let most_promising = |role: Role| {
             let may_send = |state: &PeerState| self.lost.may_send(state.id(), chunk, u64::from(self.chunk_length(chunk)));
-            let holders = self.peers.values().filter(|state| state.role == role && state.can_be_pulled(chunk) && may_send(state));
+            let is_holder = |state: &&PeerState| state.role == role && state.can_be_pulled(chunk) && !state.pulls.contains_key(&chunk);
+            let holders = self.peers.values().filter(is_holder).filter(|state| may_send(state));
             holders.min_by_key(|state| (state.unanswered, state.pulls.len())).map(|state| state.id())
         };
         most_promising(Role::Member).or_else(|| {
@@ -281,12 +283,17 @@ impl Swarm {
     }
 
     pub(crate) fn is_coming(&self, chunk: u32, now: Now) -> bool {
+        self.is_coming_besides(chunk, now) || self.peers.values().any(|state| state.pulls.contains_key(&chunk))
+    }
+
+    /// Whether it comes in another way than by asking its bringer, who owes a copy anyway: if the bringer is slow, whoever has got its copy can be asked too.
+    pub(crate) fn is_coming_besides(&self, chunk: u32, now: Now) -> bool {
+        let bringer = self.pulling.bringer(chunk);
         let arriving = |state: &PeerState| {
             state.is_live() && now < state.frame_at + PARTIAL_FOR && state.partial.as_ref().is_some_and(|partial| partial.chunk == chunk)
         };
-        self.pending.contains_key(&chunk)
-            || self.fetching.holds(chunk)
-            || self.peers.values().any(|state| state.pulls.contains_key(&chunk) || arriving(state))
+        let asked = |state: &PeerState| state.pulls.contains_key(&chunk) && bringer != Some(state.id());
+        self.pending.contains_key(&chunk) || self.fetching.holds(chunk) || self.peers.values().any(|state| asked(state) || arriving(state))
     }
 
     /// Whether a live member of the group has the chunk.

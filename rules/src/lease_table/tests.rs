@@ -203,3 +203,17 @@ fn b01_a_direct_copy_that_reaches_nobody_is_a_first_copy_for_somebody() {
     assert_eq!(small.credits(1, 0, 1), [(0, 3)], "it is still on its way to the other one");
     assert_eq!(small.credits(LEASE_MS, 0, 1), [(0, 2)]);
 }
+
+#[test]
+fn b03_who_has_become_slow_is_believed_sooner_than_who_has_become_fast() {
+    let mut small = Small::new(&[800; 2]);
+    let mut copied = |chunk, from, until| {
+        assert_eq!(small.credits(from, 0, 1), [(0, chunk)]);
+        small.fetch(from, 0, chunk);
+        small.at(until, |table, call| table.notices(0, &[(chunk, Some(until))], call));
+        small.table.spec.members[&0]
+    };
+    // 80 ms for 100 bytes are 800,000 ns each: half of it counts. Then 10 ms, of which a quarter does.
+    assert_eq!(copied(0, 0, 80), (800 + 800_000) / 2);
+    assert_eq!(copied(1, 100, 110), (3 * 400_400 + 100_000) / 4);
+}

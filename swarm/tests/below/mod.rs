@@ -81,7 +81,8 @@ fn b29_a_group_below_that_keeps_up_relieves_the_one_above_of_copies() {
     assert!((40..=75).contains(&given_back(&world)), "{}", given_back(&world));
     assert_eq!(world.origin_sent.values().sum::<u32>(), 240);
     let copies = world.copied / (world.payload[0].len() as u64);
-    assert!(copies <= 7 * 240 * 101 / 100, "{copies} copies of {}", 7 * 240);
+    // Some of the last ones come twice: their relays are late, and others are asked for them too.
+    assert!(copies <= 7 * 240 * 103 / 100, "{copies} copies of {}", 7 * 240);
 }
 
 #[test]

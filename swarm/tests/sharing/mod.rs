@@ -49,6 +49,20 @@ fn b03_in_the_end_members_take_over_what_a_slow_relay_owes() {
 }
 
 #[test]
+fn b03_a_relay_that_is_slower_than_it_says_is_not_waited_for_once_somebody_has_its_chunk() {
+    // A copy takes 40 ms by what it says, and 2.4 s or 4 s. In the second case all of them have asked the relay itself meanwhile, in vain.
+    for (slower, first_copy) in [(60, Duration::from_millis(2_400)), (100, Duration::from_secs(4))] {
+        let mut world = World::new(1, &[20 * MBIT; 5], one_group(5));
+        world.nodes[0].slower = slower;
+        world.give(0, GrantKind::FirstCopy, 0..1);
+        assert!(world.run_until(LONG, World::all_complete), "stuck at {:?}", world.now);
+        let since = world.now.saturating_sub(first_copy);
+        assert!(since < Duration::from_millis(900), "the others had it {since:?} after the first one");
+        assert_eq!(world.origin_sent.values().sum::<u32>(), 1, "it costs the origin nothing");
+    }
+}
+
+#[test]
 fn b03_relays_that_are_in_time_are_left_alone_in_the_end() {
     let mut world = World::new(64, &[10 * MBIT; 6], one_group(6));
     assert!(world.run_until(LONG, World::all_complete));

@@ -55,6 +55,8 @@ pub(crate) struct Node {
     /// Signed for, and lost from the disk.
     pub(crate) lost: BTreeMap<u32, TerminalId>,
     pub(crate) up: u64,
+    /// How many times slower its uplink is than it says.
+    pub(crate) slower: u64,
     uplink_free_at: Now,
     woken_for: Now,
     pub(crate) suspects: Vec<(TerminalId, SuspectReason)>,
@@ -149,6 +151,7 @@ impl World {
                 disk: own.get(index).into_iter().flatten().map(|&chunk| (chunk, id)).collect(),
                 lost: BTreeMap::new(),
                 up,
+                slower: 1,
                 uplink_free_at: Now::ZERO,
                 woken_for: Now::MAX,
                 suspects: vec![],
@@ -334,7 +337,7 @@ impl World {
             if !transmit.destinations.is_empty() {
                 self.handed.push((node, to, transmit.chunk, transmit.destinations.clone()));
             }
-            let sending = Duration::from_nanos(u64::from(transmit.len) * 8 * 1_000_000_000 / self.nodes[node].up);
+            let sending = Duration::from_nanos(u64::from(transmit.len) * 8 * 1_000_000_000 * self.nodes[node].slower / self.nodes[node].up);
             self.nodes[node].uplink_free_at = now + sending;
             let frame = Frame::Chunk(ChunkFrame {
                 swarm_id: SwarmId::from_bytes([2; 16]),

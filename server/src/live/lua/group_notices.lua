@@ -24,7 +24,9 @@ for index = 7, #ARGV, 2 do
       local spent = math.min(math.max(done, lease.sent), math.max(now, lease.sent)) - lease.sent
       local sample = math.min(OVERHEAD_MAX, math.max(1, math.floor(spent * 1000000 / lease.out)))
       local overhead = tonumber(redis.call('HGET', K.members, caller))
-      write('HSET', K.members, caller, math.max(1, math.floor((3 * overhead + sample) / 4)))
+      -- Who has become slow is believed sooner than who has become fast: what the slow one is given is what everybody waits for.
+      local weight = sample > overhead and 2 or 4
+      write('HSET', K.members, caller, math.max(1, math.floor(((weight - 1) * overhead + sample) / weight)))
       samples[#samples + 1] = whole(sample)
       drop_lease(chunk, lease)
     end
