@@ -12,7 +12,9 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
-pub(crate) use market::{ApplyArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments};
+pub(crate) use market::{
+    ApplyArguments, BookArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments,
+};
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand};
 
 const EXIT_CODES: &str = "\
@@ -81,6 +83,10 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Measure this machine's line and disk, and tell the server
     Measure(MeasureArguments),
+    /// Say why the own applications to a release cost what they cost, or got no place
+    Explain(BookArguments),
+    /// Recompute every rank and price of a closed release from its published book, and its hash
+    Audit(BookArguments),
     /// Show how a release went, or goes so far: times beside the bound, bytes, money, replacements
     Report(ReportArguments),
 }
@@ -180,7 +186,8 @@ mod tests {
             "publish one.bin --content 42",
             "release",
             &format!("release create --content {RELEASE} --closes +10s --starts +15s"),
-            &format!("release create --content {RELEASE} --rank 100:0 --closes +10s --starts +15s"),
+            &format!("release create --content {RELEASE} --rank 100 --closes +10s --starts +15s"),
+            &format!("release create --content {RELEASE} --rank 100:0 --primaries-max 0 --closes +10s --starts +15s"),
             &format!("release create --content {RELEASE} --rank 100:0:1 --closes soon --starts +15s"),
             &format!("release create --content {RELEASE} --rank 100:0:1 --closes +10s --starts +15s --fee 2"),
             "release cancel",

@@ -69,6 +69,8 @@ uuid_id!(/// One edition within one release: the unit of planning, leasing and c
     SwarmId);
 uuid_id!(/// A terminal's bid for an edition and a rank of a release.
     ApplicationId);
+uuid_id!(/// An application in a closed book: random, so that the book tells nobody whose it is.
+    BidId);
 uuid_id!(/// The contract to bring one edition to one terminal at one price.
     DeliveryId);
 uuid_id!(/// One edition brought to one terminal that asked for it at any time. Its release has the same number.

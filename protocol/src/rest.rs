@@ -1,6 +1,7 @@
 //! Bodies of the REST API. Plural kebab-case paths, snake_case fields, RFC 3339 UTC times, money as integer minor units with a currency.
 
 mod account;
+mod book;
 mod content;
 mod measurement;
 mod on_demand;
@@ -8,6 +9,7 @@ mod release;
 mod report;
 
 pub use account::*;
+pub use book::*;
 pub use content::*;
 pub use measurement::*;
 pub use on_demand::*;

@@ -229,6 +229,7 @@ fn candidates(count: u32) -> Vec<Candidate> {
                     loss_ppm: u32::try_from(random.below(20_000)).ok(),
                     nat: [NatKind::Open, NatKind::EndpointIndependent, NatKind::EndpointDependent, NatKind::Unknown][random.below(4)],
                 },
+                primary: None,
             }
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The rank auction: a laddered Vickrey–Clarke–Groves mechanism, and first come as the plain alternative.
+//! The rank auction: a laddered Vickrey–Clarke–Groves mechanism, with first come and measured quality as the plain alternatives.
 //!
 //! Ranks carry public weights w_1 > … > w_R > w_{R+1} = 0; a place in rank s is worth b·w_s to a bidder who offers b per weight, if s is the rank it
 //! wants or a later one, and nothing otherwise. With m the bid's maximum for the wanted rank r, b = m / w_r.
@@ -19,10 +19,12 @@
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod book;
+mod explain;
 mod outcome;
 mod per_weight;
 
-pub use book::{BIDS_MAX, Bid, Book, BookError, RANKS_MAX, RankTerms, WEIGHT_MAX};
+pub use book::{BIDS_MAX, Bid, Book, BookError, RANKS_MAX, RankTerms, WEIGHT_MAX, release_hash};
+pub use explain::{Became, Decided};
 pub use outcome::{Award, KeptOut, Loser, LossReason, Outcome, PriceStep, RankPrice, SetBy};
 pub use per_weight::PerWeight;
 pub use protocol::rest::Selection;
@@ -37,7 +39,7 @@ pub struct OutOfBounds;
 /// A bid that is at or above the reserve, in 32 bytes that sort by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entrant {
-    /// Ascending where the better offer comes first; the same for all where the offer does not count.
+    /// Ascending where the better offer or the faster uplink comes first; the same for all where neither counts.
     precedence: u128,
     applied_at_ms: u64,
     /// Into the book's bids, which stand in ascending order of id: the last tie-break.
@@ -61,21 +63,17 @@ struct Rung {
 /// # Errors
 /// [`OutOfBounds`] instead of a wrong number; a checked [`Book`] stays within the bounds.
 pub fn clear(book: &Book, selection: Selection) -> Result<Outcome, OutOfBounds> {
-    let by_offer = match selection {
-        Selection::Auction => true,
-        Selection::FirstCome => false,
-    };
-    let (mut entrants, mut losers) = entrants(book, by_offer)?;
+    let (mut entrants, mut losers) = entrants(book, selection)?;
     entrants.sort_unstable();
     let mut ladder: Vec<Rung> = book.ranks().iter().map(|terms| Rung { room: terms.capacity, kept_out: None }).collect();
     let mut placed = Vec::new();
     for entrant in &entrants {
         match walk(&mut ladder, entrant)? {
             Some(rank) => placed.push((entrant.bid, rank)),
-            None => losers.push(Loser { application_id: bid_of(book, entrant.bid)?.application_id, reason: LossReason::NoPlace }),
+            None => losers.push(Loser { bid_id: bid_of(book, entrant.bid)?.bid_id, reason: LossReason::NoPlace }),
         }
     }
-    if !by_offer {
+    if selection != Selection::Auction {
         // Offers of those kept out do not count: everybody pays the reserve.
         ladder.iter_mut().for_each(|rung| rung.kept_out = None);
     }
@@ -83,24 +81,28 @@ pub fn clear(book: &Book, selection: Selection) -> Result<Outcome, OutOfBounds> 
     let mut awards = Vec::with_capacity(placed.len());
     for (bid, rank) in placed {
         let price = prices.get(rank).ok_or(OutOfBounds)?;
-        awards.push(Award { application_id: bid_of(book, bid)?.application_id, rank: price.rank, price: price.price });
+        awards.push(Award { bid_id: bid_of(book, bid)?.bid_id, rank: price.rank, price: price.price });
     }
     Ok(Outcome { awards, losers, prices })
 }
 
 /// Step 1: the bids at or above the reserve, unsorted, and the others.
-fn entrants(book: &Book, by_offer: bool) -> Result<(Vec<Entrant>, Vec<Loser>), OutOfBounds> {
+fn entrants(book: &Book, selection: Selection) -> Result<(Vec<Entrant>, Vec<Loser>), OutOfBounds> {
     let reserve = book.reserve_per_weight().sort_key().ok_or(OutOfBounds)?;
     let mut entrants = Vec::with_capacity(book.bids().len());
     let mut losers = Vec::new();
     for (index, bid) in (0u32..).zip(book.bids()) {
         let offer = book.offer(bid).sort_key().ok_or(OutOfBounds)?;
         if offer < reserve {
-            losers.push(Loser { application_id: bid.application_id, reason: LossReason::BelowReserve });
+            losers.push(Loser { bid_id: bid.bid_id, reason: LossReason::BelowReserve });
             continue;
         }
         entrants.push(Entrant {
-            precedence: if by_offer { !offer } else { 0 },
+            precedence: match selection {
+                Selection::Auction => !offer,
+                Selection::FirstCome => 0,
+                Selection::MeasuredQuality => !u128::from(bid.up_seen.0),
+            },
             applied_at_ms: bid.applied_at.0,
             bid: index,
             wanted: bid.rank.checked_sub(1).ok_or(OutOfBounds)?,
@@ -132,7 +134,7 @@ fn rank_price(book: &Book, ladder: &[Rung], rank: usize) -> Result<RankPrice, Ou
         let (until, per_weight, set_by) = match ladder.get(at).ok_or(OutOfBounds)?.kept_out {
             Some((bid, placed)) => {
                 let bid = bid_of(book, bid)?;
-                (placed, book.offer(bid), SetBy::Offer { application_id: bid.application_id })
+                (placed, book.offer(bid), SetBy::Offer { bid_id: bid.bid_id })
             }
             None => (ladder.len(), book.reserve_per_weight(), SetBy::Reserve),
         };
@@ -145,7 +147,7 @@ fn rank_price(book: &Book, ladder: &[Rung], rank: usize) -> Result<RankPrice, Ou
         Some((bid, placed)) => {
             let bid = bid_of(book, bid)?;
             let placed = if placed < ladder.len() { Some(number_of(placed)?) } else { None };
-            Some(KeptOut { application_id: bid.application_id, per_weight: book.offer(bid), placed })
+            Some(KeptOut { bid_id: bid.bid_id, per_weight: book.offer(bid), placed })
         }
         None => None,
     };

@@ -9,11 +9,13 @@ pub mod ledger;
 pub mod oracle;
 pub mod settlement;
 
-// Planning: who copies to whom, who is given which chunk, who counts as gone, and what no schedule can beat.
+// Planning: how wide a release is, who copies to whom, who is given which chunk, who counts as gone, and what no schedule can beat.
 pub mod bound;
 pub mod lease_table;
 pub mod relay_plan;
 pub mod report;
+pub mod scale;
 pub mod seen_rate;
 pub mod sources;
 pub mod suspicion;
+pub mod ties;

@@ -14,7 +14,7 @@
 mod exhaustive;
 mod occupancy;
 
-use protocol::{Amount, ApplicationId};
+use protocol::{Amount, BidId};
 
 use crate::auction::{Bid, Book};
 
@@ -32,11 +32,11 @@ pub enum OracleError {
     Overflow,
 }
 
-/// The winners with their ranks (from 1) and prices, in ascending order of application id.
+/// The winners with their ranks (from 1) and prices, in ascending order of bid id.
 ///
 /// # Errors
 /// [`OracleError::TooLarge`] above some four million (bidder, occupancy) pairs, [`OracleError::Overflow`] where scaled amounts do not fit.
-pub fn prices(book: &Book) -> Result<Vec<(ApplicationId, u32, Amount)>, OracleError> {
+pub fn prices(book: &Book) -> Result<Vec<(BidId, u32, Amount)>, OracleError> {
     let market = Market::of(book)?;
     if market.is_small() { priced(&market, &exhaustive::Exhaustive) } else { priced(&market, &occupancy::Occupancy) }
 }
@@ -44,7 +44,7 @@ pub fn prices(book: &Book) -> Result<Vec<(ApplicationId, u32, Amount)>, OracleEr
 /// A bidder at or above the reserve.
 #[derive(Debug, Clone, Copy)]
 struct Bidder {
-    id: ApplicationId,
+    id: BidId,
     /// The best rank wanted, from 0.
     wanted: usize,
     /// Offer per weight, scaled.
@@ -72,7 +72,7 @@ trait Solver {
     fn allocate_at(&self, market: &Market, who: usize, offers: &[i128]) -> Result<Vec<Option<usize>>, OracleError>;
 }
 
-fn priced(market: &Market, solver: &impl Solver) -> Result<Vec<(ApplicationId, u32, Amount)>, OracleError> {
+fn priced(market: &Market, solver: &impl Solver) -> Result<Vec<(BidId, u32, Amount)>, OracleError> {
     let allocation = solver.allocate(market)?;
     let total = market.worth(&allocation)?;
     let mut winners = Vec::new();
@@ -126,13 +126,13 @@ impl Market {
         let scaled = |amount: Amount, weight: i128| scale.checked_div(weight)?.checked_mul(i128::from(amount.0));
         let reserve = scaled(book.reserve(), first).ok_or(OracleError::Overflow)?;
         let mut bids: Vec<&Bid> = book.bids().iter().collect();
-        bids.sort_by_key(|bid| (bid.applied_at, bid.application_id));
+        bids.sort_by_key(|bid| (bid.applied_at, bid.bid_id));
         let mut bidders = Vec::new();
         for bid in bids {
             let offer = weight_of(bid).and_then(|weight| scaled(bid.maximum, weight)).ok_or(OracleError::Overflow)?;
             let wanted = usize::try_from(bid.rank).ok().and_then(|rank| rank.checked_sub(1)).ok_or(OracleError::Overflow)?;
             if offer >= reserve {
-                bidders.push(Bidder { id: bid.application_id, wanted, offer });
+                bidders.push(Bidder { id: bid.bid_id, wanted, offer });
             }
         }
         let capacities =

@@ -7,7 +7,8 @@
 //! Within [`plan_wave`] the terminals are put in blocks that are alike and not slower than the rest (`balance`), those of a block are dealt to
 //! its groups by their uplinks (`dealing`), and the groups take their places in a tree with as few levels as `k` children allow (`wave`).
 //!
-//! Besides its parent in the tree a group may pull from groups of earlier waves, whose members hold the edition already (`links`).
+//! Besides its parent in the tree a group may pull from groups of earlier waves, whose members hold the edition already: first from those of the primary
+//! terminals that its members are tied to (`links`).
 //!
 //! Two groups that are linked do not talk all to all. With P members above and C below, the pairs are
 //! `{(i, i mod C)} ∪ {(j mod P, j)}`: every member above has somebody to copy to and every member below somebody to ask, with as few links as that takes.
@@ -59,6 +60,8 @@ pub struct PlannedGroup {
     /// 1 to [`GROUP_MEMBERS_MAX`]. The order is part of the plan: pairs between groups go by it, and as the fastest stand first, fast ones are paired
     /// with fast ones.
     pub members: Vec<Peer>,
+    /// The primary of each member that is tied to one, ascending.
+    pub primaries: Vec<TerminalId>,
 }
 
 /// Why a plan cannot be made, or stored groups are not a plan.

@@ -13,6 +13,7 @@
 //! Publishers, the platform and the vouchers issued are never locked: their accounts only grow.
 
 pub mod applications;
+pub mod books;
 pub mod budget;
 pub mod candidates;
 pub mod clearing;
@@ -37,6 +38,7 @@ pub mod releases;
 pub mod releasing;
 pub mod reports;
 pub mod reselections;
+mod scaling;
 pub mod scheduling;
 pub mod sessions;
 pub mod settlement;

@@ -46,7 +46,7 @@ fn candidate(identity: &Identity, spec: &TerminalSpec) -> Candidate {
         round_trip_ms: u16::try_from(spec.access.as_millis() * 2).ok(),
         ..CommunicationState::default()
     };
-    Candidate { peer, state }
+    Candidate { peer, state, primary: None }
 }
 
 /// The time of the server's clock at a moment of the run.

@@ -107,6 +107,13 @@ pub(crate) struct StatusArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BookArguments {
+    /// The release's id, as `list` shows it
+    #[arg(value_parser = release_id)]
+    pub release: ReleaseId,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReportArguments {
     /// The release's id, as `list` shows it
     #[arg(value_parser = release_id)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum, value_parser};
 use protocol::rest::{Chunking, Rank, Selection};
 use protocol::{Amount, BasisPoints, ContentId, ReleaseId};
 
@@ -106,9 +106,18 @@ pub(crate) struct NewReleaseArguments {
     /// The editions' labels or ids [default: all of the content]
     #[arg(long = "edition", value_name = "LABEL", num_args = 1..)]
     pub editions: Vec<String>,
-    /// A rank, the best one first: worth relative to the others, delay after the start, places per edition
-    #[arg(long = "rank", value_name = "WEIGHT:DELAY:CAPACITY", required = true, num_args = 1.., value_parser = rank)]
+    /// A rank, the best one first: worth relative to the others, delay after the start, places per edition [default places: as many as applications call for]
+    #[arg(long = "rank", value_name = "WEIGHT:DELAY[:CAPACITY]", required = true, num_args = 1.., value_parser = rank)]
     pub ranks: Vec<Rank>,
+    /// Most primary terminals per edition, where the first rank has no places stated [default: 16]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=4096))]
+    pub primaries_max: Option<u32>,
+    /// Most places per edition, in all ranks together [default: one for everybody]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub places_max: Option<u32>,
+    /// Between the waves that the last rank opens in where it has no places stated [default: its delay after the rank before; 60s for an only rank]
+    #[arg(long = "wave-interval", value_name = "SPAN", value_parser = seconds)]
+    pub wave_interval_s: Option<u32>,
     /// How places are given
     #[arg(long, value_enum, default_value_t = SelectBy::Auction)]
     pub selection: SelectBy,
@@ -144,6 +153,8 @@ pub(crate) enum SelectBy {
     Auction,
     /// By time of application; everybody pays the reserve
     FirstCome,
+    /// By the uplink seen in the terminal's transfers; everybody pays the reserve
+    MeasuredQuality,
 }
 
 impl From<SelectBy> for Selection {
@@ -151,6 +162,7 @@ impl From<SelectBy> for Selection {
         match select {
             SelectBy::Auction => Self::Auction,
             SelectBy::FirstCome => Self::FirstCome,
+            SelectBy::MeasuredQuality => Self::MeasuredQuality,
         }
     }
 }

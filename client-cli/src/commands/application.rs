@@ -95,6 +95,7 @@ mod tests {
             length: Bytes(1),
             chunks: 1,
             applications: 0,
+            places: Vec::new(),
         };
         Release {
             id: ReleaseId::from_bytes([9; 16]),
@@ -103,7 +104,11 @@ mod tests {
             title: "Film".into(),
             state: ReleaseState::Open,
             editions: labels.iter().zip(1..).map(edition).collect(),
-            ranks: vec![Rank { weight: 1, delay_s: 0, capacity: 1 }],
+            ranks: vec![Rank { weight: 1, delay_s: 0, capacity: Some(1) }],
+            waves: Vec::new(),
+            primaries_max: 16,
+            places_max: None,
+            wave_interval_s: None,
             selection: Selection::Auction,
             reserve: Money { amount: Amount(100), currency: "USD".parse().unwrap() },
             opens_at: NOW,
@@ -128,6 +133,7 @@ mod tests {
 
     fn applied() -> Application {
         Application {
+            bid_id: protocol::BidId::from_bytes([7; 16]),
             id: ApplicationId::from_bytes([1; 16]),
             release_id: ReleaseId::from_bytes([9; 16]),
             terminal_id: TerminalId::from_bytes([5; 16]),

@@ -52,6 +52,9 @@ fn described(arguments: NewReleaseArguments, content: &Content, currency: Curren
         relay_share: arguments.relay_share,
         fee: arguments.fee,
         limit_s: arguments.limit_s,
+        primaries_max: arguments.primaries_max,
+        places_max: arguments.places_max,
+        wave_interval_s: arguments.wave_interval_s,
     })
 }
 
@@ -112,7 +115,10 @@ mod tests {
         let release = described(arguments(""), &content(&["en", "fr"]), Currency::EUR, NOW).unwrap();
         assert_eq!(release.title, "Film");
         assert_eq!(release.editions, [EditionId([1; 32]), EditionId([2; 32])]);
-        assert_eq!(release.ranks, [Rank { weight: 100, delay_s: 0, capacity: 1 }, Rank { weight: 60, delay_s: 5, capacity: 16 }]);
+        assert_eq!(
+            release.ranks,
+            [Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 60, delay_s: 5, capacity: Some(16) }]
+        );
         assert_eq!(release.selection, Selection::Auction);
         assert_eq!(
             (release.opens_at, release.closes_at, release.starts_at),

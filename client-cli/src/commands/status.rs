@@ -10,7 +10,7 @@ use super::{Chosen, all_pages, chosen_releases};
 use crate::arguments::StatusArguments;
 use crate::failure::Outcome;
 use crate::folder::Folder;
-use crate::screen::{Report, application_line, clean, deliveries_table, happens, left_out};
+use crate::screen::{Report, application_line, clean, deliveries_table, happens, left_out, tie_line};
 use crate::session::Login;
 
 #[derive(Debug, Serialize)]
@@ -97,6 +97,9 @@ fn status_page(status: &Status, now: OffsetDateTime) -> String {
         for application in &status.applications {
             let whose = if application.terminal_id == terminal.id { "" } else { "another terminal: " };
             page.push_str(&format!("  {whose}{}\n", application_line(application, &status.release)));
+            if let Some(tie) = tie_line(application) {
+                page.push_str(&format!("    {tie}\n"));
+            }
         }
         if !status.deliveries.is_empty() {
             page.push_str(&deliveries_table(&status.deliveries, &status.release));

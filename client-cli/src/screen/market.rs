@@ -1,10 +1,10 @@
 //! Releases, applications and deliveries as text.
 
-use protocol::rest::{Application, ApplicationState, Delivery, DeliveryState, Release, ReleaseState, Selection};
+use protocol::rest::{Application, ApplicationState, Delivery, DeliveryState, Explanation, Release, ReleaseState, Selection};
 use protocol::{Amount, BasisPoints, Bytes, Money};
 use time::OffsetDateTime;
 
-use super::table::table;
+use super::table::{LINE_CHARACTERS_MAX, table, width};
 use super::{clean, date_time, distance};
 
 /// One line per release.
@@ -40,6 +40,7 @@ pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
     let selection = match release.selection {
         Selection::Auction => "auction: who pays is decided by all bids, never by one's own",
         Selection::FirstCome => "first come, first served, at the reserve",
+        Selection::MeasuredQuality => "the fastest uplink seen in transfers first, at the reserve",
     };
     page.push_str(&format!("Selection  {selection}\n"));
     page.push_str(&format!(
@@ -52,7 +53,7 @@ pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
         .zip(&release.ranks)
         .map(|(number, rank)| {
             let reserve = rank_reserve(release, rank.weight);
-            vec![number.to_string(), format!("+{}s", rank.delay_s), rank.capacity.to_string(), reserve.to_string()]
+            vec![number.to_string(), format!("+{}s", rank.delay_s), places(release, number), reserve.to_string()]
         })
         .collect();
     page.push_str(&table(&["RANK", "STARTS", "PLACES", "FROM"], &ranks));
@@ -64,6 +65,21 @@ pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
         .collect();
     page.push_str(&table(&["LENGTH", "APPLIED", "EDITION"], &editions));
     page
+}
+
+/// The places of an edition in a rank: as the publisher stated, or as closing decided, which may differ from edition to edition.
+fn places(release: &Release, rank: u32) -> String {
+    let index = usize::try_from(rank).ok().and_then(|rank| rank.checked_sub(1));
+    let of = |index: usize| {
+        let decided: Vec<u32> = release.editions.iter().filter_map(|edition| edition.places.get(index).copied()).collect();
+        match (decided.iter().min(), decided.iter().max(), release.ranks.get(index)?.capacity) {
+            (Some(least), Some(most), _) if least == most => Some(most.to_string()),
+            (Some(least), Some(most), _) => Some(format!("{least}-{most}")),
+            (_, _, Some(stated)) => Some(stated.to_string()),
+            (_, _, None) => None,
+        }
+    };
+    index.and_then(of).unwrap_or_else(|| "as applied".to_owned())
 }
 
 /// The least price of a place in a rank: the reserve of rank 1 by the weights, rounded up as a bid must reach it.
@@ -94,6 +110,38 @@ pub(crate) fn application_line(application: &Application, release: &Release) -> 
         (ApplicationState::Cancelled, _) => "cancelled, nothing to pay".to_owned(),
     };
     format!("{became} ({asked})")
+}
+
+/// The primary terminal that an application's terminal is tied to.
+pub(crate) fn tie_line(application: &Application) -> Option<String> {
+    let primary = application.award.as_ref()?.primary_terminal_id?;
+    Some(format!("tied to primary terminal {primary}"))
+}
+
+/// Why each application came to what it came to: a sentence each, in lines of 80 columns.
+pub(crate) fn explanations_page(release: &Release, explanations: &[Explanation]) -> String {
+    let mut page = format!("{}\n", clean(&release.title));
+    for explanation in explanations {
+        let edition = release.editions.iter().find(|edition| edition.edition_id == explanation.edition_id);
+        page.push_str(&format!("\n{} (bid {})\n", clean(edition.map_or("?", |edition| &edition.label)), explanation.bid_id));
+        page.push_str(&wrapped(&explanation.sentence));
+    }
+    page
+}
+
+/// A sentence in indented lines.
+fn wrapped(sentence: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in sentence.split_whitespace() {
+        if lines.last().is_some_and(|line| !line.is_empty() && width(line) + 1 + width(word) > LINE_CHARACTERS_MAX - 2) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines.iter().map(|line| format!("  {}\n", clean(line))).collect()
 }
 
 /// One line per delivery.
@@ -149,7 +197,6 @@ fn delivery_word(state: DeliveryState, verified: Bytes, length: Bytes) -> &'stat
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{LINE_CHARACTERS_MAX, width};
     use super::*;
     use protocol::rest::{Award, OriginUsage, Rank, ReleaseEdition};
     use protocol::*;
@@ -176,8 +223,13 @@ mod tests {
                 length: Bytes(32 << 20),
                 chunks: 512,
                 applications: 3,
+                places: Vec::new(),
             }],
-            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: 1 }, Rank { weight: 33, delay_s: 5, capacity: 16 }],
+            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 33, delay_s: 5, capacity: Some(16) }],
+            waves: Vec::new(),
+            primaries_max: 16,
+            places_max: None,
+            wave_interval_s: None,
             selection: Selection::Auction,
             reserve: eur(101),
             opens_at: NOW,
@@ -222,6 +274,7 @@ mod tests {
     fn an_application_says_what_was_asked_and_what_became_of_it() {
         let mut application = Application {
             id: ApplicationId::from_bytes([1; 16]),
+            bid_id: BidId::from_bytes([2; 16]),
             release_id: ReleaseId::from_bytes([0xFF; 16]),
             terminal_id: TerminalId::from_bytes([5; 16]),
             edition_id: EditionId([4; 32]),
@@ -234,8 +287,32 @@ mod tests {
         };
         assert_eq!(application_line(&application, &release("Film")), "applied (en, rank 1 or later, at most 5.00 EUR)");
         application.state = ApplicationState::Won;
-        application.award = Some(Award { delivery_id: DeliveryId::from_bytes([1; 16]), rank: 2, price: eur(155) });
+        application.award = Some(Award {
+            delivery_id: DeliveryId::from_bytes([1; 16]),
+            rank: 2,
+            price: eur(155),
+            opens_at: NOW,
+            primary_terminal_id: None,
+        });
         assert_eq!(application_line(&application, &release("Film")), "won rank 2 for 1.55 EUR (en, rank 1 or later, at most 5.00 EUR)");
+    }
+
+    #[test]
+    fn x05_an_explanation_fits_eighty_columns() {
+        let explanation = Explanation {
+            application_id: ApplicationId::from_bytes([1; 16]),
+            release_id: ReleaseId::from_bytes([0xFF; 16]),
+            edition_id: EditionId([4; 32]),
+            bid_id: BidId::from_bytes([2; 16]),
+            sentence: "You pay 3.15 EUR for rank 1 and not the 5.00 EUR that you offered: ".repeat(4),
+            rank_wanted: 1,
+            maximum: eur(500),
+            won: None,
+            lost: None,
+        };
+        let page = explanations_page(&release("Film"), &[explanation]);
+        assert!(page.starts_with("Film\n\nen (bid 02020202-0202-0202-0202-020202020202)\n  You pay 3.15 EUR"), "{page}");
+        assert!(page.lines().count() > 5 && page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX), "{page}");
     }
 
     #[test]
@@ -246,6 +323,8 @@ mod tests {
             terminal_id: TerminalId::from_bytes([5; 16]),
             edition_id: EditionId([4; 32]),
             rank: 1,
+            wave: 0,
+            primary_terminal_id: None,
             price: eur(155),
             state: DeliveryState::Pending,
             verified: Bytes((32 << 20) - 1),

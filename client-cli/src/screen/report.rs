@@ -63,7 +63,7 @@ fn waves_table(waves: &[WaveReport]) -> String {
         .iter()
         .map(|wave| {
             vec![
-                wave.rank.to_string(),
+                rank_of(wave, waves),
                 format!("{}/{}", wave.complete, wave.terminals),
                 seconds(wave.elapsed_ms.median),
                 seconds(wave.elapsed_ms.p99),
@@ -75,6 +75,15 @@ fn waves_table(waves: &[WaveReport]) -> String {
         })
         .collect();
     table(&["RANK", "DONE", "MEDIAN", "99TH", "LAST", "BOUND", "RATIO", "EDITION"], &rows)
+}
+
+/// The wave's rank, with a number where an edition has several waves of it: 3.2 is the second one of rank 3.
+fn rank_of(wave: &WaveReport, waves: &[WaveReport]) -> String {
+    let of_rank = || waves.iter().filter(|other| other.edition_id == wave.edition_id && other.rank == wave.rank);
+    match of_rank().count() {
+        0 | 1 => wave.rank.to_string(),
+        _ => format!("{}.{}", wave.rank, 1 + of_rank().filter(|other| other.wave < wave.wave).count()),
+    }
 }
 
 /// Which rates the bounds were computed with, a line per wave.
@@ -92,7 +101,7 @@ fn rates_lines(waves: &[WaveReport]) -> String {
         } else {
             format!("; unknown: {} up, {} down", rates.unknown_up, rates.unknown_down)
         };
-        format!("  rank {}: {source}, up {}, least down {down}{unknown}\n", wave.rank, mbit(rates.receivers_up))
+        format!("  rank {}: {source}, up {}, least down {down}{unknown}\n", rank_of(wave, waves), mbit(rates.receivers_up))
     };
     std::iter::once("Bounds by these rates in Mbit/s:\n".to_owned()).chain(waves.iter().map(line)).collect()
 }
@@ -214,6 +223,7 @@ mod tests {
             edition_id: EditionId([1; 32]),
             label: "director's cut \u{1b}[2J of a very long name indeed".into(),
             rank,
+            wave: rank - 1,
             opens_at: datetime!(2026-11-21 12:00 UTC),
             terminals: 1_000_000,
             complete: 999_999,
@@ -230,6 +240,7 @@ mod tests {
             terminal_id: TerminalId::from_bytes([0xAB; 16]),
             edition_id: EditionId([1; 32]),
             rank: 16,
+            wave: 15,
             state: DeliveryState::Settled,
             up: BitsPerSecond(0),
             down: BitsPerSecond(0),

@@ -5,17 +5,17 @@ use protocol::rest::Rank;
 use super::decimal::scaled;
 use super::moment::span;
 
-/// `WEIGHT:DELAY:CAPACITY`, such as `100:0:16` or `60:30s:64`; a delay without a unit is in seconds.
+/// `WEIGHT:DELAY[:CAPACITY]`, such as `100:0:16` or `60:30s`; a delay without a unit is in seconds.
 pub(crate) fn rank(text: &str) -> Result<Rank, String> {
-    let malformed = || "expected WEIGHT:DELAY:CAPACITY, such as 100:0:16 or 60:30s:64".to_owned();
+    let malformed = || "expected WEIGHT:DELAY or WEIGHT:DELAY:CAPACITY, such as 60:30s or 100:0:16".to_owned();
     let mut parts = text.split(':');
-    let (Some(weight), Some(delay), Some(capacity), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(weight), Some(delay), capacity, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(malformed());
     };
     Ok(Rank {
         weight: positive(weight).ok_or_else(malformed)?,
         delay_s: delay_seconds(delay).ok_or_else(malformed)?,
-        capacity: positive(capacity).ok_or_else(malformed)?,
+        capacity: capacity.map(|capacity| positive(capacity).ok_or_else(malformed)).transpose()?,
     })
 }
 
@@ -36,10 +36,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rank_is_weight_delay_and_capacity() {
-        assert_eq!(rank("100:0:1"), Ok(Rank { weight: 100, delay_s: 0, capacity: 1 }));
-        assert_eq!(rank("60:30s:64"), Ok(Rank { weight: 60, delay_s: 30, capacity: 64 }));
-        assert_eq!(rank("35:1h30m:1000000"), Ok(Rank { weight: 35, delay_s: 5400, capacity: 1_000_000 }));
+    fn a_rank_is_weight_delay_and_perhaps_capacity() {
+        assert_eq!(rank("100:0:1"), Ok(Rank { weight: 100, delay_s: 0, capacity: Some(1) }));
+        assert_eq!(rank("60:30s:64"), Ok(Rank { weight: 60, delay_s: 30, capacity: Some(64) }));
+        assert_eq!(rank("35:1h30m:1000000"), Ok(Rank { weight: 35, delay_s: 5400, capacity: Some(1_000_000) }));
+        assert_eq!(rank("35:90"), Ok(Rank { weight: 35, delay_s: 90, capacity: None }));
     }
 
     #[test]
@@ -47,7 +48,7 @@ mod tests {
         for bad in [
             "",
             "100",
-            "100:0",
+            "100:0:",
             "100:0:1:2",
             "0:0:1",
             "100:0:0",

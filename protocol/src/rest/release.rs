@@ -35,6 +35,8 @@ pub enum Selection {
     Auction,
     /// By time of application; everybody pays the reserve.
     FirstCome,
+    /// By the uplink that was seen in the terminal's transfers, then by time of application; everybody pays the reserve.
+    MeasuredQuality,
 }
 
 /// One rank of a release; the first in the list is rank 1, the best.
@@ -47,9 +49,10 @@ pub struct Rank {
     /// Seconds from the start to this rank's wave; 0 for rank 1, rising.
     #[schema(maximum = 604_800)]
     pub delay_s: u32,
-    /// Places per edition.
+    /// Places per edition; without it, as many as follow from how many applied.
     #[schema(minimum = 1, maximum = 1_000_000)]
-    pub capacity: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capacity: Option<u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -73,6 +76,19 @@ pub struct NewRelease {
     pub closes_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub starts_at: OffsetDateTime,
+    /// Most primary terminals per edition, where rank 1 has no stated capacity; 16 without it.
+    #[schema(minimum = 1, maximum = 4096)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub primaries_max: Option<u32>,
+    /// Most places per edition, in all ranks together; without it, nobody who bids enough is left out of a last rank without a stated capacity.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub places_max: Option<u32>,
+    /// Seconds between the waves that a last rank without a stated capacity opens in; without it, as long as from the rank before to the last one, and 60
+    /// with one rank.
+    #[schema(minimum = 1, maximum = 604_800)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wave_interval_s: Option<u32>,
     /// Payload bytes that the origin may send in all; at least the sum of the editions.
     pub origin_budget: Bytes,
     /// Relays' share of what is left of a charge after the fee.
@@ -93,6 +109,17 @@ pub struct ReleaseEdition {
     pub chunks: u32,
     /// How many active applications name this edition.
     pub applications: u32,
+    /// Places per rank, the first one first, as the number of applications decided; empty until closing.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub places: Vec<u32>,
+}
+
+/// One opening of a release: who has a place in this wave begins then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Wave {
+    pub rank: u32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub opens_at: OffsetDateTime,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -104,6 +131,13 @@ pub struct Release {
     pub state: ReleaseState,
     pub editions: Vec<ReleaseEdition>,
     pub ranks: Vec<Rank>,
+    /// One per rank, in order; closing adds more of the last rank if one cannot take all who won in it.
+    pub waves: Vec<Wave>,
+    pub primaries_max: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub places_max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wave_interval_s: Option<u32>,
     pub selection: Selection,
     pub reserve: Money,
     #[serde(with = "time::serde::rfc3339")]
@@ -112,7 +146,7 @@ pub struct Release {
     pub closes_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub starts_at: OffsetDateTime,
-    /// When the last wave's limit ends.
+    /// When the last wave's limit ends; closing moves it when it adds waves.
     #[serde(with = "time::serde::rfc3339")]
     pub deadline_at: OffsetDateTime,
     pub relay_share: BasisPoints,
@@ -164,6 +198,8 @@ pub enum ApplicationState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Application {
     pub id: ApplicationId,
+    /// What the closed book knows this application by.
+    pub bid_id: BidId,
     pub release_id: ReleaseId,
     pub terminal_id: TerminalId,
     pub edition_id: EditionId,
@@ -184,6 +220,12 @@ pub struct Award {
     pub delivery_id: DeliveryId,
     pub rank: u32,
     pub price: Money,
+    /// When the terminal's wave opens.
+    #[serde(with = "time::serde::rfc3339")]
+    pub opens_at: OffsetDateTime,
+    /// The primary terminal that this one is tied to; absent for primaries.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub primary_terminal_id: Option<TerminalId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -214,6 +256,11 @@ pub struct Delivery {
     pub terminal_id: TerminalId,
     pub edition_id: EditionId,
     pub rank: u32,
+    /// The release's wave that it opens with, from 0.
+    pub wave: u32,
+    /// The primary terminal that this one is tied to; absent for primaries, and where there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub primary_terminal_id: Option<TerminalId>,
     pub price: Money,
     pub state: DeliveryState,
     /// Acknowledged by signed receipts.

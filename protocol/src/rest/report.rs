@@ -43,6 +43,8 @@ pub struct WaveReport {
     pub edition_id: EditionId,
     pub label: String,
     pub rank: u32,
+    /// From 0, the start.
+    pub wave: u32,
     #[serde(with = "time::serde::rfc3339")]
     pub opens_at: OffsetDateTime,
     pub terminals: u32,
@@ -78,6 +80,8 @@ pub struct TerminalReport {
     pub terminal_id: TerminalId,
     pub edition_id: EditionId,
     pub rank: u32,
+    /// From 0, the start.
+    pub wave: u32,
     pub state: DeliveryState,
     /// What it was planned with; 0 if not known.
     pub up: BitsPerSecond,

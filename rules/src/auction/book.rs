@@ -1,7 +1,8 @@
 //! The closed book of one edition: its ranks, its reserve and its bids, checked once so that clearing it cannot fail on bad input.
 
+use protocol::rest::Selection;
 use protocol::units::JSON_INTEGER_MAX;
-use protocol::{Amount, ApplicationId, Blake3, TimestampMs};
+use protocol::{Amount, BidId, BitsPerSecond, Blake3, EditionId, TimestampMs};
 
 use super::per_weight::PerWeight;
 
@@ -13,7 +14,9 @@ pub const WEIGHT_MAX: u32 = 1_000_000;
 pub const BIDS_MAX: usize = 4_000_000;
 
 /// Starts the bytes that a book's hash covers, so that no other hashed layout can be mistaken for a book.
-const BOOK_MAGIC: &[u8; 16] = b"SPILLWAY-BOOK-1\n";
+const BOOK_MAGIC: &[u8; 16] = b"SPILLWAY-BOOK-2\n";
+/// Starts the bytes that a release's hash covers.
+const BOOKS_MAGIC: &[u8; 17] = b"SPILLWAY-BOOKS-1\n";
 
 /// What a rank is worth and how many it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +27,18 @@ pub struct RankTerms {
     pub capacity: u32,
 }
 
-/// One application of one terminal.
+/// One application of one terminal, under an id that tells nobody whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bid {
-    pub application_id: ApplicationId,
+    pub bid_id: BidId,
     /// The best rank wanted, 1 for the first. A better one is worth nothing to the bidder and is never given.
     pub rank: u32,
     /// The most that the bidder pays, for the rank wanted, in minor units; for a worse rank the maximum shrinks with the weight.
     pub maximum: Amount,
     /// The server's clock when the application, as it stands now, was recorded. Decides ties, then the id does.
     pub applied_at: TimestampMs,
+    /// The uplink that was seen in the terminal's transfers; 0 if none was. Decides under [`Selection::MeasuredQuality`] alone.
+    pub up_seen: BitsPerSecond,
 }
 
 /// Why a book is refused.
@@ -49,15 +54,15 @@ pub enum BookError {
     Reserve(u64),
     #[error("{0} bids are more than the {BIDS_MAX} that a book takes")]
     TooManyBids(usize),
-    #[error("application {application_id} wants rank {rank}, which does not exist")]
-    UnknownRank { application_id: ApplicationId, rank: u32 },
-    #[error("application {application_id} offers {maximum}, more than the largest amount, {JSON_INTEGER_MAX}")]
-    Maximum { application_id: ApplicationId, maximum: u64 },
-    #[error("application {0} stands twice in the book")]
-    DuplicateApplication(ApplicationId),
+    #[error("bid {bid_id} wants rank {rank}, which does not exist")]
+    UnknownRank { bid_id: BidId, rank: u32 },
+    #[error("bid {bid_id} offers {maximum}, more than the largest amount, {JSON_INTEGER_MAX}")]
+    Maximum { bid_id: BidId, maximum: u64 },
+    #[error("bid {0} stands twice in the book")]
+    DuplicateApplication(BidId),
 }
 
-/// A checked book, its bids in ascending order of application id, whatever order they came in.
+/// A checked book, its bids in ascending order of id, whatever order they came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Book {
     ranks: Vec<RankTerms>,
@@ -81,15 +86,15 @@ impl Book {
         }
         for bid in &bids {
             if rank_index(bid.rank).is_none_or(|index| index >= ranks.len()) {
-                return Err(BookError::UnknownRank { application_id: bid.application_id, rank: bid.rank });
+                return Err(BookError::UnknownRank { bid_id: bid.bid_id, rank: bid.rank });
             }
             if bid.maximum.0 > JSON_INTEGER_MAX {
-                return Err(BookError::Maximum { application_id: bid.application_id, maximum: bid.maximum.0 });
+                return Err(BookError::Maximum { bid_id: bid.bid_id, maximum: bid.maximum.0 });
             }
         }
-        bids.sort_unstable_by_key(|bid| bid.application_id);
-        if let Some(twin) = bids.windows(2).find(|pair| pair[0].application_id == pair[1].application_id) {
-            return Err(BookError::DuplicateApplication(twin[0].application_id));
+        bids.sort_unstable_by_key(|bid| bid.bid_id);
+        if let Some(twin) = bids.windows(2).find(|pair| pair[0].bid_id == pair[1].bid_id) {
+            return Err(BookError::DuplicateApplication(twin[0].bid_id));
         }
         Ok(Self { ranks, reserve, bids })
     }
@@ -104,7 +109,7 @@ impl Book {
         self.reserve
     }
 
-    /// The bids in ascending order of application id.
+    /// The bids in ascending order of id.
     pub fn bids(&self) -> &[Bid] {
         &self.bids
     }
@@ -125,13 +130,19 @@ impl Book {
     /// BLAKE3 over, little-endian:
     ///
     /// ```text
-    /// "SPILLWAY-BOOK-1\n" | reserve u64 | ranks u32 | { weight u32 | capacity u32 }… | bids u32 | { application id (16) | rank u32 | maximum u64 | applied_at u64 ms }…
+    /// "SPILLWAY-BOOK-2\n" | selection u8 | reserve u64 | ranks u32 | { weight u32 | capacity u32 }…
+    ///     | bids u32 | { bid id (16) | rank u32 | maximum u64 | applied_at u64 ms | up_seen u64 bit/s }…
     /// ```
     ///
-    /// with the ranks from first to last and the bids in ascending order of the 16 id bytes.
-    pub fn hash(&self) -> Blake3 {
+    /// with 0 for the auction, 1 for first come, 2 for measured quality, the ranks from first to last and the bids in ascending order of the 16 id bytes.
+    pub fn hash(&self, selection: Selection) -> Blake3 {
         let mut hasher = blake3::Hasher::new();
         hasher.update(BOOK_MAGIC);
+        hasher.update(&[match selection {
+            Selection::Auction => 0,
+            Selection::FirstCome => 1,
+            Selection::MeasuredQuality => 2,
+        }]);
         hasher.update(&self.reserve.0.to_le_bytes());
         hasher.update(&u32::try_from(self.ranks.len()).unwrap_or(u32::MAX).to_le_bytes());
         for terms in &self.ranks {
@@ -140,15 +151,27 @@ impl Book {
         }
         hasher.update(&u32::try_from(self.bids.len()).unwrap_or(u32::MAX).to_le_bytes());
         for bid in &self.bids {
-            let mut row = [0; 36];
-            row[..16].copy_from_slice(&bid.application_id.to_bytes());
+            let mut row = [0; 44];
+            row[..16].copy_from_slice(&bid.bid_id.to_bytes());
             row[16..20].copy_from_slice(&bid.rank.to_le_bytes());
             row[20..28].copy_from_slice(&bid.maximum.0.to_le_bytes());
-            row[28..].copy_from_slice(&bid.applied_at.0.to_le_bytes());
+            row[28..36].copy_from_slice(&bid.applied_at.0.to_le_bytes());
+            row[36..].copy_from_slice(&bid.up_seen.0.to_le_bytes());
             hasher.update(&row);
         }
         Blake3(*hasher.finalize().as_bytes())
     }
+}
+
+/// The hash that a release publishes: BLAKE3 over `"SPILLWAY-BOOKS-1\n"`, then, per edition in the release's order, the edition id (32 bytes) and the
+/// hash of its book (32 bytes, see [`Book::hash`]).
+pub fn release_hash(books: impl IntoIterator<Item = (EditionId, Blake3)>) -> Blake3 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(BOOKS_MAGIC);
+    for (edition_id, hash) in books {
+        hasher.update(&edition_id.0).update(&hash.0);
+    }
+    Blake3(*hasher.finalize().as_bytes())
 }
 
 /// The place of a rank in lists that start with rank 1; `None` for rank 0.

@@ -1,6 +1,6 @@
 //! What an auction decided, with everything that is needed to explain and recompute each price.
 
-use protocol::{Amount, ApplicationId};
+use protocol::{Amount, BidId};
 use serde::{Deserialize, Serialize};
 
 use super::OutOfBounds;
@@ -9,7 +9,7 @@ use super::per_weight::{ExactSum, PerWeight};
 /// A book's outcome. The same book always gives the same outcome, in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The winners in the order in which they were placed: the best offer first, or the earliest application under first come.
+    /// The winners in the order in which they were placed: the best offer first, the earliest application under first come, or the fastest uplink under measured quality.
     pub awards: Vec<Award>,
     /// Those below the reserve in the order of their ids, then those without a place in the order in which they were tried.
     pub losers: Vec<Loser>,
@@ -19,7 +19,7 @@ pub struct Outcome {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Award {
-    pub application_id: ApplicationId,
+    pub bid_id: BidId,
     /// From 1; the rank wanted or a later one.
     pub rank: u32,
     pub price: Amount,
@@ -27,7 +27,7 @@ pub struct Award {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loser {
-    pub application_id: ApplicationId,
+    pub bid_id: BidId,
     pub reason: LossReason,
 }
 
@@ -56,7 +56,7 @@ pub struct RankPrice {
 /// The first one kept out of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptOut {
-    pub application_id: ApplicationId,
+    pub bid_id: BidId,
     pub per_weight: PerWeight,
     /// The rank that it got instead, if any.
     pub placed: Option<u32>,
@@ -78,7 +78,7 @@ pub struct PriceStep {
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum SetBy {
     /// This one would climb the step if a winner were not there.
-    Offer { application_id: ApplicationId },
+    Offer { bid_id: BidId },
     /// Nobody was kept out of it.
     Reserve,
 }

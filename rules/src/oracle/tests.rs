@@ -15,7 +15,7 @@ fn market() -> impl Strategy<Value = Market> {
             let reserve = reserve * 2;
             let bidders: Vec<Bidder> = (0u8..)
                 .zip(offers)
-                .map(|(id, (wanted, above))| Bidder { id: ApplicationId::from_bytes([id; 16]), wanted, offer: reserve + above * 2 })
+                .map(|(id, (wanted, above))| Bidder { id: BidId::from_bytes([id; 16]), wanted, offer: reserve + above * 2 })
                 .collect();
             let capacities = capacities.into_iter().map(|capacity| capacity.min(bidders.len())).collect();
             Market { weights, capacities, reserve, bidders, scale: 2 }
@@ -53,7 +53,7 @@ proptest! {
 
 #[test]
 fn a_market_too_wide_to_count_is_refused_instead_of_running_for_hours() {
-    let bidders = (0..60).map(|id| Bidder { id: ApplicationId::from_bytes([id; 16]), wanted: 0, offer: 2 }).collect();
+    let bidders = (0..60).map(|id| Bidder { id: BidId::from_bytes([id; 16]), wanted: 0, offer: 2 }).collect();
     let market = Market { weights: vec![5, 4, 3, 2, 1], capacities: vec![50; 5], reserve: 0, bidders, scale: 2 };
     assert!(matches!(priced(&market, &Occupancy), Err(OracleError::TooLarge { bidders: 60, .. })));
 }
@@ -61,8 +61,7 @@ fn a_market_too_wide_to_count_is_refused_instead_of_running_for_hours() {
 #[test]
 fn a_rank_that_just_suffices_for_the_others_is_scarce_when_the_bidder_comes_too() {
     // Three want two places: whoever of the first two lowers its offer below the third's loses its place.
-    let bidders =
-        [9, 8, 7].into_iter().zip(0..).map(|(offer, id)| Bidder { id: ApplicationId::from_bytes([id; 16]), wanted: 0, offer: offer * 2 });
+    let bidders = [9, 8, 7].into_iter().zip(0..).map(|(offer, id)| Bidder { id: BidId::from_bytes([id; 16]), wanted: 0, offer: offer * 2 });
     let market = Market { weights: vec![1], capacities: vec![2], reserve: 2, bidders: bidders.collect(), scale: 2 };
     assert_eq!(Occupancy.allocate_at(&market, 0, &[16, 13]), Ok(vec![Some(0), None]));
     assert_eq!(Exhaustive.allocate_at(&market, 0, &[16, 13]), Ok(vec![Some(0), None]));

@@ -1,5 +1,6 @@
 //! A terminal that is to be put in a group, and what is known of where it stands.
 
+use protocol::TerminalId;
 use protocol::ws::Peer;
 
 /// A terminal of a wave that is about to be planned.
@@ -8,6 +9,8 @@ pub struct Candidate {
     /// As it will stand in the plan. An uplink of 0 is not known, and counts as the median of those of the wave that are.
     pub peer: Peer,
     pub state: CommunicationState,
+    /// The primary terminal that it is tied to; see [`crate::ties`].
+    pub primary: Option<TerminalId>,
 }
 
 /// How a terminal communicates, as far as anybody has measured it. The default knows nothing; what is not known is a likeness of its own, so that
@@ -40,9 +43,9 @@ pub enum NatKind {
 }
 
 impl From<Peer> for Candidate {
-    /// A candidate of whose communication nothing is known.
+    /// A candidate of whose communication nothing is known, and who is tied to nobody.
     fn from(peer: Peer) -> Self {
-        Self { peer, state: CommunicationState::default() }
+        Self { peer, state: CommunicationState::default(), primary: None }
     }
 }
 

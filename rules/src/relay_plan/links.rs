@@ -1,6 +1,9 @@
 //! Which groups each group may pull from.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::TerminalId;
 
 use super::{LINKED_GROUPS_MAX, PlanError, PlannedGroup};
 
@@ -19,18 +22,19 @@ pub(super) struct Links {
 type Earlier = BTreeSet<(usize, usize)>;
 
 impl Links {
-    /// Links each group to its parent, and then to groups of earlier waves, those first that serve the fewest so far. Groups are linked in their order,
-    /// so what a group is given depends on none after it.
+    /// Links each group to its parent, then to the groups of its members' primaries, those of most of them first, and then to other groups of earlier
+    /// waves, those first that serve the fewest so far. Groups are linked in their order, so what a group is given depends on none after it.
     ///
     /// # Errors
     /// [`PlanError::Parent`] if a parent serves [`LINKED_GROUPS_MAX`] groups already.
     pub(super) fn new(groups: &[PlannedGroup], parents: Vec<Option<usize>>) -> Result<Self, PlanError> {
         let mut links = Self { parents, sources: vec![Vec::new(); groups.len()], served: vec![Vec::new(); groups.len()] };
+        let primaries = groups_of_primaries(groups);
         let mut earlier = Earlier::new();
         let mut wave_begins = 0;
         for wave in groups.chunk_by(|one, other| one.wave == other.wave) {
             for (index, group) in (wave_begins..).zip(wave) {
-                let chosen = links.choose(index, &mut earlier).ok_or(PlanError::Parent(group.id))?;
+                let chosen = links.choose(index, &tied_groups(group, &primaries), &mut earlier).ok_or(PlanError::Parent(group.id))?;
                 for (served, source) in chosen {
                     links.served[source].push(index);
                     links.sources[index].push(source);
@@ -47,8 +51,8 @@ impl Links {
         Ok(links)
     }
 
-    /// Takes the sources of a group out of `earlier`; `None` if its parent has no room.
-    fn choose(&self, group: usize, earlier: &mut Earlier) -> Option<Vec<(usize, usize)>> {
+    /// Takes the sources of a group out of `earlier`, those of `wanted` first that are there; `None` if its parent has no room.
+    fn choose(&self, group: usize, wanted: &[usize], earlier: &mut Earlier) -> Option<Vec<(usize, usize)>> {
         let mut chosen = Vec::new();
         if let Some(parent) = self.parents[group] {
             let served = self.served[parent].len();
@@ -59,6 +63,12 @@ impl Links {
             earlier.remove(&(served, parent));
             chosen.push((served, parent));
         }
+        for &source in wanted {
+            let entry = (self.served[source].len(), source);
+            if chosen.len() < LINKED_GROUPS_MAX && earlier.remove(&entry) {
+                chosen.push(entry);
+            }
+        }
         while chosen.len() < LINKED_GROUPS_MAX
             && let Some(source) = earlier.pop_first()
         {
@@ -66,4 +76,25 @@ impl Links {
         }
         Some(chosen)
     }
+}
+
+/// Where the primaries stand that somebody is tied to.
+fn groups_of_primaries(groups: &[PlannedGroup]) -> BTreeMap<TerminalId, usize> {
+    let named: BTreeSet<TerminalId> = groups.iter().flat_map(|group| &group.primaries).copied().collect();
+    if named.is_empty() {
+        return BTreeMap::new();
+    }
+    let places = groups.iter().enumerate().flat_map(|(index, group)| group.members.iter().map(move |member| (member.terminal_id, index)));
+    places.filter(|(terminal, _)| named.contains(terminal)).collect()
+}
+
+/// The groups of a group's primaries, those of most of its members first.
+fn tied_groups(group: &PlannedGroup, places: &BTreeMap<TerminalId, usize>) -> Vec<usize> {
+    let mut tied: BTreeMap<usize, usize> = BTreeMap::new();
+    for place in group.primaries.iter().filter_map(|primary| places.get(primary)) {
+        *tied.entry(*place).or_default() += 1;
+    }
+    let mut order: Vec<(usize, usize)> = tied.into_iter().collect();
+    order.sort_by_key(|&(place, members)| (Reverse(members), place));
+    order.into_iter().map(|(place, _)| place).collect()
 }

@@ -39,13 +39,19 @@ fn wave_below(tree: &SwarmTree, wave: u32, candidates: &[Candidate]) -> Vec<Plan
     plan_wave(tree, wave, candidates, shape, !tree.groups().is_empty(), &group_ids(wave, shape.groups(candidates.len()))).unwrap()
 }
 
-/// Plans waves of these uplinks, terminals numbered through, each wave with earlier holders if any earlier wave has members.
+/// Candidates of waves of these uplinks, terminals numbered through; those of later waves are tied to one of wave 0 each.
+fn candidates_of(waves: &[Vec<u64>]) -> Vec<Vec<Candidate>> {
+    let primaries = waves.first().map_or(0, |wave| u32::try_from(wave.len()).unwrap());
+    let mut numbers = 0u32..;
+    let tied = |number: u32| number.checked_rem(primaries).filter(|_| number >= primaries).map(terminal);
+    let candidate = |(number, &up)| Candidate { primary: tied(number), ..peer(number, up).into() };
+    waves.iter().map(|wave| numbers.by_ref().zip(wave).map(candidate).collect()).collect()
+}
+
+/// Plans waves of these uplinks, each wave with earlier holders if any earlier wave has members.
 fn planned(waves: &[Vec<u64>]) -> SwarmTree {
     let mut tree = SwarmTree::default();
-    let mut number = 0;
-    for (wave, uplinks) in (0u32..).zip(waves) {
-        let candidates: Vec<Candidate> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up).into()).collect();
-        number += u32::try_from(uplinks.len()).unwrap();
+    for (wave, candidates) in (0u32..).zip(candidates_of(waves)) {
         let groups = wave_below(&tree, wave, &candidates);
         tree = tree.with_wave(groups).unwrap();
     }
@@ -93,6 +99,32 @@ fn the_pairs_between_two_groups_are_those_of_the_rule() {
     let tree = planned(&[vec![1; 2], vec![1; 5]]);
     let first = tree.view(tree.groups()[0].members[0].terminal_id).unwrap();
     assert_eq!(ids(&first.serves), [0, 2, 4].into_iter().map(|index| tree.groups()[1].members[index].terminal_id).collect());
+}
+
+#[test]
+fn a17_a_group_pulls_from_the_groups_of_its_primaries_before_any_other() {
+    // Sixteen groups, of which the first one serves most of all, so that it is nobody's choice without a tie.
+    let tree = planned(&[vec![5; 256]]);
+    let above_of = |primaries: [u32; 2]| {
+        let candidates: Vec<Candidate> = (300..316)
+            .map(|number| Candidate { primary: Some(terminal(primaries[usize::from(number < 303)])), ..peer(number, 5).into() })
+            .collect();
+        let tree = tree.clone().with_wave(wave_below(&tree, 1, &candidates)).unwrap();
+        let group_of = |peer: &Peer| tree.groups().iter().position(|group| group.members.contains(peer)).unwrap();
+        let linked: BTreeSet<usize> =
+            (300..316).flat_map(|number| tree.view(terminal(number)).unwrap().parents).map(|peer| group_of(&peer)).collect();
+        assert_eq!(linked.len(), LINKED_GROUPS_MAX);
+        linked
+    };
+    let member = |group: usize| tree.groups()[group].members[3].terminal_id;
+    let number = |terminal: TerminalId| u32::try_from(terminal.0.as_u128() - 1).unwrap();
+    let least_chosen = |linked: &BTreeSet<usize>| (0..15).find(|group| !linked.contains(group)).unwrap();
+    let first = least_chosen(&above_of([number(member(15)); 2]));
+    let tied = above_of([number(member(first)); 2]);
+    assert!(tied.contains(&first), "{first} is not in {tied:?}");
+    let second = least_chosen(&tied);
+    let both = above_of([number(member(first)), number(member(second))]);
+    assert!(both.contains(&first) && both.contains(&second), "{first} and {second} are not in {both:?}");
 }
 
 #[test]
@@ -255,10 +287,7 @@ proptest! {
     fn the_order_of_the_input_does_not_matter(waves in some_waves(), seed in any::<u64>()) {
         let tree = planned(&waves);
         let mut shuffled = SwarmTree::default();
-        let mut number = 0;
-        for (wave, uplinks) in (0u32..).zip(&waves) {
-            let mut candidates: Vec<Candidate> = (number..).zip(uplinks).map(|(number, &up)| peer(number, up).into()).collect();
-            number += u32::try_from(uplinks.len()).unwrap();
+        for (wave, mut candidates) in (0u32..).zip(candidates_of(&waves)) {
             shuffle(&mut candidates, seed);
             let groups = wave_below(&shuffled, wave, &candidates);
             shuffled = shuffled.with_wave(groups).unwrap();

@@ -53,10 +53,13 @@ pub fn plan_wave(
     let parents = parents(needed, shape.k, roots.min(needed));
     let mut groups: Vec<PlannedGroup> = Vec::with_capacity(needed);
     for (group, (position, &id)) in (0u32..).zip(ids).enumerate() {
-        let mut members: Vec<Peer> = seated[sizes.places(group)].iter().map(|&index| candidates[index as usize].peer.clone()).collect();
+        let seated = || seated[sizes.places(group)].iter().map(|&index| &candidates[index as usize]);
+        let mut members: Vec<Peer> = seated().map(|candidate| candidate.peer.clone()).collect();
         members.sort_unstable_by_key(|member| (Reverse(member.up), member.terminal_id));
+        let mut primaries: Vec<TerminalId> = seated().filter_map(|candidate| candidate.primary).collect();
+        primaries.sort_unstable();
         let parent = parents[group].map(|parent| ids[parent]).or(above);
-        groups.push(PlannedGroup { id, wave, position, parent, root: parent.is_none(), members });
+        groups.push(PlannedGroup { id, wave, position, parent, root: parent.is_none(), members, primaries });
     }
     Ok(groups)
 }

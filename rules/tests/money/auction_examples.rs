@@ -1,7 +1,7 @@
 //! The auction on books that a person can follow, and what it refuses.
 
-use protocol::Amount;
 use protocol::units::JSON_INTEGER_MAX;
+use protocol::{Amount, BitsPerSecond};
 use rules::auction::{
     Award, BIDS_MAX, Bid, Book, BookError, KeptOut, Loser, LossReason, Outcome, PerWeight, RANKS_MAX, RankTerms, Selection, SetBy,
     WEIGHT_MAX, clear,
@@ -16,7 +16,7 @@ fn book(terms: &[(u32, u32)], reserve: u64, bids: &[Bid]) -> Book {
 
 /// (id, rank, price) of every winner.
 fn awards(outcome: &Outcome) -> Vec<(u64, u32, u64)> {
-    let number = |award: &Award| u64::try_from(u128::from_be_bytes(award.application_id.to_bytes())).unwrap();
+    let number = |award: &Award| u64::try_from(u128::from_be_bytes(award.bid_id.to_bytes())).unwrap();
     outcome.awards.iter().map(|award| (number(award), award.rank, award.price.0)).collect()
 }
 
@@ -30,7 +30,7 @@ fn worked_example(reserve: u64) -> Book {
 fn four_bidders_for_three_ranks_pay_315_155_and_50() {
     let outcome = auction(&worked_example(0));
     assert_eq!(awards(&outcome), [(1, 1, 315), (2, 2, 155), (3, 3, 50)]);
-    assert_eq!(outcome.losers, [Loser { application_id: id(4), reason: LossReason::NoPlace }]);
+    assert_eq!(outcome.losers, [Loser { bid_id: id(4), reason: LossReason::NoPlace }]);
     assert_eq!(oracle::prices(&worked_example(0)).unwrap(), [(id(1), 1, Amount(315)), (id(2), 2, Amount(155)), (id(3), 3, Amount(50))]);
 }
 
@@ -39,13 +39,13 @@ fn every_price_names_who_was_kept_out_of_each_step() {
     let outcome = auction(&worked_example(0));
     let first = &outcome.prices[0];
     let steps: Vec<_> = first.steps.iter().map(|step| (step.rank, step.weight, step.per_weight, step.set_by)).collect();
-    let offer = |number: u64, amount| (PerWeight { amount: Amount(amount), weight: 100 }, SetBy::Offer { application_id: id(number) });
+    let offer = |number: u64, amount| (PerWeight { amount: Amount(amount), weight: 100 }, SetBy::Offer { bid_id: id(number) });
     let expected =
         [(1, 40, offer(2, 400)), (2, 35, offer(3, 300)), (3, 25, offer(4, 200))].map(|(rank, weight, (per, by))| (rank, weight, per, by));
     assert_eq!(steps, expected);
     assert_eq!(
         first.kept_out,
-        Some(KeptOut { application_id: id(2), per_weight: PerWeight { amount: Amount(400), weight: 100 }, placed: Some(2) })
+        Some(KeptOut { bid_id: id(2), per_weight: PerWeight { amount: Amount(400), weight: 100 }, placed: Some(2) })
     );
     assert_eq!(outcome.prices[2].kept_out.unwrap().placed, None);
     for price in &outcome.prices {
@@ -58,7 +58,7 @@ fn a_reserve_lifts_only_the_steps_that_are_cheaper() {
     // ρ = 2.5: the last step costs 2.5 instead of 2; the fourth bidder is below it.
     let outcome = auction(&worked_example(250));
     assert_eq!(awards(&outcome), [(1, 1, 160 + 105 + 62), (2, 2, 105 + 62), (3, 3, 62)]);
-    assert_eq!(outcome.losers, [Loser { application_id: id(4), reason: LossReason::BelowReserve }]);
+    assert_eq!(outcome.losers, [Loser { bid_id: id(4), reason: LossReason::BelowReserve }]);
     assert_eq!(outcome.prices[2].steps[0].set_by, SetBy::Reserve);
     assert_eq!(outcome.prices[2].kept_out, None);
 }
@@ -67,7 +67,7 @@ fn a_reserve_lifts_only_the_steps_that_are_cheaper() {
 fn an_offer_exactly_at_the_reserve_wins_and_pays_all_of_it() {
     let outcome = auction(&book(&[(100, 5), (60, 5)], 100, &[bid(1, 1, 100, 0), bid(2, 2, 60, 0), bid(3, 2, 59, 0)]));
     assert_eq!(awards(&outcome), [(1, 1, 100), (2, 2, 60)]);
-    assert_eq!(outcome.losers, [Loser { application_id: id(3), reason: LossReason::BelowReserve }]);
+    assert_eq!(outcome.losers, [Loser { bid_id: id(3), reason: LossReason::BelowReserve }]);
 }
 
 #[test]
@@ -114,12 +114,31 @@ fn of_equal_offers_the_earlier_application_wins_then_the_smaller_id() {
 }
 
 #[test]
+fn a13_measured_quality_takes_the_fastest_uplink_and_charges_the_reserve() {
+    let seen = |mbit, bid: Bid| Bid { up_seen: BitsPerSecond::from_mbit(mbit), ..bid };
+    let bids = [
+        seen(5, bid(1, 1, 500, 30)),
+        seen(50, bid(2, 1, 100, 10)),
+        seen(90, bid(3, 1, 99, 0)),
+        seen(50, bid(4, 1, 900, 9)),
+        bid(5, 2, 60, 0),
+    ];
+    let outcome = clear(&book(&[(100, 1), (60, 1), (25, 1)], 100, &bids), Selection::MeasuredQuality).unwrap();
+    assert_eq!(
+        awards(&outcome),
+        [(4, 1, 100), (2, 2, 60), (1, 3, 25)],
+        "the earlier of two that are as fast; an offer below the reserve is none"
+    );
+    assert!(outcome.prices.iter().all(|price| price.kept_out.is_none()));
+}
+
+#[test]
 fn first_come_takes_the_earliest_and_charges_the_reserve() {
     let bids = [bid(1, 1, 500, 30), bid(2, 1, 100, 10), bid(3, 1, 99, 0), bid(4, 1, 900, 20), bid(5, 2, 60, 40)];
     let outcome = clear(&book(&[(100, 1), (60, 1), (25, 1)], 100, &bids), Selection::FirstCome).unwrap();
     assert_eq!(awards(&outcome), [(2, 1, 100), (4, 2, 60), (1, 3, 25)]);
-    let below = Loser { application_id: id(3), reason: LossReason::BelowReserve };
-    assert_eq!(outcome.losers, [below, Loser { application_id: id(5), reason: LossReason::NoPlace }]);
+    let below = Loser { bid_id: id(3), reason: LossReason::BelowReserve };
+    assert_eq!(outcome.losers, [below, Loser { bid_id: id(5), reason: LossReason::NoPlace }]);
     assert!(outcome.prices.iter().all(|price| price.kept_out.is_none() && price.steps.iter().all(|step| step.set_by == SetBy::Reserve)));
 }
 
@@ -151,7 +170,7 @@ fn few_bidders_for_many_ranks_are_still_checked_at_once() {
     let terms: Vec<_> = (0..12).map(|step| (100 - step, 1)).collect();
     let bids: Vec<_> = (0..8).map(|number| bid(number, 1, 1000 + number * 7, number)).collect();
     let book = book(&terms, 30, &bids);
-    let mut won: Vec<_> = auction(&book).awards.iter().map(|award| (award.application_id, award.rank, award.price)).collect();
+    let mut won: Vec<_> = auction(&book).awards.iter().map(|award| (award.bid_id, award.rank, award.price)).collect();
     won.sort_unstable();
     assert_eq!(oracle::prices(&book).unwrap(), won);
     assert_eq!(won.len(), 8);
@@ -169,9 +188,9 @@ fn a_book_out_of_bounds_is_refused_with_what_is_wrong() {
     assert_eq!(refused(&[(5, 1), (6, 1)], 0, &[]), BookError::WeightsNotFalling { rank: 2 });
     assert_eq!(refused(&[(5, 1)], JSON_INTEGER_MAX + 1, &[]), BookError::Reserve(JSON_INTEGER_MAX + 1));
     for rank in [0, 2, u32::MAX] {
-        assert_eq!(refused(&[(5, 1)], 0, &[bid(7, rank, 1, 0)]), BookError::UnknownRank { application_id: id(7), rank });
+        assert_eq!(refused(&[(5, 1)], 0, &[bid(7, rank, 1, 0)]), BookError::UnknownRank { bid_id: id(7), rank });
     }
-    let rich = BookError::Maximum { application_id: id(7), maximum: u64::MAX };
+    let rich = BookError::Maximum { bid_id: id(7), maximum: u64::MAX };
     assert_eq!(refused(&[(5, 1)], 0, &[bid(7, 1, u64::MAX, 0)]), rich);
     let twins = [bid(7, 1, 1, 0), bid(8, 1, 3, 0), bid(7, 1, 2, 5)];
     assert_eq!(refused(&[(5, 1)], 0, &twins), BookError::DuplicateApplication(id(7)));
@@ -186,7 +205,8 @@ fn a_book_with_too_many_bids_is_refused_before_it_is_sorted() {
 /// The layout is public, so the bytes are written out here by hand.
 #[test]
 fn the_hash_of_a_book_can_be_recomputed_from_its_documented_layout() {
-    let mut bytes = b"SPILLWAY-BOOK-1\n".to_vec();
+    let mut bytes = b"SPILLWAY-BOOK-2\n".to_vec();
+    bytes.push(2);
     bytes.extend(250u64.to_le_bytes());
     bytes.extend(2u32.to_le_bytes());
     for (weight, capacity) in [(100u32, 1u32), (60, 2)] {
@@ -199,9 +219,11 @@ fn the_hash_of_a_book_can_be_recomputed_from_its_documented_layout() {
         bytes.extend(rank.to_le_bytes());
         bytes.extend(maximum.to_le_bytes());
         bytes.extend(applied_at.to_le_bytes());
+        bytes.extend(7_000_000u64.to_le_bytes());
     }
-    let book = book(&[(100, 1), (60, 2)], 250, &[bid(4, 1, 500, 8), bid(3, 2, 400, 9)]);
-    assert_eq!(book.hash(), protocol::Blake3::of(&bytes));
+    let seen = |bid: Bid| Bid { up_seen: BitsPerSecond::from_mbit(7), ..bid };
+    let book = book(&[(100, 1), (60, 2)], 250, &[seen(bid(4, 1, 500, 8)), seen(bid(3, 2, 400, 9))]);
+    assert_eq!(book.hash(Selection::MeasuredQuality), protocol::Blake3::of(&bytes));
 }
 
 #[test]
@@ -216,10 +238,13 @@ fn changing_anything_in_a_book_changes_its_hash() {
         book(&[(100, 1), (60, 2)], 250, &[bid(3, 2, 400, 10), bid(4, 1, 500, 8)]),
         book(&[(100, 1), (60, 2)], 250, &[bid(2, 2, 400, 9), bid(4, 1, 500, 8)]),
         book(&[(100, 1), (60, 2)], 250, &[bid(4, 1, 500, 8)]),
+        book(&[(100, 1), (60, 2)], 250, &[bid(3, 2, 400, 9), Bid { up_seen: BitsPerSecond(1), ..bid(4, 1, 500, 8) }]),
     ];
     for (index, variant) in variants.iter().enumerate() {
-        assert_ne!(variant.hash(), base.hash(), "variant {index}");
+        assert_ne!(variant.hash(Selection::Auction), base.hash(Selection::Auction), "variant {index}");
     }
+    let hashes = [Selection::Auction, Selection::FirstCome, Selection::MeasuredQuality].map(|selection| base.hash(selection).0);
+    assert_eq!(std::collections::BTreeSet::from(hashes).len(), 3, "the selection is part of it");
 }
 
 #[test]

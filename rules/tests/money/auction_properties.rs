@@ -13,8 +13,8 @@ fn reserve_of(book: &Book, rank: u32) -> u128 {
 }
 
 /// Winners in ascending order of id, as the oracle gives them.
-fn sorted_awards(book: &Book) -> Vec<(protocol::ApplicationId, u32, Amount)> {
-    let mut awards: Vec<_> = auction(book).awards.iter().map(|award| (award.application_id, award.rank, award.price)).collect();
+fn sorted_awards(book: &Book) -> Vec<(protocol::BidId, u32, Amount)> {
+    let mut awards: Vec<_> = auction(book).awards.iter().map(|award| (award.bid_id, award.rank, award.price)).collect();
     awards.sort_unstable();
     awards
 }
@@ -26,7 +26,7 @@ proptest! {
     fn nobody_pays_more_than_its_maximum_for_the_rank_it_got(book in small_book()) {
         let outcome = auction(&book);
         for bid in book.bids() {
-            if let Some(award) = award_of(&outcome, bid.application_id) {
+            if let Some(award) = award_of(&outcome, bid.bid_id) {
                 prop_assert!(u128::from(award.price.0) * weight(&book, bid.rank) <= u128::from(bid.maximum.0) * weight(&book, award.rank));
                 prop_assert!(award.price <= bid.maximum);
             }
@@ -48,10 +48,10 @@ proptest! {
             let taken = outcome.awards.iter().filter(|award| award.rank == rank).count();
             prop_assert!(taken <= usize::try_from(terms.capacity).unwrap());
         }
-        let winners = outcome.awards.iter().map(|award| award.application_id);
-        let mut decided: Vec<_> = winners.chain(outcome.losers.iter().map(|loser| loser.application_id)).collect();
+        let winners = outcome.awards.iter().map(|award| award.bid_id);
+        let mut decided: Vec<_> = winners.chain(outcome.losers.iter().map(|loser| loser.bid_id)).collect();
         decided.sort_unstable();
-        let bids: Vec<_> = book.bids().iter().map(|bid| bid.application_id).collect();
+        let bids: Vec<_> = book.bids().iter().map(|bid| bid.bid_id).collect();
         prop_assert_eq!(decided, bids);
     }
 
@@ -59,7 +59,7 @@ proptest! {
     fn nobody_gets_a_better_rank_than_it_wanted(book in small_book()) {
         let outcome = auction(&book);
         for bid in book.bids() {
-            prop_assert!(award_of(&outcome, bid.application_id).is_none_or(|award| award.rank >= bid.rank));
+            prop_assert!(award_of(&outcome, bid.bid_id).is_none_or(|award| award.rank >= bid.rank));
         }
     }
 
@@ -67,7 +67,7 @@ proptest! {
     fn a_loser_was_below_the_reserve_or_found_every_rank_full(book in small_book()) {
         let outcome = auction(&book);
         for loser in &outcome.losers {
-            let bid = book.bids().iter().find(|bid| bid.application_id == loser.application_id).unwrap();
+            let bid = book.bids().iter().find(|bid| bid.bid_id == loser.bid_id).unwrap();
             let below = u128::from(bid.maximum.0) * weight(&book, 1) < u128::from(book.reserve().0) * weight(&book, bid.rank);
             prop_assert_eq!(loser.reason == LossReason::BelowReserve, below);
             if loser.reason == LossReason::NoPlace {
@@ -84,13 +84,13 @@ proptest! {
     fn only_better_or_equal_and_earlier_offers_keep_a_bidder_out_of_a_rank(book in small_book()) {
         let outcome = auction(&book);
         for bid in book.bids() {
-            let got = match award_of(&outcome, bid.application_id) {
+            let got = match award_of(&outcome, bid.bid_id) {
                 Some(award) => award.rank,
-                None if outcome.losers.iter().any(|loser| loser.application_id == bid.application_id && loser.reason == LossReason::BelowReserve) => continue,
+                None if outcome.losers.iter().any(|loser| loser.bid_id == bid.bid_id && loser.reason == LossReason::BelowReserve) => continue,
                 None => u32::MAX,
             };
             for award in outcome.awards.iter().filter(|award| (bid.rank..got).contains(&award.rank)) {
-                let occupant = book.bids().iter().find(|other| other.application_id == award.application_id).unwrap();
+                let occupant = book.bids().iter().find(|other| other.bid_id == award.bid_id).unwrap();
                 prop_assert!(precedes(&book, occupant, bid));
             }
         }
@@ -100,8 +100,8 @@ proptest! {
     fn a_higher_own_maximum_never_gives_a_worse_rank(book in small_book(), who: prop::sample::Index, raise in 0..30_000u64) {
         let Some(bid) = pick(&book, &who) else { return Ok(()) };
         let raised = with_bid(&book, rules::auction::Bid { maximum: Amount(bid.maximum.0 + raise), ..bid });
-        let before = award_of(&auction(&book), bid.application_id).map_or(u32::MAX, |award| award.rank);
-        let after = award_of(&auction(&raised), bid.application_id).map_or(u32::MAX, |award| award.rank);
+        let before = award_of(&auction(&book), bid.bid_id).map_or(u32::MAX, |award| award.rank);
+        let after = award_of(&auction(&raised), bid.bid_id).map_or(u32::MAX, |award| award.rank);
         prop_assert!(after <= before);
     }
 
@@ -109,7 +109,7 @@ proptest! {
     fn the_own_maximum_does_not_change_the_own_price_within_a_rank(book in small_book(), who: prop::sample::Index, maximum in prop_oneof![0..15u64, 0..120_000u64]) {
         let Some(bid) = pick(&book, &who) else { return Ok(()) };
         let changed = with_bid(&book, rules::auction::Bid { maximum: Amount(maximum), ..bid });
-        let (before, after) = (award_of(&auction(&book), bid.application_id), award_of(&auction(&changed), bid.application_id));
+        let (before, after) = (award_of(&auction(&book), bid.bid_id), award_of(&auction(&changed), bid.bid_id));
         if let (Some(before), Some(after)) = (before, after) {
             prop_assert!(before.rank != after.rank || before.price == after.price);
         }
@@ -132,18 +132,18 @@ proptest! {
     #[test]
     fn the_order_of_the_input_does_not_matter(book in small_book(), shuffle in any::<u64>()) {
         let mut bids = book.bids().to_vec();
-        bids.sort_by_key(|bid| *blake(&bid.application_id.to_bytes(), shuffle).first_chunk::<8>().unwrap());
+        bids.sort_by_key(|bid| *blake(&bid.bid_id.to_bytes(), shuffle).first_chunk::<8>().unwrap());
         let shuffled = Book::new(book.ranks().to_vec(), book.reserve(), bids).unwrap();
         prop_assert_eq!(auction(&shuffled), auction(&book));
-        prop_assert_eq!(shuffled.hash(), book.hash());
+        prop_assert_eq!(shuffled.hash(Selection::Auction), book.hash(Selection::Auction));
     }
 
-    /// Renaming the applications reverses the order in which the book keeps them; with all times different the names must not matter.
+    /// Renaming the bids reverses the order in which the book keeps them; with all times different the names must not matter.
     #[test]
     fn ids_do_not_matter_where_no_tie_needs_them(book in small_book()) {
         let distinct = |rename: fn(u64) -> u64| {
             let bids = (0u64..).zip(book.bids()).map(|(place, bid)| rules::auction::Bid {
-                application_id: crate::books::id(rename(place)),
+                bid_id: crate::books::id(rename(place)),
                 applied_at: protocol::TimestampMs(place),
                 ..*bid
             });
@@ -180,13 +180,13 @@ proptest! {
             prop_assert!(taken <= usize::try_from(terms.capacity).unwrap());
         }
         for award in &outcome.awards {
-            let bid = book.bids().iter().find(|bid| bid.application_id == award.application_id).unwrap();
+            let bid = book.bids().iter().find(|bid| bid.bid_id == award.bid_id).unwrap();
             prop_assert!(award.rank >= bid.rank && award.price <= bid.maximum);
             prop_assert_eq!(u128::from(award.price.0), reserve_of(&book, award.rank));
         }
         let times: Vec<_> = outcome.awards.iter().map(|award| {
-            let bid = book.bids().iter().find(|bid| bid.application_id == award.application_id).unwrap();
-            (bid.applied_at, bid.application_id)
+            let bid = book.bids().iter().find(|bid| bid.bid_id == award.bid_id).unwrap();
+            (bid.applied_at, bid.bid_id)
         }).collect();
         prop_assert!(times.is_sorted());
         prop_assert_eq!(outcome.awards.len() + outcome.losers.len(), book.bids().len());

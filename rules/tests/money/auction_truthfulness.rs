@@ -17,8 +17,8 @@ fn gain(book: &Book, truth: &Bid, award: Option<Award>) -> i128 {
 
 /// Whether the gain from `lie` beats the truth's by a whole minor unit or more.
 fn pays_to_lie(book: &Book, truth: &Bid, lie: Bid) -> bool {
-    let honest = gain(book, truth, award_of(&auction(book), truth.application_id));
-    let dishonest = gain(book, truth, award_of(&auction(&with_bid(book, lie)), truth.application_id));
+    let honest = gain(book, truth, award_of(&auction(book), truth.bid_id));
+    let dishonest = gain(book, truth, award_of(&auction(&with_bid(book, lie)), truth.bid_id));
     let one_unit = i128::try_from(weight(book, truth.rank)).unwrap();
     dishonest - honest >= one_unit
 }
@@ -60,7 +60,7 @@ proptest! {
     fn nobody_envies_another_rank_at_its_price(book in prop_oneof![small_book(), book(CROWD)]) {
         let outcome = auction(&book);
         for truth in book.bids() {
-            let own = gain(&book, truth, award_of(&outcome, truth.application_id));
+            let own = gain(&book, truth, award_of(&outcome, truth.bid_id));
             for other in &outcome.awards {
                 let envied = gain(&book, truth, Some(*other));
                 prop_assert!(envied - own < i128::try_from(weight(&book, truth.rank)).unwrap(), "{truth:?} envies {other:?}");
@@ -73,7 +73,7 @@ proptest! {
     fn an_honest_bidder_never_loses(book in small_book()) {
         let outcome = auction(&book);
         for truth in book.bids() {
-            prop_assert!(gain(&book, truth, award_of(&outcome, truth.application_id)) >= 0);
+            prop_assert!(gain(&book, truth, award_of(&outcome, truth.bid_id)) >= 0);
         }
     }
 }

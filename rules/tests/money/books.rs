@@ -1,20 +1,20 @@
 //! Books to test with: small enough to be checked by hand or by the oracle, with many ties.
 
 use proptest::prelude::*;
-use protocol::{Amount, ApplicationId, TimestampMs};
+use protocol::{Amount, BidId, BitsPerSecond, TimestampMs};
 use rules::auction::{Award, Bid, Book, Outcome, RankTerms, Selection, clear};
 
 pub(crate) fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-pub(crate) fn id(number: u64) -> ApplicationId {
-    ApplicationId::from_bytes(u128::from(number).to_be_bytes())
+pub(crate) fn id(number: u64) -> BidId {
+    BidId::from_bytes(u128::from(number).to_be_bytes())
 }
 
 /// A bid by (id, rank wanted, maximum, time).
 pub(crate) fn bid(number: u64, rank: u32, maximum: u64, applied_at: u64) -> Bid {
-    Bid { application_id: id(number), rank, maximum: Amount(maximum), applied_at: TimestampMs(applied_at) }
+    Bid { bid_id: id(number), rank, maximum: Amount(maximum), applied_at: TimestampMs(applied_at), up_seen: BitsPerSecond(0) }
 }
 
 /// Ranks by (weight, capacity).
@@ -26,8 +26,8 @@ pub(crate) fn auction(book: &Book) -> Outcome {
     clear(book, Selection::Auction).unwrap()
 }
 
-pub(crate) fn award_of(outcome: &Outcome, application_id: ApplicationId) -> Option<Award> {
-    outcome.awards.iter().copied().find(|award| award.application_id == application_id)
+pub(crate) fn award_of(outcome: &Outcome, bid_id: BidId) -> Option<Award> {
+    outcome.awards.iter().copied().find(|award| award.bid_id == bid_id)
 }
 
 /// w_s of a rank counted from 1.
@@ -38,7 +38,7 @@ pub(crate) fn weight(book: &Book, rank: u32) -> u128 {
 /// A bid's precedence: the larger offer per weight, then the earlier time, then the smaller id.
 pub(crate) fn precedes(book: &Book, left: &Bid, right: &Bid) -> bool {
     let (l, r) = (u128::from(left.maximum.0) * weight(book, right.rank), u128::from(right.maximum.0) * weight(book, left.rank));
-    l > r || (l == r && (left.applied_at, left.application_id) < (right.applied_at, right.application_id))
+    l > r || (l == r && (left.applied_at, left.bid_id) < (right.applied_at, right.bid_id))
 }
 
 /// One of the book's bids, if it has any.
@@ -48,7 +48,7 @@ pub(crate) fn pick(book: &Book, who: &prop::sample::Index) -> Option<Bid> {
 
 /// The book with one bid changed.
 pub(crate) fn with_bid(book: &Book, changed: Bid) -> Book {
-    let bids = book.bids().iter().map(|bid| if bid.application_id == changed.application_id { changed } else { *bid }).collect();
+    let bids = book.bids().iter().map(|bid| if bid.bid_id == changed.bid_id { changed } else { *bid }).collect();
     Book::new(book.ranks().to_vec(), book.reserve(), bids).unwrap()
 }
 

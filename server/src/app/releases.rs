@@ -19,6 +19,7 @@ const AHEAD_MAX: Duration = Duration::days(5 * 366);
 const WEEK_SECONDS: u64 = 7 * 24 * 3600;
 const WEIGHT_MAX: u64 = 1_000_000;
 const CAPACITY_MAX: u64 = 1_000_000;
+const PRIMARIES_LIMIT: u64 = 4096;
 
 pub async fn schedule(state: &AppState, new: NewRelease, request: Idempotency, now: OffsetDateTime) -> Result<Answer, ApiError> {
     check(&new, state.config.currency, now)?;
@@ -44,6 +45,9 @@ fn check(new: &NewRelease, currency: Currency, now: OffsetDateTime) -> Result<()
     checks.ensure(now - new.opens_at <= AHEAD_MAX, "/opens_at", format!("at most {} days ago", AHEAD_MAX.whole_days()));
     checks.ensure(new.origin_budget.0 > 0, "/origin_budget", "the origin sends each edition once at least");
     checks.count("/limit_s", new.limit_s.into(), 1..=WEEK_SECONDS);
+    checks.count("/primaries_max", new.primaries_max.unwrap_or(1).into(), 1..=PRIMARIES_LIMIT);
+    checks.count("/places_max", new.places_max.unwrap_or(1).into(), 1..=CAPACITY_MAX);
+    checks.count("/wave_interval_s", new.wave_interval_s.unwrap_or(1).into(), 1..=WEEK_SECONDS);
     checks.done()
 }
 
@@ -52,7 +56,7 @@ fn check_ranks(new: &NewRelease, checks: &mut Checks) {
     for (index, rank) in new.ranks.iter().enumerate() {
         let at = |field: &str| format!("/ranks/{index}/{field}");
         checks.count(at("weight"), rank.weight.into(), 1..=WEIGHT_MAX);
-        checks.count(at("capacity"), rank.capacity.into(), 1..=CAPACITY_MAX);
+        checks.count(at("capacity"), rank.capacity.unwrap_or(1).into(), 1..=CAPACITY_MAX);
         checks.count(at("delay_s"), rank.delay_s.into(), 0..=WEEK_SECONDS);
         match index.checked_sub(1).and_then(|before| new.ranks.get(before)) {
             None => checks.ensure(rank.delay_s == 0, at("delay_s"), "rank 1 has no delay"),
@@ -133,7 +137,7 @@ mod tests {
             content_id: ContentId::from_bytes([1; 16]),
             title: "A film".to_owned(),
             editions: vec![EditionId([1; 32]), EditionId([2; 32])],
-            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: 1 }, Rank { weight: 60, delay_s: 10, capacity: 5 }],
+            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 60, delay_s: 10, capacity: None }],
             selection: Selection::Auction,
             reserve: Money { amount: Amount(0), currency: Currency::EUR },
             opens_at: NOW,
@@ -143,6 +147,9 @@ mod tests {
             relay_share: BasisPoints::ALL,
             fee: BasisPoints::default(),
             limit_s: 60,
+            primaries_max: Some(16),
+            places_max: Some(100),
+            wave_interval_s: None,
         }
     }
 
@@ -154,7 +161,7 @@ mod tests {
     #[test]
     fn each_part_that_cannot_be_is_named() {
         type Spoil = fn(&mut NewRelease);
-        let faults: [(Spoil, &str); 15] = [
+        let faults: [(Spoil, &str); 18] = [
             (|new| new.title.clear(), "/title"),
             (|new| new.editions.clear(), "/editions"),
             (|new| new.editions[1] = new.editions[0], "/editions/1"),
@@ -162,7 +169,7 @@ mod tests {
             (|new| new.ranks[0].delay_s = 1, "/ranks/0/delay_s"),
             (|new| new.ranks[1].delay_s = 0, "/ranks/1/delay_s"),
             (|new| new.ranks[1].weight = 100, "/ranks/1/weight"),
-            (|new| new.ranks[1].capacity = 0, "/ranks/1/capacity"),
+            (|new| new.ranks[1].capacity = Some(0), "/ranks/1/capacity"),
             (|new| new.reserve.currency = "USD".parse().unwrap(), "/reserve/currency"),
             (|new| new.opens_at = new.closes_at, "/closes_at"),
             (|new| new.starts_at = new.closes_at, "/starts_at"),
@@ -170,6 +177,9 @@ mod tests {
             (|new| new.opens_at = datetime!(0000-01-01 0:00 UTC), "/opens_at"),
             (|new| new.origin_budget = Bytes(0), "/origin_budget"),
             (|new| new.limit_s = 604_801, "/limit_s"),
+            (|new| new.primaries_max = Some(4_097), "/primaries_max"),
+            (|new| new.places_max = Some(0), "/places_max"),
+            (|new| new.wave_interval_s = Some(0), "/wave_interval_s"),
         ];
         for (spoil, pointer) in faults {
             let mut new = release();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::rest::{BoundRates, Page, Release, ReleaseReport, Spread, TerminalReport, WaveReport};
+use protocol::rest::{BoundRates, Page, Release, ReleaseReport, Spread, TerminalReport, Wave, WaveReport};
 use protocol::{BitsPerSecond, Bytes, EditionId, ErrorCode, ReleaseId, UserId};
 use rules::report::{Percentiles, WaveBound, WaveFacts, origin_part, percentiles, ratio_permille, wave_bounds};
 use time::OffsetDateTime;
@@ -66,7 +66,7 @@ async fn audience(state: &AppState, release: &Release, viewer: Viewer) -> Result
 /// The waves of all editions beside their bounds.
 struct Timing {
     waves: Vec<WaveReport>,
-    /// By edition and rank: the opening, and the bound.
+    /// By edition and wave: the opening, and the bound.
     bounds: BTreeMap<(EditionId, u32), (OffsetDateTime, Duration)>,
     ratio: Spread,
 }
@@ -78,23 +78,23 @@ impl Timing {
         let mut ratios = Vec::new();
         for edition in &release.editions {
             let origin = origin_part(origin_up, release.origin.budget, edition.length, total);
-            let openings: Vec<OffsetDateTime> = opening_times(release).collect();
-            let facts = (1..).zip(&openings).map(|(rank, &opens_at)| {
-                let members = deliveries.iter().filter(|delivery| delivery.swarm_id == edition.swarm_id && delivery.rank == rank);
-                wave_facts(members, opens_at)
+            let facts = (0..).zip(&release.waves).map(|(index, wave)| {
+                let members = deliveries.iter().filter(|delivery| delivery.swarm_id == edition.swarm_id && delivery.wave == index);
+                wave_facts(members, wave.opens_at)
             });
             let facts: Vec<WaveFacts> = facts.collect();
-            for (((rank, &opens_at), facts), bound) in (1u32..).zip(&openings).zip(&facts).zip(wave_bounds(edition.length, origin, &facts))
-            {
+            let bounds = wave_bounds(edition.length, origin, &facts);
+            for (((wave, &Wave { rank, opens_at }), facts), bound) in (0u32..).zip(&release.waves).zip(&facts).zip(bounds) {
                 if facts.lines.is_empty() {
                     continue;
                 }
                 ratios.extend(facts.complete.iter().filter_map(|&elapsed| ratio_permille(elapsed, bound.bound)));
-                timing.bounds.insert((edition.edition_id, rank), (opens_at, bound.bound));
+                timing.bounds.insert((edition.edition_id, wave), (opens_at, bound.bound));
                 timing.waves.push(WaveReport {
                     edition_id: edition.edition_id,
                     label: edition.label.clone(),
                     rank,
+                    wave,
                     opens_at,
                     terminals: count(facts.lines.len()),
                     complete: count(facts.complete.len()),
@@ -108,7 +108,7 @@ impl Timing {
             }
         }
         // A wave without a bound has no ratio: its terminals are not waited for.
-        let bounded = timing.waves.iter().filter(|wave| timing.bounds[&(wave.edition_id, wave.rank)].1 > Duration::ZERO);
+        let bounded = timing.waves.iter().filter(|wave| timing.bounds[&(wave.edition_id, wave.wave)].1 > Duration::ZERO);
         let bounded = bounded.map(|wave| wave.terminals as usize).sum();
         timing.ratio = spread(percentiles(ratios, bounded), Some);
         timing
@@ -117,17 +117,12 @@ impl Timing {
     /// Adds what follows from the openings and bounds.
     fn complete(&self, terminals: &mut Page<TerminalReport>) {
         for terminal in &mut terminals.items {
-            let Some(&(opens_at, bound)) = self.bounds.get(&(terminal.edition_id, terminal.rank)) else { continue };
+            let Some(&(opens_at, bound)) = self.bounds.get(&(terminal.edition_id, terminal.wave)) else { continue };
             let elapsed = terminal.completed_at.map(|completed_at| since(opens_at, completed_at));
             terminal.elapsed_ms = elapsed.map(milliseconds);
             terminal.ratio_permille = elapsed.and_then(|elapsed| ratio_permille(elapsed, bound));
         }
     }
-}
-
-/// When each rank's wave opens.
-fn opening_times(release: &Release) -> impl Iterator<Item = OffsetDateTime> + '_ {
-    release.ranks.iter().map(|rank| release.starts_at + time::Duration::seconds(rank.delay_s.into()))
 }
 
 fn wave_facts<'a>(members: impl Iterator<Item = &'a ReportedDelivery>, opens_at: OffsetDateTime) -> WaveFacts {

@@ -1,7 +1,7 @@
 //! Applications to a release.
 
 use actix_web::{HttpResponse, web};
-use protocol::rest::{Application, ChangeApplication, NewApplication, Page};
+use protocol::rest::{Application, ChangeApplication, Explanation, NewApplication, Page};
 use protocol::{ApplicationId, ReleaseId};
 
 use super::answers::once_application;
@@ -16,9 +16,11 @@ use crate::error::ApiError;
 use crate::state::AppState;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    config.service(web::resource("/v1/releases/{id}/applications").route(web::post().to(create)).route(web::get().to(list))).service(
-        web::resource("/v1/applications/{id}").route(web::get().to(get)).route(web::put().to(change)).route(web::delete().to(withdraw)),
-    );
+    let one = web::resource("/v1/applications/{id}");
+    config
+        .service(web::resource("/v1/releases/{id}/applications").route(web::post().to(create)).route(web::get().to(list)))
+        .service(one.route(web::get().to(get)).route(web::put().to(change)).route(web::delete().to(withdraw)))
+        .service(web::resource("/v1/applications/{id}/explanation").route(web::get().to(explanation)));
 }
 
 /// Apply for an edition and a rank with an own terminal. The maximum is held in the wallet.
@@ -53,6 +55,13 @@ pub async fn list(state: web::Data<AppState>, caller: Caller, id: web::Path<Rele
 pub async fn get(state: web::Data<AppState>, caller: Caller, id: web::Path<ApplicationId>) -> Result<HttpResponse, ApiError> {
     let application = state.store.application(*id, caller.user_id).await?;
     Ok(HttpResponse::Ok().insert_header(etag(application.version)).json(application))
+}
+
+/// Why one of the own applications costs what it costs, or got no place: a sentence, and the numbers that it follows from.
+#[utoipa::path(get, path = "/v1/applications/{id}/explanation", tag = "applications", operation_id = "explain_application",
+    params(("id" = ApplicationId, Path)), responses((status = 200, description = "The explanation.", body = Explanation), NotFound, Conflict))]
+pub async fn explanation(state: web::Data<AppState>, caller: Caller, id: web::Path<ApplicationId>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(state.store.explanation(*id, caller.user_id).await?))
 }
 
 /// Change the edition, the rank or the maximum, until the release closes. Counts as applied now.

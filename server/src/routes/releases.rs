@@ -1,8 +1,8 @@
 //! `/v1/releases`: scheduled distributions, and what became of them.
 
 use actix_web::{HttpResponse, web};
-use protocol::ReleaseId;
-use protocol::rest::{Delivery, NewRelease, Page, Release, ReleaseReport, Role};
+use protocol::rest::{BookBid, Delivery, NewRelease, Page, Release, ReleaseBook, ReleaseReport, Role};
+use protocol::{EditionId, ReleaseId};
 
 use super::answers::once;
 use super::contents::viewer;
@@ -23,7 +23,9 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/releases/{id}/cancel").route(web::post().to(cancel)))
         .service(web::resource("/v1/releases/{id}/abort").route(web::post().to(abort)))
         .service(web::resource("/v1/releases/{id}/deliveries").route(web::get().to(deliveries)))
-        .service(web::resource("/v1/releases/{id}/report").route(web::get().to(report)));
+        .service(web::resource("/v1/releases/{id}/report").route(web::get().to(report)))
+        .service(web::resource("/v1/releases/{id}/book").route(web::get().to(book)))
+        .service(web::resource("/v1/releases/{id}/book/{edition_id}/bids").route(web::get().to(book_bids)));
 }
 
 /// Schedule a release of an own content. Publishers only.
@@ -117,4 +119,26 @@ pub async fn report(
 ) -> Result<HttpResponse, ApiError> {
     let found = reports::report(&state, *id, viewer(caller), &paging.0, clock::now()).await;
     Ok(HttpResponse::Ok().json(found.map_err(cursor_fault)?))
+}
+
+/// The closed books of a release: what every price follows from, beside the hash that the release has published. The bids are listed by edition.
+#[utoipa::path(get, path = "/v1/releases/{id}/book", tag = "releases", operation_id = "get_release_book", params(("id" = ReleaseId, Path)),
+    responses((status = 200, description = "The books.", body = ReleaseBook), NotFound, Conflict))]
+pub async fn book(state: web::Data<AppState>, _: Caller, id: web::Path<ReleaseId>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(state.store.release_book(*id).await?))
+}
+
+/// The bids of an edition's closed book in ascending order of their ids, which are random: they tell nobody whose bid it is.
+#[utoipa::path(get, path = "/v1/releases/{id}/book/{edition_id}/bids", tag = "releases", operation_id = "list_book_bids",
+    params(("id" = ReleaseId, Path), ("edition_id" = EditionId, Path), PagingParameters),
+    responses((status = 200, description = "A page of bids.", body = Page<BookBid>), NotFound, Conflict))]
+pub async fn book_bids(
+    state: web::Data<AppState>,
+    _: Caller,
+    path: web::Path<(ReleaseId, EditionId)>,
+    paging: Paging,
+) -> Result<HttpResponse, ApiError> {
+    let (release_id, edition_id) = path.into_inner();
+    let page = state.store.book_bids(release_id, edition_id, &paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
 }

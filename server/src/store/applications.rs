@@ -1,7 +1,7 @@
 //! Applications: a bid for a place in a release, backed by a hold on the bidder's wallet until the release closes.
 
 use protocol::rest::{Application, ApplicationState, Award, ChangeApplication, NewApplication, Page};
-use protocol::{Amount, ApplicationId, DeliveryId, EditionId, ErrorCode, HoldId, Money, ReleaseId, SwarmId, TerminalId, UserId};
+use protocol::{Amount, ApplicationId, BidId, DeliveryId, EditionId, ErrorCode, HoldId, Money, ReleaseId, SwarmId, TerminalId, UserId};
 use rules::auction::PerWeight;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -15,6 +15,7 @@ use super::{PageRequest, Store, StoreError, ledger};
 #[derive(sqlx::FromRow)]
 struct ApplicationRow {
     id: Uuid,
+    bid_id: Uuid,
     release_id: Uuid,
     terminal_id: Uuid,
     edition_id: Vec<u8>,
@@ -26,6 +27,8 @@ struct ApplicationRow {
     delivery_id: Option<Uuid>,
     rank: Option<i32>,
     price: Option<i64>,
+    opens_at: Option<OffsetDateTime>,
+    primary_terminal_id: Option<Uuid>,
 }
 
 /// What of an application is needed to change it; its row stays locked.
@@ -82,8 +85,8 @@ impl Store {
         let hold_id = set_aside(&mut tx, request.user_id, bid.maximum, now).await?;
         let id = ApplicationId(Uuid::now_v7());
         sqlx::query(
-            "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, hold_id, state, applied_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9)",
+            "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, hold_id, state, applied_at, bid_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10)",
         )
         .bind(id.0)
         .bind(release_id.0)
@@ -94,6 +97,8 @@ impl Store {
         .bind(bigint(bid.maximum.0)?)
         .bind(hold_id.map(|id| id.0))
         .bind(now)
+        // Random, and not of the time: the book must not tell whose bid it is.
+        .bind(Uuid::new_v4())
         .execute(&mut *tx)
         .await
         .map_err(applied_before)?;
@@ -195,11 +200,14 @@ impl Store {
         wanted: &Wanted,
     ) -> Result<Vec<Application>, StoreError> {
         let rows: Vec<ApplicationRow> = sqlx::query_as(
-            "SELECT applications.id, applications.release_id, applications.terminal_id, edition_id, rank_wanted, maximum, applications.state,
-                 applied_at, version, deliveries.id AS delivery_id, rank, price
+            "SELECT applications.id, bid_id, applications.release_id, applications.terminal_id, edition_id, rank_wanted, maximum, applications.state,
+                 applied_at, version, deliveries.id AS delivery_id, deliveries.rank, price,
+                 starts_at + make_interval(secs => release_waves.delay_s) AS opens_at, primary_terminal_id
              FROM applications
              JOIN release_editions ON release_editions.swarm_id = applications.swarm_id
+             JOIN releases ON releases.id = applications.release_id
              LEFT JOIN deliveries ON deliveries.application_id = applications.id AND applications.state = 'won'
+             LEFT JOIN release_waves ON release_waves.release_id = deliveries.release_id AND release_waves.wave = deliveries.wave
              WHERE applications.user_id = $1 AND ($2::uuid IS NULL OR applications.id = $2)
                  AND ($3::uuid IS NULL OR applications.release_id = $3) AND ($4::uuid IS NULL OR applications.id > $4)
              ORDER BY applications.id LIMIT $5",
@@ -215,14 +223,19 @@ impl Store {
     }
 
     fn application_of(&self, row: ApplicationRow) -> Result<Application, StoreError> {
-        let award = match (row.delivery_id, row.rank, row.price) {
-            (Some(delivery_id), Some(rank), Some(price)) => {
-                Some(Award { delivery_id: DeliveryId(delivery_id), rank: small(rank)?, price: self.stored_money(price)? })
-            }
+        let award = match (row.delivery_id, row.rank, row.price, row.opens_at) {
+            (Some(delivery_id), Some(rank), Some(price), Some(opens_at)) => Some(Award {
+                delivery_id: DeliveryId(delivery_id),
+                rank: small(rank)?,
+                price: self.stored_money(price)?,
+                opens_at,
+                primary_terminal_id: row.primary_terminal_id.map(TerminalId),
+            }),
             _ => None,
         };
         Ok(Application {
             id: ApplicationId(row.id),
+            bid_id: BidId(row.bid_id),
             release_id: ReleaseId(row.release_id),
             terminal_id: TerminalId(row.terminal_id),
             edition_id: EditionId(byte_array(&row.edition_id)?),

@@ -1,6 +1,6 @@
 //! Those whom a wave is planned for, and what is known of their lines: what a terminal's owner states comes first, then what was seen in its transfers.
 
-use protocol::{BitsPerSecond, SwarmId};
+use protocol::{BitsPerSecond, SwarmId, TerminalId};
 use rules::relay_plan::{Candidate, CommunicationState, NatKind, Region};
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ struct CandidateRow {
     round_trip_ms: Option<i32>,
     loss_ppm: Option<i32>,
     nat: Option<String>,
+    primary_terminal_id: Option<Uuid>,
 }
 
 pub(crate) fn nat_of(text: &str) -> Result<NatKind, StoreError> {
@@ -52,26 +53,29 @@ impl CandidateRow {
             nat: self.nat.as_deref().map(nat_of).transpose()?.unwrap_or_default(),
         };
         let peer = peer_of(self.id, self.terminal_id, &self.public_key, self.up_bps)?;
-        Ok(WaveCandidate { candidate: Candidate { peer, state }, down: BitsPerSecond(unsigned(self.down_bps)?) })
+        Ok(WaveCandidate {
+            candidate: Candidate { peer, state, primary: self.primary_terminal_id.map(TerminalId) },
+            down: BitsPerSecond(unsigned(self.down_bps)?),
+        })
     }
 }
 
 impl Store {
-    /// The winners of one rank whose deliveries are pending.
+    /// The winners of one wave whose deliveries are pending.
     ///
     /// # Errors
     /// The database fails.
     pub async fn wave_candidates(&self, swarm_id: SwarmId, wave: u32) -> Result<Vec<WaveCandidate>, StoreError> {
         let rows: Vec<CandidateRow> = sqlx::query_as(
-            "SELECT deliveries.id, deliveries.terminal_id, public_key, region, round_trip_ms, loss_ppm, nat,
+            "SELECT deliveries.id, deliveries.terminal_id, public_key, region, round_trip_ms, loss_ppm, nat, primary_terminal_id,
                  CASE WHEN up_bps > 0 THEN up_bps ELSE coalesce(up_seen_bps, 0) END AS up_bps,
                  CASE WHEN down_bps > 0 THEN down_bps ELSE coalesce(down_seen_bps, 0) END AS down_bps
              FROM deliveries JOIN terminals ON terminals.id = terminal_id
              LEFT JOIN communication_states ON communication_states.terminal_id = terminals.id
-             WHERE swarm_id = $1 AND rank = $2 AND state = 'pending' ORDER BY deliveries.id",
+             WHERE swarm_id = $1 AND wave = $2 AND state = 'pending' ORDER BY deliveries.id",
         )
         .bind(swarm_id.0)
-        .bind(integer(wave.saturating_add(1))?)
+        .bind(integer(wave)?)
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(CandidateRow::candidate).collect()

@@ -1,19 +1,19 @@
 //! Closing a release: the books are cleared and the awards stand, in one transaction. Who wins what at which price is decided in [`rules::auction`].
 
+use std::collections::HashMap;
+
 use protocol::rest::{ReleaseState, Selection};
-use protocol::{ApplicationId, Blake3, DeliveryId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TimestampMs};
-use rules::auction::{Bid, Book, Outcome, RankTerms, clear};
+use protocol::{ApplicationId, BidId, BitsPerSecond, Blake3, DeliveryId, ErrorCode, HoldId, ReleaseId, SwarmId, TimestampMs};
+use rules::auction::{Bid, Book, LossReason, Outcome, RankTerms, clear, release_hash};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::conversions::{amount, bigint, byte_array, integer, small};
+use super::conversions::{amount, bigint, integer, small, unsigned};
 use super::lifecycle::{Lock, lift_statement_timeout, standing, void_holds};
 use super::releases::selection_of;
-use super::{Store, StoreError, Tx};
-
-/// Starts the bytes that a release's book hash covers.
-const BOOKS_MAGIC: &[u8; 17] = b"SPILLWAY-BOOKS-1\n";
+use super::scaling::{ScaledSwarm, Seat, read_applicants, read_limits, scale_editions, seats, write_last_waves};
+use super::{Store, StoreError, Tx, books};
 
 /// What closing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,36 @@ pub struct Cleared {
 
 /// The closed book of one edition.
 struct SwarmBook {
-    edition_id: EditionId,
+    swarm: ScaledSwarm,
     book: Book,
+    applications: HashMap<BidId, ApplicationId>,
+}
+
+impl SwarmBook {
+    fn application(&self, bid_id: BidId) -> Result<ApplicationId, StoreError> {
+        let found = self.applications.get(&bid_id).copied();
+        found.ok_or_else(|| StoreError::Invariant(format!("bid {bid_id} is of no application")))
+    }
+}
+
+/// What is to be written of every application in a book, column by column.
+#[derive(Default)]
+struct Verdicts {
+    applications: Vec<Uuid>,
+    ups_seen: Vec<i64>,
+    lost_because: Vec<Option<&'static str>>,
+}
+
+impl Verdicts {
+    fn push_book(&mut self, book: &SwarmBook, outcome: &Outcome) -> Result<(), StoreError> {
+        let lost: HashMap<BidId, LossReason> = outcome.losers.iter().map(|loser| (loser.bid_id, loser.reason)).collect();
+        for bid in book.book.bids() {
+            self.applications.push(book.application(bid.bid_id)?.0);
+            self.ups_seen.push(bigint(bid.up_seen.0)?);
+            self.lost_because.push(lost.get(&bid.bid_id).map(|&reason| loss_text(reason)));
+        }
+        Ok(())
+    }
 }
 
 /// The rows to be written for the winners, column by column.
@@ -44,35 +72,28 @@ struct Awards {
     applications: Vec<Uuid>,
     deliveries: Vec<Uuid>,
     ranks: Vec<i32>,
+    waves: Vec<i32>,
+    primaries: Vec<Option<Uuid>>,
     prices: Vec<i64>,
     holds: Vec<Option<Uuid>>,
 }
 
 impl Awards {
-    fn push(&mut self, award: &rules::auction::Award) -> Result<(), StoreError> {
-        self.applications.push(award.application_id.0);
+    fn push(&mut self, award: &rules::auction::Award, application_id: ApplicationId, seat: Seat) -> Result<(), StoreError> {
+        self.applications.push(application_id.0);
         self.deliveries.push(DeliveryId(Uuid::now_v7()).0);
         self.ranks.push(integer(award.rank)?);
+        self.waves.push(integer(seat.wave)?);
+        self.primaries.push(seat.primary.map(|primary| primary.0));
         self.prices.push(bigint(award.price.0)?);
         self.holds.push((award.price.0 > 0).then(|| HoldId(Uuid::now_v7()).0));
         Ok(())
     }
 }
 
-/// The hash that a release publishes: BLAKE3 over `"SPILLWAY-BOOKS-1\n"`, then, per edition in the release's order, the edition id (32 bytes) and the
-/// hash of its book (32 bytes, see [`Book::hash`]).
-pub fn book_hash<'books>(books: impl IntoIterator<Item = (EditionId, &'books Book)>) -> Blake3 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(BOOKS_MAGIC);
-    for (edition_id, book) in books {
-        hasher.update(&edition_id.0).update(&book.hash().0);
-    }
-    Blake3(*hasher.finalize().as_bytes())
-}
-
 impl Store {
-    /// Closes a release once its time has come: clears each edition's book, turns the awards into deliveries, releases what the losers had set aside
-    /// and shrinks the winners' holds to their prices. Closing again changes nothing.
+    /// Closes a release once its time has come: the applications are counted and decide the places, each edition's book is cleared, the awards become
+    /// deliveries in their waves, what the losers had set aside is released, and the winners' holds shrink to their prices. Closing again changes nothing.
     ///
     /// # Errors
     /// `not_found`, `conflict` before `closes_at`, or the database fails.
@@ -91,72 +112,91 @@ impl Store {
             | ReleaseState::Cancelled
             | ReleaseState::Aborted) => return Ok(Closing::Before(before)),
         }
-        let (selection, books) = read_books(&mut tx, release_id).await?;
+        let limits = read_limits(&mut tx, release_id).await?;
+        let swarms = scale_editions(&mut tx, release_id, &limits).await?;
+        let (selection, books) = read_books(&mut tx, release_id, swarms).await?;
         let (books, outcomes) = clear_books(selection, books).await?;
-        let mut awards = Awards::default();
-        for award in outcomes.iter().flat_map(|outcome| &outcome.awards) {
-            awards.push(award)?;
+        let (mut awards, mut verdicts, mut last_wave) = (Awards::default(), Verdicts::default(), 0);
+        let mut hashes = Vec::with_capacity(books.len());
+        for (book, outcome) in books.iter().zip(&outcomes) {
+            let applicants = read_applicants(&mut tx, book.swarm.swarm_id).await?;
+            for (award, seat) in outcome.awards.iter().zip(seats(&outcome.awards, &book.swarm.scale, &applicants)?) {
+                last_wave = last_wave.max(seat.wave);
+                awards.push(award, book.application(award.bid_id)?, seat)?;
+            }
+            verdicts.push_book(book, outcome)?;
+            let hash = book.book.hash(selection);
+            books::write(&mut tx, book.swarm.swarm_id, hash, outcome).await?;
+            hashes.push((book.swarm.edition_id, hash));
         }
         let cleared = Cleared {
-            book_hash: book_hash(books.iter().map(|swarm| (swarm.edition_id, &swarm.book))),
+            book_hash: release_hash(hashes),
             winners: awards.applications.len(),
             losers: outcomes.iter().map(|outcome| outcome.losers.len()).sum(),
         };
         void_holds(&mut tx, release_id, now).await?;
         write_awards(&mut tx, &awards, now).await?;
-        write_closed(&mut tx, release_id, &cleared).await?;
+        write_last_waves(&mut tx, release_id, &limits, last_wave).await?;
+        write_closed(&mut tx, release_id, &cleared, &verdicts).await?;
         tx.commit().await?;
         Ok(Closing::Cleared(cleared))
     }
 }
 
-/// The release's books in the order of its editions. Its row is locked, so that no application changes any more.
-async fn read_books(tx: &mut PgConnection, release_id: ReleaseId) -> Result<(Selection, Vec<SwarmBook>), StoreError> {
+/// The books of a release's editions. Its row is locked, so that no application changes any more.
+async fn read_books(
+    tx: &mut PgConnection,
+    release_id: ReleaseId,
+    swarms: Vec<ScaledSwarm>,
+) -> Result<(Selection, Vec<SwarmBook>), StoreError> {
     let (selection, reserve): (String, i64) =
         sqlx::query_as("SELECT selection, reserve FROM releases WHERE id = $1").bind(release_id.0).fetch_one(&mut *tx).await?;
-    let swarms: Vec<(Uuid, Vec<u8>)> =
-        sqlx::query_as("SELECT swarm_id, edition_id FROM release_editions WHERE release_id = $1 ORDER BY position")
-            .bind(release_id.0)
-            .fetch_all(&mut *tx)
-            .await?;
+    let weights: Vec<i32> = sqlx::query_scalar("SELECT weight FROM release_ranks WHERE release_id = $1 ORDER BY rank")
+        .bind(release_id.0)
+        .fetch_all(&mut *tx)
+        .await?;
     let mut books = Vec::with_capacity(swarms.len());
-    for (swarm_id, edition_id) in swarms {
-        let ranks = read_terms(tx, SwarmId(swarm_id)).await?;
-        let bids = read_bids(tx, SwarmId(swarm_id)).await?;
+    for swarm in swarms {
+        let terms = |(&weight, &capacity)| Ok::<_, StoreError>(RankTerms { weight: small(weight)?, capacity });
+        let ranks = weights.iter().zip(&swarm.scale.capacities).map(terms).collect::<Result<_, _>>()?;
+        let (bids, applications) = read_bids(tx, swarm.swarm_id).await?;
         let book = Book::new(ranks, amount(reserve)?, bids).map_err(|error| StoreError::Invariant(error.to_string()))?;
-        books.push(SwarmBook { edition_id: EditionId(byte_array(&edition_id)?), book });
+        books.push(SwarmBook { swarm, book, applications });
     }
     Ok((selection_of(&selection)?, books))
 }
 
-async fn read_terms(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<Vec<RankTerms>, StoreError> {
-    let rows: Vec<(i32, i32)> = sqlx::query_as(
-        "SELECT weight, capacity FROM release_editions
-         JOIN release_ranks USING (release_id) JOIN release_capacities USING (swarm_id, rank)
-         WHERE swarm_id = $1 ORDER BY rank",
+async fn read_bids(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<(Vec<Bid>, HashMap<BidId, ApplicationId>), StoreError> {
+    let rows: Vec<(Uuid, Uuid, i32, i64, OffsetDateTime, i64)> = sqlx::query_as(
+        "SELECT id, bid_id, rank_wanted, maximum, applied_at, coalesce(communication_states.up_seen_bps, 0)
+         FROM applications LEFT JOIN communication_states USING (terminal_id) WHERE swarm_id = $1 AND state = 'active'",
     )
     .bind(swarm_id.0)
     .fetch_all(tx)
     .await?;
-    rows.into_iter().map(|(weight, capacity)| Ok(RankTerms { weight: small(weight)?, capacity: small(capacity)? })).collect()
+    let applications = rows.iter().map(|&(id, bid_id, ..)| (BidId(bid_id), ApplicationId(id))).collect();
+    let bids = rows.into_iter().map(|(_, bid_id, rank, maximum, applied_at, up_seen)| {
+        Ok::<_, StoreError>(Bid {
+            bid_id: BidId(bid_id),
+            rank: small(rank)?,
+            maximum: amount(maximum)?,
+            applied_at: milliseconds_of(applied_at),
+            up_seen: BitsPerSecond(unsigned(up_seen)?),
+        })
+    });
+    Ok((bids.collect::<Result<_, _>>()?, applications))
 }
 
-async fn read_bids(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<Vec<Bid>, StoreError> {
-    let rows: Vec<(Uuid, i32, i64, OffsetDateTime)> =
-        sqlx::query_as("SELECT id, rank_wanted, maximum, applied_at FROM applications WHERE swarm_id = $1 AND state = 'active'")
-            .bind(swarm_id.0)
-            .fetch_all(tx)
-            .await?;
-    rows.into_iter()
-        .map(|(id, rank, maximum, applied_at)| {
-            Ok(Bid {
-                application_id: ApplicationId(id),
-                rank: small(rank)?,
-                maximum: amount(maximum)?,
-                applied_at: TimestampMs(u64::try_from(applied_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)),
-            })
-        })
-        .collect()
+/// A moment as the book has it.
+pub(super) fn milliseconds_of(moment: OffsetDateTime) -> TimestampMs {
+    TimestampMs(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+}
+
+pub(super) fn loss_text(reason: LossReason) -> &'static str {
+    match reason {
+        LossReason::BelowReserve => "below_reserve",
+        LossReason::NoPlace => "no_place",
+    }
 }
 
 /// A large book is sorted for seconds, so it does not stand on a thread that serves others.
@@ -186,15 +226,18 @@ async fn write_awards(tx: &mut Tx, awards: &Awards, now: OffsetDateTime) -> Resu
     .execute(&mut **tx)
     .await?;
     sqlx::query(
-        "INSERT INTO deliveries (id, application_id, release_id, swarm_id, terminal_id, user_id, rank, price, hold_id, state)
+        "INSERT INTO deliveries (id, application_id, release_id, swarm_id, terminal_id, user_id, rank, wave, primary_terminal_id, price, hold_id, state)
          SELECT award.id, applications.id, applications.release_id, applications.swarm_id, applications.terminal_id, applications.user_id,
-             award.rank, award.price, award.hold_id, 'pending'
-         FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::uuid[]) AS award (application_id, id, rank, price, hold_id)
+             award.rank, award.wave, award.primary_terminal_id, award.price, award.hold_id, 'pending'
+         FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::uuid[], $6::bigint[], $7::uuid[])
+             AS award (application_id, id, rank, wave, primary_terminal_id, price, hold_id)
          JOIN applications ON applications.id = award.application_id",
     )
     .bind(&awards.applications)
     .bind(&awards.deliveries)
     .bind(&awards.ranks)
+    .bind(&awards.waves)
+    .bind(&awards.primaries)
     .bind(&awards.prices)
     .bind(&awards.holds)
     .execute(&mut **tx)
@@ -202,13 +245,16 @@ async fn write_awards(tx: &mut Tx, awards: &Awards, now: OffsetDateTime) -> Resu
     Ok(())
 }
 
-async fn write_closed(tx: &mut Tx, release_id: ReleaseId, cleared: &Cleared) -> Result<(), StoreError> {
+async fn write_closed(tx: &mut Tx, release_id: ReleaseId, cleared: &Cleared, verdicts: &Verdicts) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE applications SET hold_id = NULL, version = version + 1,
-             state = CASE WHEN EXISTS (SELECT FROM deliveries WHERE deliveries.application_id = applications.id) THEN 'won' ELSE 'lost' END
-         WHERE release_id = $1 AND state = 'active'",
+        "UPDATE applications SET hold_id = NULL, version = version + 1, up_seen_bps = verdict.up_seen_bps, lost_because = verdict.lost_because,
+             state = CASE WHEN verdict.lost_because IS NULL THEN 'won' ELSE 'lost' END
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS verdict (id, up_seen_bps, lost_because)
+         WHERE applications.id = verdict.id",
     )
-    .bind(release_id.0)
+    .bind(&verdicts.applications)
+    .bind(&verdicts.ups_seen)
+    .bind(&verdicts.lost_because)
     .execute(&mut **tx)
     .await?;
     sqlx::query("UPDATE releases SET state = 'closed', book_hash = $2 WHERE id = $1")

@@ -19,6 +19,8 @@ struct DeliveryRow {
     terminal_id: Uuid,
     edition_id: Vec<u8>,
     rank: i32,
+    wave: i32,
+    primary_terminal_id: Option<Uuid>,
     price: i64,
     state: String,
     verified_bytes: i64,
@@ -52,7 +54,7 @@ impl Store {
         // Both queries see the same moment: else receipts that come between them are told by source and not in the sum.
         let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let rows: Vec<DeliveryRow> = sqlx::query_as(
-            "SELECT deliveries.id, deliveries.release_id, terminal_id, edition_id, rank, price, state, verified_bytes, charged, completed_at,
+            "SELECT deliveries.id, deliveries.release_id, terminal_id, edition_id, rank, wave, primary_terminal_id, price, state, verified_bytes, charged, completed_at,
                  (SELECT coalesce(sum(delivery_shares.earned), 0)::bigint FROM delivery_shares
                   JOIN deliveries served ON served.id = delivery_shares.delivery_id
                   WHERE delivery_shares.source = deliveries.terminal_id AND served.release_id = deliveries.release_id) AS earned
@@ -107,6 +109,8 @@ impl Store {
             terminal_id: TerminalId(row.terminal_id),
             edition_id: EditionId(byte_array(&row.edition_id)?),
             rank: small(row.rank)?,
+            wave: small(row.wave)?,
+            primary_terminal_id: row.primary_terminal_id.map(TerminalId),
             price: self.stored_money(row.price)?,
             state: state_of(&row.state)?,
             verified: bytes(row.verified_bytes)?,

@@ -346,8 +346,8 @@ async fn insert(
     tracing::debug!(download = %fresh.id, %user_id, "a download is asked for");
     sqlx::query(
         "INSERT INTO releases (id, publisher_id, content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
-             limit_s, relay_bp, fee_bp, created_at, on_demand)
-         VALUES ($1, $2, $3, $4, 'live', 'first_come', $5, $6, $7, $8, $9, $10, $11, $12, $8, true)",
+             limit_s, relay_bp, fee_bp, created_at, on_demand, primaries_max)
+         VALUES ($1, $2, $3, $4, 'live', 'first_come', $5, $6, $7, $8, $9, $10, $11, $12, $8, true, 1)",
     )
     .bind(fresh.id.0)
     .bind(wanted.publisher_id)
@@ -375,7 +375,8 @@ async fn insert(
     .execute(&mut **tx)
     .await?;
     for statement in [
-        "INSERT INTO release_ranks (release_id, rank, weight, delay_s) VALUES ($1, 1, 1, 0)",
+        "INSERT INTO release_ranks (release_id, rank, weight, delay_s, capacity) VALUES ($1, 1, 1, 0, 1)",
+        "INSERT INTO release_waves (release_id, wave, rank, delay_s) VALUES ($1, 0, 1, 0)",
         "INSERT INTO release_capacities (swarm_id, rank, capacity) SELECT swarm_id, 1, 1 FROM release_editions WHERE release_id = $1",
         "INSERT INTO due_work (kind, release_id, due_at) SELECT 'deadline', id, deadline_at FROM releases WHERE id = $1",
     ] {
@@ -396,8 +397,8 @@ async fn insert_delivery(
 ) -> Result<(), StoreError> {
     let (application_id, delivery_id, group_id) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     sqlx::query(
-        "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, state, applied_at)
-         VALUES ($1, $2, $3, $4, $5, 1, $6, 'won', $7)",
+        "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, state, applied_at, bid_id)
+         VALUES ($1, $2, $3, $4, $5, 1, $6, 'won', $7, gen_random_uuid())",
     )
     .bind(application_id)
     .bind(download.id.0)
@@ -409,8 +410,8 @@ async fn insert_delivery(
     .execute(&mut **tx)
     .await?;
     sqlx::query(
-        "INSERT INTO deliveries (id, application_id, release_id, swarm_id, terminal_id, user_id, rank, price, hold_id, state)
-         VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, 'pending')",
+        "INSERT INTO deliveries (id, application_id, release_id, swarm_id, terminal_id, user_id, rank, wave, price, hold_id, state)
+         VALUES ($1, $2, $3, $4, $5, $6, 1, 0, $7, $8, 'pending')",
     )
     .bind(delivery_id)
     .bind(application_id)

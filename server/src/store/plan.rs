@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use protocol::rest::{DeliveryState, ReleaseState};
+use protocol::rest::{DeliveryState, ReleaseState, Wave};
 use protocol::ws::Peer;
 use protocol::{Amount, BitsPerSecond, DeliveryId, EditionId, GroupId, PublicKey, ReleaseId, SwarmId, TerminalId, UserId};
 use rules::relay_plan::PlannedGroup;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::budget::BudgetId;
 use super::conversions::{amount, bigint, byte_array, integer, small, unsigned};
-use super::releases::state_of;
+use super::releases::{state_of, wave_of};
 use super::{Store, StoreError};
 
 /// What does not change about a swarm once its release exists, and its release's present state.
@@ -27,8 +27,15 @@ pub struct SwarmFacts {
     pub state: ReleaseState,
     pub starts_at: OffsetDateTime,
     pub deadline_at: OffsetDateTime,
-    /// When each wave opens.
-    pub waves: Vec<OffsetDateTime>,
+    /// The first one is the start.
+    pub waves: Vec<Wave>,
+}
+
+impl SwarmFacts {
+    /// The rank that a wave belongs to.
+    pub fn rank_of(&self, wave: u32) -> u32 {
+        usize::try_from(wave).ok().and_then(|wave| self.waves.get(wave)).map_or(1, |wave| wave.rank)
+    }
 }
 
 /// The stored groups of a swarm, in the order (wave, position), and the owners of all members.
@@ -70,6 +77,7 @@ struct MemberRow {
     user_id: Uuid,
     public_key: Vec<u8>,
     up_bps: i64,
+    primary_terminal_id: Option<Uuid>,
 }
 
 /// Release, edition, budget, whether it is a download, state, start, deadline.
@@ -99,7 +107,7 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let (release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at) = row.ok_or(StoreError::NotFound("swarm"))?;
-        let delays: Vec<i32> = sqlx::query_scalar("SELECT delay_s FROM release_ranks WHERE release_id = $1 ORDER BY rank")
+        let waves: Vec<(i32, i64)> = sqlx::query_as("SELECT rank, delay_s FROM release_waves WHERE release_id = $1 ORDER BY wave")
             .bind(release_id)
             .fetch_all(&self.pool)
             .await?;
@@ -112,7 +120,7 @@ impl Store {
             state: state_of(&state)?,
             starts_at,
             deadline_at,
-            waves: delays.into_iter().map(|delay| starts_at + Duration::seconds(i64::from(delay))).collect(),
+            waves: waves.into_iter().map(|(rank, delay_s)| wave_of(starts_at, rank, delay_s)).collect::<Result<_, _>>()?,
         })
     }
 
@@ -131,7 +139,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn has_earlier_holder(&self, swarm_id: SwarmId, wave: u32) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM deliveries WHERE swarm_id = $1 AND rank <= $2 AND verified_chunks > 0)")
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM deliveries WHERE swarm_id = $1 AND wave < $2 AND verified_chunks > 0)")
             .bind(swarm_id.0)
             .bind(integer(wave)?)
             .fetch_one(&self.pool)
@@ -159,14 +167,14 @@ impl Store {
     /// The database fails.
     pub async fn stored_plan(&self, swarm_id: SwarmId) -> Result<StoredPlan, StoreError> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT swarm_groups.id AS group_id, wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
-                 coalesce(swarm_group_members.up_bps, terminals.up_bps) AS up_bps
+            "SELECT swarm_groups.id AS group_id, swarm_groups.wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
+                 coalesce(swarm_group_members.up_bps, terminals.up_bps) AS up_bps, primary_terminal_id
              FROM swarm_groups
              JOIN swarm_group_members ON swarm_group_members.group_id = swarm_groups.id
              JOIN deliveries ON deliveries.id = delivery_id
              JOIN terminals ON terminals.id = terminal_id
              WHERE swarm_groups.swarm_id = $1
-             ORDER BY wave, swarm_groups.position, swarm_group_members.position",
+             ORDER BY swarm_groups.wave, swarm_groups.position, swarm_group_members.position",
         )
         .bind(swarm_id.0)
         .fetch_all(&self.pool)
@@ -175,17 +183,24 @@ impl Store {
         for row in rows {
             let peer = peer_of(row.delivery_id, row.terminal_id, &row.public_key, row.up_bps)?;
             plan.owners.insert(peer.terminal_id, UserId(row.user_id));
-            match plan.groups.last_mut() {
-                Some(group) if group.id.0 == row.group_id => group.members.push(peer),
-                Some(_) | None => plan.groups.push(PlannedGroup {
+            if plan.groups.last().is_none_or(|group| group.id.0 != row.group_id) {
+                plan.groups.push(PlannedGroup {
                     id: GroupId(row.group_id),
                     wave: small(row.wave)?,
                     position: small(row.position)?,
                     parent: row.parent_id.map(GroupId),
                     root: row.root,
-                    members: vec![peer],
-                }),
+                    members: Vec::new(),
+                    primaries: Vec::new(),
+                });
             }
+            if let Some(group) = plan.groups.last_mut() {
+                group.members.push(peer);
+                group.primaries.extend(row.primary_terminal_id.map(TerminalId));
+            }
+        }
+        for group in &mut plan.groups {
+            group.primaries.sort_unstable();
         }
         Ok(plan)
     }

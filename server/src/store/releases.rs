@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::rest::{OriginUsage, Page, Rank, Release, ReleaseEdition, ReleaseState, Selection};
+use protocol::rest::{OriginUsage, Page, Rank, Release, ReleaseEdition, ReleaseState, Selection, Wave};
 use protocol::{Blake3, ContentId, EditionId, ReleaseId, SwarmId, UserId};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::conversions::{basis_points, byte_array, bytes, small};
@@ -28,6 +28,7 @@ pub(crate) fn selection_of(text: &str) -> Result<Selection, StoreError> {
     match text {
         "auction" => Ok(Selection::Auction),
         "first_come" => Ok(Selection::FirstCome),
+        "measured_quality" => Ok(Selection::MeasuredQuality),
         other => Err(StoreError::Invariant(format!("{other} is no selection"))),
     }
 }
@@ -45,6 +46,9 @@ struct ReleaseRow {
     closes_at: OffsetDateTime,
     starts_at: OffsetDateTime,
     deadline_at: OffsetDateTime,
+    primaries_max: i32,
+    places_max: Option<i32>,
+    wave_interval_s: Option<i32>,
     limit_s: i32,
     relay_bp: i32,
     fee_bp: i32,
@@ -52,6 +56,13 @@ struct ReleaseRow {
     limit_bytes: i64,
     sent: i64,
     reserved: i64,
+}
+
+/// What a release has several of.
+struct Terms {
+    ranks: Vec<Rank>,
+    waves: Vec<Wave>,
+    editions: Vec<ReleaseEdition>,
 }
 
 impl Store {
@@ -88,8 +99,8 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Release>, StoreError> {
         let rows: Vec<ReleaseRow> = sqlx::query_as(
-            "SELECT releases.id, publisher_id, releases.content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at, limit_s, relay_bp,
-                 fee_bp, book_hash, limit_bytes, sent, reserved_first + reserved_repair AS reserved
+            "SELECT releases.id, publisher_id, releases.content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
+                 primaries_max, places_max, wave_interval_s, limit_s, relay_bp, fee_bp, book_hash, limit_bytes, sent, reserved_first + reserved_repair AS reserved
              FROM releases JOIN origin_budgets ON origin_budgets.id = releases.budget_id
              WHERE (CASE WHEN $1::uuid IS NULL THEN NOT on_demand ELSE releases.id = $1 END) AND ($2::uuid IS NULL OR releases.id > $2) ORDER BY releases.id LIMIT $3",
         )
@@ -100,16 +111,23 @@ impl Store {
         .await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         let mut ranks = read_ranks(connection, &ids).await?;
+        let starts: BTreeMap<ReleaseId, OffsetDateTime> = rows.iter().map(|row| (ReleaseId(row.id), row.starts_at)).collect();
+        let mut waves = read_waves(connection, &starts).await?;
         let mut editions = read_editions(connection, &ids).await?;
         rows.into_iter()
             .map(|row| {
                 let id = ReleaseId(row.id);
-                self.release_of(row, ranks.remove(&id).unwrap_or_default(), editions.remove(&id).unwrap_or_default())
+                let terms = Terms {
+                    ranks: ranks.remove(&id).unwrap_or_default(),
+                    waves: waves.remove(&id).unwrap_or_default(),
+                    editions: editions.remove(&id).unwrap_or_default(),
+                };
+                self.release_of(row, terms)
             })
             .collect()
     }
 
-    fn release_of(&self, row: ReleaseRow, ranks: Vec<Rank>, editions: Vec<ReleaseEdition>) -> Result<Release, StoreError> {
+    fn release_of(&self, row: ReleaseRow, Terms { ranks, waves, editions }: Terms) -> Result<Release, StoreError> {
         Ok(Release {
             id: ReleaseId(row.id),
             publisher_id: UserId(row.publisher_id),
@@ -118,6 +136,10 @@ impl Store {
             state: state_of(&row.state)?,
             editions,
             ranks,
+            waves,
+            primaries_max: small(row.primaries_max)?,
+            places_max: row.places_max.map(small).transpose()?,
+            wave_interval_s: row.wave_interval_s.map(small).transpose()?,
             selection: selection_of(&row.selection)?,
             reserve: self.stored_money(row.reserve)?,
             opens_at: row.opens_at,
@@ -133,24 +155,43 @@ impl Store {
     }
 }
 
-/// Every swarm of a release has the same places, so the first one tells them.
 async fn read_ranks(connection: &mut PgConnection, releases: &[Uuid]) -> Result<BTreeMap<ReleaseId, Vec<Rank>>, StoreError> {
-    let rows: Vec<(Uuid, i32, i32, i32)> = sqlx::query_as(
-        "SELECT ranks.release_id, ranks.weight, ranks.delay_s, places.capacity
-         FROM release_ranks ranks
-         JOIN release_editions first ON first.release_id = ranks.release_id AND first.position = 0
-         JOIN release_capacities places ON places.swarm_id = first.swarm_id AND places.rank = ranks.rank
-         WHERE ranks.release_id = ANY ($1) ORDER BY ranks.release_id, ranks.rank",
+    let rows: Vec<(Uuid, i32, i32, Option<i32>)> = sqlx::query_as(
+        "SELECT release_id, weight, delay_s, capacity FROM release_ranks WHERE release_id = ANY ($1) ORDER BY release_id, rank",
     )
     .bind(releases)
     .fetch_all(connection)
     .await?;
     let mut ranks: BTreeMap<ReleaseId, Vec<Rank>> = BTreeMap::new();
     for (release_id, weight, delay_s, capacity) in rows {
-        let rank = Rank { weight: small(weight)?, delay_s: small(delay_s)?, capacity: small(capacity)? };
+        let rank = Rank { weight: small(weight)?, delay_s: small(delay_s)?, capacity: capacity.map(small).transpose()? };
         ranks.entry(ReleaseId(release_id)).or_default().push(rank);
     }
     Ok(ranks)
+}
+
+/// One of a release's waves as it is stored.
+pub(super) fn wave_of(starts_at: OffsetDateTime, rank: i32, delay_s: i64) -> Result<Wave, StoreError> {
+    Ok(Wave { rank: small(rank)?, opens_at: starts_at + Duration::seconds(delay_s) })
+}
+
+async fn read_waves(
+    connection: &mut PgConnection,
+    starts: &BTreeMap<ReleaseId, OffsetDateTime>,
+) -> Result<BTreeMap<ReleaseId, Vec<Wave>>, StoreError> {
+    let releases: Vec<Uuid> = starts.keys().map(|id| id.0).collect();
+    let rows: Vec<(Uuid, i32, i64)> =
+        sqlx::query_as("SELECT release_id, rank, delay_s FROM release_waves WHERE release_id = ANY ($1) ORDER BY release_id, wave")
+            .bind(&releases)
+            .fetch_all(connection)
+            .await?;
+    let mut waves: BTreeMap<ReleaseId, Vec<Wave>> = BTreeMap::new();
+    for (release_id, rank, delay_s) in rows {
+        let id = ReleaseId(release_id);
+        let starts_at = starts.get(&id).ok_or_else(|| StoreError::Invariant(format!("release {id} was not read")))?;
+        waves.entry(id).or_default().push(wave_of(*starts_at, rank, delay_s)?);
+    }
+    Ok(waves)
 }
 
 #[derive(sqlx::FromRow)]
@@ -162,6 +203,7 @@ struct EditionRow {
     length: i64,
     chunks: i32,
     applications: i64,
+    places: Vec<i32>,
 }
 
 /// With the number of applications that stand, or stood when the release closed.
@@ -169,7 +211,8 @@ async fn read_editions(connection: &mut PgConnection, releases: &[Uuid]) -> Resu
     let rows: Vec<EditionRow> = sqlx::query_as(
         "SELECT release_id, swarm_id, edition_id, label, length, chunks,
              (SELECT count(*) FROM applications
-              WHERE applications.swarm_id = release_editions.swarm_id AND applications.state IN ('active', 'won', 'lost')) AS applications
+              WHERE applications.swarm_id = release_editions.swarm_id AND applications.state IN ('active', 'won', 'lost')) AS applications,
+             ARRAY(SELECT capacity FROM release_capacities places WHERE places.swarm_id = release_editions.swarm_id ORDER BY rank) AS places
          FROM release_editions WHERE release_id = ANY ($1) ORDER BY release_id, position",
     )
     .bind(releases)
@@ -184,6 +227,7 @@ async fn read_editions(connection: &mut PgConnection, releases: &[Uuid]) -> Resu
             length: bytes(row.length)?,
             chunks: small(row.chunks)?,
             applications: u32::try_from(row.applications).unwrap_or(u32::MAX),
+            places: row.places.into_iter().map(small).collect::<Result<_, _>>()?,
         });
     }
     Ok(editions)

@@ -16,7 +16,7 @@ use super::{PageRequest, Store, StoreError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportedDelivery {
     pub swarm_id: SwarmId,
-    pub rank: u32,
+    pub wave: u32,
     /// As planned; as known now while nothing is planned.
     pub lines: Lines,
     /// Whether it has received anything.
@@ -30,6 +30,7 @@ struct TerminalRow {
     terminal_id: Uuid,
     edition_id: Vec<u8>,
     rank: i32,
+    wave: i32,
     state: String,
     up_bps: i64,
     down_bps: i64,
@@ -59,7 +60,7 @@ impl Store {
     /// The database fails.
     pub async fn reported_deliveries(&self, release_id: ReleaseId) -> Result<Vec<ReportedDelivery>, StoreError> {
         let rows: Vec<(Uuid, i32, i64, i64, bool, Option<OffsetDateTime>)> = sqlx::query_as(
-            "SELECT swarm_id, rank, coalesce(member.up_bps, terminals.up_bps), coalesce(member.down_bps, terminals.down_bps),
+            "SELECT swarm_id, wave, coalesce(member.up_bps, terminals.up_bps), coalesce(member.down_bps, terminals.down_bps),
                  verified_bytes > 0, completed_at
              FROM deliveries JOIN terminals ON terminals.id = terminal_id
              LEFT JOIN swarm_group_members AS member ON member.delivery_id = deliveries.id
@@ -68,9 +69,9 @@ impl Store {
         .bind(release_id.0)
         .fetch_all(&self.pool)
         .await?;
-        let deliveries = rows.into_iter().map(|(swarm_id, rank, up, down, holds, completed_at)| {
+        let deliveries = rows.into_iter().map(|(swarm_id, wave, up, down, holds, completed_at)| {
             let lines = Lines { up: BitsPerSecond(unsigned(up)?), down: BitsPerSecond(unsigned(down)?) };
-            Ok(ReportedDelivery { swarm_id: SwarmId(swarm_id), rank: small(rank)?, lines, holds, completed_at })
+            Ok(ReportedDelivery { swarm_id: SwarmId(swarm_id), wave: small(wave)?, lines, holds, completed_at })
         });
         deliveries.collect()
     }
@@ -121,7 +122,7 @@ impl Store {
         request: &PageRequest,
     ) -> Result<Page<TerminalReport>, StoreError> {
         let rows: Vec<TerminalRow> = sqlx::query_as(
-            "SELECT deliveries.id, terminal_id, edition_id, rank, state, verified_bytes, price, charged, completed_at,
+            "SELECT deliveries.id, terminal_id, edition_id, rank, wave, state, verified_bytes, price, charged, completed_at,
                  coalesce(member.up_bps, terminals.up_bps) AS up_bps, coalesce(member.down_bps, terminals.down_bps) AS down_bps,
                  (SELECT coalesce(sum(delivery_shares.earned), 0)::bigint FROM delivery_shares
                   JOIN deliveries served ON served.id = delivery_shares.delivery_id
@@ -148,6 +149,7 @@ impl Store {
                 terminal_id: TerminalId(row.terminal_id),
                 edition_id: EditionId(byte_array(&row.edition_id)?),
                 rank: small(row.rank)?,
+                wave: small(row.wave)?,
                 state: state_of(&row.state)?,
                 up: BitsPerSecond(unsigned(row.up_bps)?),
                 down: BitsPerSecond(unsigned(row.down_bps)?),

@@ -1,20 +1,23 @@
-//! Scheduling a release: its terms are checked, its swarms, places and origin budget written, and the work that falls due noted.
+//! Scheduling a release: its terms are checked, its swarms, ranks and origin budget written, and the work that falls due noted.
 
 use protocol::rest::{NewRelease, Selection};
 use protocol::{Bytes, ErrorCode, ReleaseId, SwarmId, UserId};
 use rules::auction::{Book, RankTerms};
+use rules::scale::PRIMARIES_MAX;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::conversions::{bigint, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
+use super::scaling::limits_of;
 use super::{Store, StoreError, Tx, budget};
 
 fn selection_text(selection: Selection) -> &'static str {
     match selection {
         Selection::Auction => "auction",
         Selection::FirstCome => "first_come",
+        Selection::MeasuredQuality => "measured_quality",
     }
 }
 
@@ -40,6 +43,8 @@ impl Store {
         };
         let schedule = Schedule::of(new, now)?;
         self.check_ranks(new)?;
+        let limits = limits_of(new);
+        limits.check().map_err(|error| invalid(error.to_string()))?;
         let parts = parts_of(&mut tx, new, request.user_id).await?;
         let release_id = ReleaseId(Uuid::now_v7());
         self.insert_release(&mut tx, release_id, new, request.user_id, &schedule, now).await?;
@@ -50,15 +55,12 @@ impl Store {
         commit_once(tx, request, 201, &release, now).await
     }
 
-    /// The ranks must be ones that an auction can be held over, and their waves in order.
+    /// The ranks must be ones that an auction can be held over.
     fn check_ranks(&self, new: &NewRelease) -> Result<(), StoreError> {
-        let terms = new.ranks.iter().map(|rank| RankTerms { weight: rank.weight, capacity: rank.capacity }).collect();
+        let terms = new.ranks.iter().map(|rank| RankTerms { weight: rank.weight, capacity: rank.capacity.unwrap_or(u32::MAX) }).collect();
         Book::new(terms, self.amount_of(new.reserve)?, Vec::new()).map_err(|error| invalid(error.to_string()))?;
-        if new.ranks.iter().any(|rank| rank.capacity == 0 || i32::try_from(rank.capacity).is_err()) {
+        if new.ranks.iter().filter_map(|rank| rank.capacity).any(|capacity| capacity == 0 || i32::try_from(capacity).is_err()) {
             return Err(invalid("a rank has at least one place"));
-        }
-        if new.ranks.first().is_some_and(|first| first.delay_s != 0) || !new.ranks.is_sorted_by(|one, next| one.delay_s < next.delay_s) {
-            return Err(invalid("the delays rise from 0 for rank 1"));
         }
         Ok(())
     }
@@ -74,8 +76,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO releases (id, publisher_id, content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
-                 limit_s, relay_bp, fee_bp, created_at)
-             VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                 limit_s, relay_bp, fee_bp, created_at, primaries_max, places_max, wave_interval_s)
+             VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         )
         .bind(release_id.0)
         .bind(publisher_id.0)
@@ -91,6 +93,9 @@ impl Store {
         .bind(i32::from(new.relay_share.get()))
         .bind(i32::from(new.fee.get()))
         .bind(now)
+        .bind(integer(new.primaries_max.unwrap_or(PRIMARIES_MAX))?)
+        .bind(new.places_max.map(integer).transpose()?)
+        .bind(new.wave_interval_s.map(integer).transpose()?)
         .execute(&mut **tx)
         .await?;
         Ok(())
@@ -159,18 +164,25 @@ async fn parts_of(tx: &mut PgConnection, new: &NewRelease, publisher_id: UserId)
 
 async fn insert_ranks(tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease) -> Result<(), StoreError> {
     for (rank, terms) in (1i32..).zip(&new.ranks) {
-        sqlx::query("INSERT INTO release_ranks (release_id, rank, weight, delay_s) VALUES ($1, $2, $3, $4)")
+        sqlx::query("INSERT INTO release_ranks (release_id, rank, weight, delay_s, capacity) VALUES ($1, $2, $3, $4, $5)")
             .bind(release_id.0)
             .bind(rank)
             .bind(integer(terms.weight)?)
             .bind(integer(terms.delay_s)?)
+            .bind(terms.capacity.map(integer).transpose()?)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("INSERT INTO release_waves (release_id, wave, rank, delay_s) VALUES ($1, $2 - 1, $2, $3)")
+            .bind(release_id.0)
+            .bind(rank)
+            .bind(i64::from(terms.delay_s))
             .execute(&mut *tx)
             .await?;
     }
     Ok(())
 }
 
-/// The swarms with their places, and the origin's budget for all of them.
+/// The swarms, and the origin's budget for all of them.
 async fn insert_editions(tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease, parts: &[Part]) -> Result<(), StoreError> {
     let mut total = 0u64;
     for (position, part) in (0i32..).zip(parts) {
@@ -188,14 +200,6 @@ async fn insert_editions(tx: &mut PgConnection, release_id: ReleaseId, new: &New
         .bind(part.chunks)
         .execute(&mut *tx)
         .await?;
-        for (rank, terms) in (1i32..).zip(&new.ranks) {
-            sqlx::query("INSERT INTO release_capacities (swarm_id, rank, capacity) VALUES ($1, $2, $3)")
-                .bind(swarm_id.0)
-                .bind(rank)
-                .bind(integer(terms.capacity)?)
-                .execute(&mut *tx)
-                .await?;
-        }
     }
     let smallest = budget::smallest(Bytes(total)).0;
     if new.origin_budget < Bytes(smallest) {

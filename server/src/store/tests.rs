@@ -1,10 +1,12 @@
 //! The money paths over a real Postgres. `DATABASE_URL` names a server in which databases may be created.
 
 mod applying;
+mod books;
 mod closing;
 mod fixture;
 mod invariants;
 mod repeating;
+mod scaling;
 mod settling;
 mod starting;
 mod wallets;

@@ -1,7 +1,7 @@
 //! Releases, applications and deliveries.
 
 use protocol::rest::*;
-use protocol::{ApplicationId, ReleaseId};
+use protocol::{ApplicationId, EditionId, ReleaseId};
 
 use super::request::Call;
 use super::{Api, ApiError, PageQuery};
@@ -38,6 +38,21 @@ impl Api {
     /// How a release went, or goes so far, with a page of its terminals: all for its publisher and the operator, the own ones for who has won in it.
     pub async fn report(&self, release: ReleaseId, page: &PageQuery) -> Result<ReleaseReport, ApiError> {
         self.call(Call::get(format!("v1/releases/{release}/report")).page(page)).await
+    }
+
+    /// The closed books of a release, without their bids.
+    pub async fn book(&self, release: ReleaseId) -> Result<ReleaseBook, ApiError> {
+        self.call(Call::get(format!("v1/releases/{release}/book"))).await
+    }
+
+    /// The bids of an edition's closed book.
+    pub async fn book_bids(&self, release: ReleaseId, edition: EditionId, page: &PageQuery) -> Result<Page<BookBid>, ApiError> {
+        self.call(Call::get(format!("v1/releases/{release}/book/{edition}/bids")).page(page)).await
+    }
+
+    /// Why an own application costs what it costs, or got no place.
+    pub async fn explanation(&self, id: ApplicationId) -> Result<Explanation, ApiError> {
+        self.call(Call::get(format!("v1/applications/{id}/explanation"))).await
     }
 
     /// Applies for an edition and a rank; the maximum is held in the wallet.

@@ -15,6 +15,7 @@ mod disks;
 mod downloads;
 mod hostile;
 mod interruptions;
+mod market;
 mod measurements;
 mod quotas;
 mod refusals;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::rest::{Application, Delivery, DeliveryState, Edition, LedgerTotals, Release, ReleaseState};
-use protocol::{Amount, ApplicationId, TimestampMs};
+use protocol::{Amount, BidId, BitsPerSecond, TimestampMs};
 use rules::auction::{Bid, Book, RankTerms};
 use rules::oracle;
 use rules::report::{WaveFacts, wave_bounds};
@@ -189,18 +189,19 @@ fn prices_equal_the_oracle(facts: &Facts<'_>) -> Result<Check, Failure> {
         facts.scenario.ranks.iter().map(|rank| RankTerms { weight: rank.weight, capacity: rank.capacity }).collect();
     for (edition, scenario) in facts.editions.iter().zip(&facts.scenario.editions) {
         let bids = facts.applications.iter().filter(|application| application.edition_id == edition.id).map(|application| Bid {
-            application_id: application.id,
+            bid_id: application.bid_id,
             rank: application.rank_wanted,
             maximum: application.maximum.amount,
             applied_at: TimestampMs(u64::try_from(application.applied_at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)),
+            up_seen: BitsPerSecond(0),
         });
         let book = Book::new(ranks.clone(), RESERVE_AMOUNT, bids.collect()).map_err(|error| Failure::told(error.to_string()))?;
         let expected = oracle::prices(&book).map_err(|error| Failure::told(error.to_string()))?;
-        let expected: BTreeMap<ApplicationId, (u32, Amount)> = expected.into_iter().map(|(id, rank, price)| (id, (rank, price))).collect();
+        let expected: BTreeMap<BidId, (u32, Amount)> = expected.into_iter().map(|(id, rank, price)| (id, (rank, price))).collect();
         for (application, delivery) in facts.applications.iter().zip(&facts.deliveries).filter(|(a, _)| a.edition_id == edition.id) {
             let charged = (delivery.rank, delivery.price.amount);
-            if expected.get(&application.id) != Some(&charged) {
-                wrong.push(format!("{}: {charged:?} instead of {:?}", scenario.label, expected.get(&application.id)));
+            if expected.get(&application.bid_id) != Some(&charged) {
+                wrong.push(format!("{}: {charged:?} instead of {:?}", scenario.label, expected.get(&application.bid_id)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use protocol::rest::{Application, ApplicationState, Release};
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::super::{clean, date_time, distance, happens};
 use super::event::moment;
@@ -16,21 +16,19 @@ pub(crate) struct Standing {
     /// The edition's label.
     pub edition: String,
     pub decided_at: OffsetDateTime,
-    /// Of the rank that was won; of the release before that.
+    /// Of the wave that was won a place in; of the release before that.
     pub starts_at: OffsetDateTime,
 }
 
 impl Standing {
     pub(crate) fn of(release: &Release, application: &Application) -> Self {
         let edition = release.editions.iter().find(|edition| edition.edition_id == application.edition_id);
-        let rank = application.award.as_ref().and_then(|award| usize::try_from(award.rank).ok()?.checked_sub(1));
-        let delay_s = rank.and_then(|index| release.ranks.get(index)).map_or(0, |rank| rank.delay_s);
         Self {
             application: application.clone(),
             title: release.title.clone(),
             edition: edition.map_or_else(|| "?".to_owned(), |edition| edition.label.clone()),
             decided_at: release.closes_at,
-            starts_at: release.starts_at.saturating_add(Duration::seconds(i64::from(delay_s))),
+            starts_at: application.award.as_ref().map_or(release.starts_at, |award| award.opens_at),
         }
     }
 
@@ -72,6 +70,7 @@ pub(crate) fn standing_for_tests(number: u8, state: ApplicationState) -> Standin
     let decided_at = datetime!(2026-11-21 12:00 UTC);
     let application = Application {
         id: ApplicationId::from_bytes([number; 16]),
+        bid_id: protocol::BidId::from_bytes([number; 16]),
         release_id: ReleaseId::from_bytes([9; 16]),
         terminal_id: TerminalId::from_bytes([5; 16]),
         edition_id: EditionId([2; 32]),
@@ -82,7 +81,13 @@ pub(crate) fn standing_for_tests(number: u8, state: ApplicationState) -> Standin
         award: None,
         version: 1,
     };
-    Standing { application, title: "Premiere".into(), edition: "film".into(), decided_at, starts_at: decided_at + Duration::seconds(10) }
+    Standing {
+        application,
+        title: "Premiere".into(),
+        edition: "film".into(),
+        decided_at,
+        starts_at: decided_at + time::Duration::seconds(10),
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +114,13 @@ mod tests {
     fn what_became_of_an_application_is_one_line() {
         let mut won = standing_for_tests(1, ApplicationState::Won);
         let price = Money { amount: Amount(150), currency: Currency::EUR };
-        won.application.award = Some(Award { delivery_id: DeliveryId::from_bytes([1; 16]), rank: 2, price });
+        won.application.award = Some(Award {
+            delivery_id: DeliveryId::from_bytes([1; 16]),
+            rank: 2,
+            price,
+            opens_at: won.starts_at,
+            primary_terminal_id: None,
+        });
         assert_eq!(won.lines(NOW), ["Premiere (film): won rank 2 for 1.50 EUR, starts in 30s"]);
         for (state, words) in [
             (ApplicationState::Lost, "lost, nothing to pay"),

@@ -3,7 +3,7 @@
 use super::*;
 
 fn candidate(number: u32, up_mbit: u64, state: CommunicationState) -> Candidate {
-    Candidate { peer: peer(number, up_mbit), state }
+    Candidate { peer: peer(number, up_mbit), state, primary: None }
 }
 
 fn in_region(region: u16) -> CommunicationState {

@@ -88,6 +88,7 @@ fn a_parent_has_room_for_eight_groups_and_no_more() {
             parent: Some(group_ids(0, 1)[0]),
             root: false,
             members: vec![peer(position, 1)],
+            primaries: Vec::new(),
         });
         SwarmTree::new(groups.chain(children).collect()).map(|tree| tree.groups().len())
     };
@@ -106,6 +107,7 @@ fn a_chain_that_was_stored_before_groups_had_several_children_is_still_a_plan() 
             parent: index.checked_sub(1).map(|before| ids[before as usize]),
             root: index == 0,
             members: vec![peer(index, 1)],
+            primaries: Vec::new(),
         })
         .collect();
     let tree = SwarmTree::new(stored).unwrap();

@@ -8,6 +8,7 @@ use protocol::manifest::Manifest;
 use protocol::ws::SwarmPlan;
 use protocol::{DeliveryId, GroupId, SwarmId, TerminalId, UserId};
 use rules::relay_plan::{PlannedGroup, SwarmTree, TerminalView};
+use rules::scale::UNKNOWN_UPLINK;
 use time::OffsetDateTime;
 
 use crate::clock::to_timestamp_ms;
@@ -20,8 +21,6 @@ use crate::store::plan::SwarmFacts;
 
 /// How long a group's table is kept in Redis beyond the deadline, should nobody remove it.
 const KEEP_BEYOND: Duration = Duration::from_secs(3600);
-/// What an uplink is taken for that nobody has measured, in bits per second.
-const UNKNOWN_UPLINK: u64 = 10_000_000;
 /// What a member takes in memory, in the tree and among the places, about.
 const MEMBER_BYTES: usize = 512;
 
@@ -67,7 +66,7 @@ impl KnownSwarm {
         for group in &plan.groups {
             let wave = usize::try_from(group.wave).unwrap_or(usize::MAX);
             let opens_at =
-                facts.waves.get(wave).copied().ok_or_else(|| ApiError::internal(format!("swarm {swarm_id} has no wave {wave}")))?;
+                facts.waves.get(wave).ok_or_else(|| ApiError::internal(format!("swarm {swarm_id} has no wave {wave}")))?.opens_at;
             for member in &group.members {
                 let owner = plan.owners.get(&member.terminal_id).copied();
                 let owner = owner.ok_or_else(|| ApiError::internal(format!("terminal {} has no owner", member.terminal_id)))?;
@@ -140,7 +139,7 @@ impl KnownSwarm {
             edition_id: self.facts.edition_id,
             delivery_id: place.delivery_id,
             epoch,
-            rank: place.wave.saturating_add(1),
+            rank: self.facts.rank_of(place.wave),
             opens_at: to_timestamp_ms(place.opens_at),
             deadline_at: to_timestamp_ms(self.facts.deadline_at),
             group_id: view.group_id,
@@ -189,9 +188,9 @@ impl KnownSwarm {
         let group = self.group(group_id)?;
         let copies_below = self.tree.groups().iter().filter(|below| below.parent == Some(group_id)).count();
         let copies = u64::try_from(group.members.len().saturating_sub(1) + copies_below).unwrap_or(u64::MAX).max(1);
-        let opens_at = self.facts.waves.get(usize::try_from(group.wave).ok()?).copied()?;
+        let opens_at = self.facts.waves.get(usize::try_from(group.wave).ok()?)?.opens_at;
         let members = group.members.iter().map(|member| {
-            let up = if member.up.0 == 0 { UNKNOWN_UPLINK } else { member.up.0 };
+            let up = if member.up.0 == 0 { UNKNOWN_UPLINK.0 } else { member.up.0 };
             (member.terminal_id, 8_000_000_000 * copies / up)
         });
         Some(GroupSpec {

@@ -133,14 +133,15 @@ pub(super) async fn store_new_wave(state: &AppState, swarm: &KnownSwarm, wave: u
 /// of its own that the origin feeds; but not where this server missed the opening before, so that nobody has had the time to connect.
 async fn earlier_holder(state: &AppState, swarm: &KnownSwarm, wave: u32) -> Result<bool, ApiError> {
     let Some(earlier) = wave.checked_sub(1).filter(|_| !swarm.tree.groups().is_empty()) else { return Ok(false) };
-    if state.store.has_earlier_holder(swarm.facts.swarm_id, earlier.saturating_add(1)).await? {
+    if state.store.has_earlier_holder(swarm.facts.swarm_id, wave).await? {
         return Ok(true);
     }
     let terminals: Vec<TerminalId> = swarm.terminals().collect();
     if !state.live.connected(&terminals).await?.is_empty() {
         return Ok(true);
     }
-    let before = usize::try_from(earlier).ok().and_then(|earlier| swarm.facts.waves.get(earlier).copied()).unwrap_or(clock::now());
+    let before =
+        usize::try_from(earlier).ok().and_then(|earlier| swarm.facts.waves.get(earlier)).map_or_else(clock::now, |wave| wave.opens_at);
     let [since, opened, now] = [state.started_at, before, clock::now()].map(|at| clock::to_timestamp_ms(at).0);
     Ok(!absence_is_known(since, opened, now))
 }

@@ -16,7 +16,10 @@ async fn a_release_is_stored_as_it_was_ordered_with_its_work_noted() {
     assert_eq!(release, world.store.release(release.id).await.unwrap());
     assert_eq!(release.editions.iter().map(|edition| edition.edition_id).collect::<Vec<_>>(), [editions[1], editions[0]]);
     assert_eq!((release.state, release.deadline_at), (ReleaseState::Draft, after(STARTS, 6)));
-    assert_eq!(release.ranks.iter().map(|rank| (rank.weight, rank.delay_s, rank.capacity)).collect::<Vec<_>>(), [(100, 0, 2), (60, 60, 3)]);
+    assert_eq!(
+        release.ranks.iter().map(|rank| (rank.weight, rank.delay_s, rank.capacity)).collect::<Vec<_>>(),
+        [(100, 0, Some(2)), (60, 60, Some(3))]
+    );
     assert_eq!((release.origin.budget, release.origin.sent, release.origin.reserved), (Bytes(2_020), Bytes(0), Bytes(0)));
     let work: Vec<(String, i32, time::OffsetDateTime)> =
         sqlx::query_as("SELECT kind, wave, due_at FROM due_work ORDER BY due_at").fetch_all(world.store.raw()).await.unwrap();
@@ -43,7 +46,7 @@ async fn a_release_that_cannot_be_is_not_scheduled() {
         ("no edition", ErrorCode::InvalidRequest, changed(&|new| new.editions.clear())),
         ("no rank", ErrorCode::InvalidRequest, changed(&|new| new.ranks.clear())),
         ("weights that rise", ErrorCode::InvalidRequest, changed(&|new| new.ranks[1].weight = 101)),
-        ("no places", ErrorCode::InvalidRequest, changed(&|new| new.ranks[1].capacity = 0)),
+        ("no places", ErrorCode::InvalidRequest, changed(&|new| new.ranks[1].capacity = Some(0))),
         ("a first wave that waits", ErrorCode::InvalidRequest, changed(&|new| new.ranks[0].delay_s = 1)),
         ("two ranks in one wave", ErrorCode::InvalidRequest, changed(&|new| new.ranks[1].delay_s = 0)),
         ("a start before the closing", ErrorCode::InvalidRequest, changed(&|new| new.starts_at = CLOSES)),

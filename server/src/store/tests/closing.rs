@@ -1,13 +1,13 @@
 //! Closing: who wins at which price, and what happens to the holds.
 
 use protocol::rest::{ApplicationState, NewApplication, ReleaseState, Selection};
-use protocol::{Bytes, ErrorCode, TimestampMs};
-use rules::auction::{Bid, Book, RankTerms};
+use protocol::{BitsPerSecond, Bytes, ErrorCode, TimestampMs};
+use rules::auction::{Bid, Book, RankTerms, release_hash};
 use time::Duration;
 
 use super::fixture::{CLOSES, START, STARTS, World, after, code_of, eur, new_release, request};
 use crate::store::budget::Purpose;
-use crate::store::clearing::{Closing, book_hash};
+use crate::store::clearing::Closing;
 use crate::store::lifecycle::CancelledBy;
 
 #[tokio::test]
@@ -43,12 +43,12 @@ async fn anybody_who_has_the_book_can_recompute_its_hash() {
         let bidder = world.bidder(100).await;
         let application = world.apply(&release, bidder, rank, maximum).await.unwrap();
         let applied_at = TimestampMs(u64::try_from(application.applied_at.unix_timestamp_nanos() / 1_000_000).unwrap());
-        bids.push(Bid { application_id: application.id, rank, maximum: application.maximum.amount, applied_at });
+        bids.push(Bid { bid_id: application.bid_id, rank, maximum: application.maximum.amount, applied_at, up_seen: BitsPerSecond(0) });
     }
     let Closing::Cleared(cleared) = world.store.close_release(release.id, CLOSES).await.unwrap() else { panic!("it was closed before") };
     let ranks = [(100, 1), (60, 1)].map(|(weight, capacity)| RankTerms { weight, capacity }).to_vec();
     let book = Book::new(ranks, eur(10).amount, bids).unwrap();
-    assert_eq!(cleared.book_hash, book_hash([(release.editions[0].edition_id, &book)]));
+    assert_eq!(cleared.book_hash, release_hash([(release.editions[0].edition_id, book.hash(Selection::Auction))]));
 }
 
 #[tokio::test]

@@ -196,7 +196,8 @@ impl World {
 }
 
 pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: &[(u32, u32)], reserve: u64) -> NewRelease {
-    let ranks: Vec<Rank> = (0u32..).zip(ranks).map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity }).collect();
+    let ranks: Vec<Rank> =
+        (0u32..).zip(ranks).map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity: Some(capacity) }).collect();
     NewRelease {
         content_id,
         title: "a release".to_owned(),
@@ -211,6 +212,9 @@ pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: 
         relay_share: BasisPoints::new(5_000).unwrap(),
         fee: BasisPoints::new(1_000).unwrap(),
         limit_s: 300,
+        primaries_max: None,
+        places_max: None,
+        wave_interval_s: None,
     }
 }
 
