@@ -15,7 +15,7 @@ pub(crate) use account::{
 pub(crate) use market::{
     ApplyArguments, BookArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments,
 };
-pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand};
+pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand, TariffCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -57,8 +57,11 @@ pub(crate) enum Command {
     Publish(PublishArguments),
     /// List the own contents and their editions
     Contents(ContentsArguments),
-    /// Offer a content on demand, at any time, at a flat price; or change or end that
+    /// Offer a content on demand, at any time, at a flat price or by a tariff; or change or end that
     Offer(OfferArguments),
+    /// Make, change or show tariffs: prices by volume and by the time of the day
+    #[command(subcommand)]
+    Tariff(TariffCommand),
     /// Schedule, cancel or abort releases
     #[command(subcommand)]
     Release(ReleaseCommand),
@@ -126,6 +129,7 @@ mod tests {
             "redeem ABCD-EFGH",
             "role a@b.example publisher",
             "wallet --entries 5",
+            "wallet --csv",
             "wallet",
             "list --all",
             &format!("list {RELEASE}"),
@@ -143,6 +147,12 @@ mod tests {
             &format!("get {RELEASE} --cancel"),
             &format!("offer {RELEASE} --price 0.50 --origin-budget 0 --relay-share 80% --fee 2% --limit 2d"),
             &format!("offer {RELEASE} --withdraw"),
+            &format!("offer {RELEASE} --tariff {RELEASE} --limit 2d"),
+            &format!("get {RELEASE} --quote"),
+            "tariff create Nights terms.json",
+            &format!("tariff change {RELEASE} terms.json"),
+            "tariff show",
+            &format!("tariff show {RELEASE} --version 2"),
             "status --all",
             "measure",
             "measure --region 7",
@@ -199,6 +209,7 @@ mod tests {
             "redeem",
             "role a@b.example emperor",
             "wallet --entries many",
+            "wallet --entries 5 --csv",
             &format!("apply {RELEASE}"),
             &format!("apply {RELEASE} --change"),
             &format!("apply {RELEASE} --withdraw --change"),
@@ -214,6 +225,12 @@ mod tests {
             "run --store-quota much",
             "run --store-quota 1.5GiB",
             &format!("get {RELEASE} --cancel --store-quota 20GiB"),
+            &format!("offer {RELEASE}"),
+            &format!("offer {RELEASE} --tariff {RELEASE} --price 1"),
+            &format!("offer {RELEASE} --tariff {RELEASE} --fee 2%"),
+            &format!("get {RELEASE} --quote --cancel"),
+            "tariff create Nights",
+            "tariff show --version 2",
             "status --release",
             "measure --region 65536",
             "report",
@@ -252,6 +269,7 @@ mod tests {
             "contents 42",
             "get 42",
             "offer 42 --price 1",
+            "tariff change 42 terms.json",
             "report 42",
         ] {
             let error = parse(line).unwrap_err().to_string();

@@ -15,6 +15,7 @@ mod release;
 mod report;
 mod running;
 mod status;
+mod tariff;
 
 use protocol::rest::{Content, Edition, Page, Release, ReleaseEdition};
 use protocol::{Currency, EditionId, ReleaseId};
@@ -45,6 +46,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Password(arguments) => credentials::change_password(arguments, folder).await,
         Command::Publish(arguments) => publication::publish(arguments, setting).await,
         Command::Offer(arguments) => offering::offer(arguments, folder).await,
+        Command::Tariff(command) => tariff::tariff(command, folder).await,
         Command::Contents(arguments) => contents::contents(arguments, folder).await,
         Command::Release(ReleaseCommand::Create(arguments)) => release::create(*arguments, folder).await,
         Command::Release(ReleaseCommand::Cancel(arguments)) => release::cancel(arguments.release, folder).await,

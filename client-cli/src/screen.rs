@@ -6,6 +6,7 @@ mod money;
 mod report;
 mod running;
 mod table;
+mod tariff;
 
 use std::io::{ErrorKind, Write};
 
@@ -21,6 +22,7 @@ pub(crate) use report::report_page;
 #[cfg(test)]
 pub(crate) use running::standing_for_tests;
 pub(crate) use running::{Named, RunScreen, Standing};
+pub(crate) use tariff::{quote_line, tariff_page, tariffs_table};
 
 /// A command's result.
 #[derive(Debug)]

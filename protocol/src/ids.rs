@@ -63,6 +63,8 @@ uuid_id!(/// Something that a publisher distributes, in one or more editions.
     ContentId);
 uuid_id!(/// An upload that becomes an edition when its last byte has arrived.
     UploadId);
+uuid_id!(/// A publisher's prices and shares for downloads, in versions.
+    TariffId);
 uuid_id!(/// A scheduled, synchronous distribution.
     ReleaseId);
 uuid_id!(/// One edition within one release: the unit of planning, leasing and copying.

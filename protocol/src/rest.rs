@@ -7,6 +7,7 @@ mod measurement;
 mod on_demand;
 mod release;
 mod report;
+mod tariff;
 
 pub use account::*;
 pub use book::*;
@@ -15,6 +16,7 @@ pub use measurement::*;
 pub use on_demand::*;
 pub use release::*;
 pub use report::*;
+pub use tariff::*;
 
 use serde::{Deserialize, Serialize};
 

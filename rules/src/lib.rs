@@ -8,6 +8,7 @@ pub mod auction;
 pub mod ledger;
 pub mod oracle;
 pub mod settlement;
+pub mod tariff;
 
 // Planning: how wide a release is, who copies to whom, who is given which chunk, who counts as gone, and what no schedule can beat.
 pub mod bound;

@@ -5,8 +5,8 @@
 //! * charge = ⌊price · counted / edition⌋, where counted is what was received and, in a release, what the receiver declared to hold already, so that
 //!   holding 95 % does not buy a rank for 5 %;
 //! * fee = ⌈charge · fee⌉ to the platform;
-//! * pool = ⌊(charge − fee) · relay share⌋, divided over the sources by bytes with the largest remainder (ties by terminal id, the origin last);
-//!   what nobody sent counts as the origin's;
+//! * pool = ⌊(charge − fee) · Σ bytes · share / Σ bytes⌋, over all sources, divided by bytes · share with the largest remainder (ties by terminal id, the origin
+//!   last). Where no tariff gives a relay another share, that is ⌊(charge − fee) · relay share⌋, divided by bytes. What nobody sent counts as the origin's;
 //! * the origin's part and the rest go to the publisher, who bears the origin's egress.
 //!
 //! The parts add up to the charge exactly, and the hold's remainder is released. Nothing received costs nothing.
@@ -15,7 +15,10 @@
 mod attribution;
 mod division;
 
+use std::collections::BTreeMap;
+
 pub use attribution::{Attribution, Contested, Record, attribute};
+use division::Division;
 
 use protocol::units::JSON_INTEGER_MAX;
 use protocol::{Amount, BasisPoints, Bytes, TerminalId};
@@ -90,11 +93,17 @@ pub struct Settlement {
 }
 
 /// Settles a delivery of `edition_bytes` of which `sources` delivered what they did and `held` was there before (or repeats an earlier chunk).
-/// The same source may stand several times; the order does not matter.
+/// The same source may stand several times; the order does not matter. `shares` has the relays that a tariff gives another share than `terms.relay_share`.
 ///
 /// # Errors
 /// [`SettlementError`] if more was delivered than there is, the edition is empty, or the price is no valid amount.
-pub fn settle(terms: &Terms, edition_bytes: Bytes, sources: &[SourceBytes], held: Bytes) -> Result<Settlement, SettlementError> {
+pub fn settle(
+    terms: &Terms,
+    edition_bytes: Bytes,
+    sources: &[SourceBytes],
+    held: Bytes,
+    shares: &BTreeMap<TerminalId, BasisPoints>,
+) -> Result<Settlement, SettlementError> {
     if edition_bytes.0 == 0 {
         return Err(SettlementError::EmptyEdition);
     }
@@ -115,8 +124,9 @@ pub fn settle(terms: &Terms, edition_bytes: Bytes, sources: &[SourceBytes], held
     let charge = share(terms.price, u128::from(counted.0), u128::from(edition_bytes.0))?;
     let fee = share_up(charge, terms.fee)?;
     let after_fee = charge.0.checked_sub(fee.0).map(Amount).ok_or(SettlementError::AmountOutOfBounds)?;
-    let pool = share(after_fee, u128::from(terms.relay_share.get()), u128::from(BasisPoints::ALL.get()))?;
-    let relays = division::relay_parts(pool, sources, counted_held).ok_or(SettlementError::AmountOutOfBounds)?;
+    let share_of = |source: TerminalId| shares.get(&source).copied().filter(|_| !source.is_origin()).unwrap_or(terms.relay_share);
+    let Division { pool, relays } =
+        division::divide(after_fee, sources, counted_held, share_of).ok_or(SettlementError::AmountOutOfBounds)?;
     let paid = relays.iter().try_fold(0u64, |sum, part| sum.checked_add(part.amount.0)).ok_or(SettlementError::AmountOutOfBounds)?;
     let publisher = after_fee.0.checked_sub(paid).map(Amount).ok_or(SettlementError::AmountOutOfBounds)?;
     let released = terms.price.0.checked_sub(charge.0).map(Amount).ok_or(SettlementError::AmountOutOfBounds)?;

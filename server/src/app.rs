@@ -9,5 +9,6 @@ pub mod measurements;
 pub mod releases;
 pub mod reports;
 pub mod swarm;
+pub mod tariffs;
 pub mod terminals;
 pub mod wallet;

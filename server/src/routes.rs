@@ -14,6 +14,7 @@ mod refusals;
 pub mod releases;
 pub mod service;
 pub mod sessions;
+pub mod tariffs;
 pub mod terminals;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,6 +38,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(contents::configure)
         .configure(uploads::configure)
         .configure(downloads::configure)
+        .configure(tariffs::configure)
         .configure(releases::configure)
         .configure(applications::configure)
         .configure(wallet::configure)

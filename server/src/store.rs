@@ -42,6 +42,7 @@ mod scaling;
 pub mod scheduling;
 pub mod sessions;
 pub mod settlement;
+pub mod tariffs;
 pub mod terminals;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: measurements of one part each, with every optimisation and next to a yardstick on the same machine, so that the figure means
 //! something elsewhere too. What is measured are the built programs, or a program of the part's own crate; the runner builds and starts them.
 
+mod auction;
 mod goodput;
 mod planner;
+mod program;
 
 use clap::Subcommand;
 
@@ -12,6 +14,8 @@ use crate::project::Project;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
+    /// Clear one book of many bids, beside one sort of as many numbers
+    Auction(auction::Options),
     /// Hand one terminal's content to another over loopback, beside what the bare data-channel library moves
     Goodput(goodput::Options),
     /// Plan one wave of many terminals, beside one sort of them
@@ -20,6 +24,7 @@ pub(crate) enum Part {
 
 pub(crate) fn run(project: &Project, part: &Part, interrupt: &Interrupt) -> Result<(), Failure> {
     match part {
+        Part::Auction(options) => auction::run(project, options, interrupt),
         Part::Goodput(options) => goodput::run(project, options, interrupt),
         Part::Planner(options) => planner::run(project, options, interrupt),
     }

@@ -120,6 +120,9 @@ pub(crate) struct WalletArguments {
     /// How many of the latest entries to show
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub entries: usize,
+    /// Print all entries as comma-separated values, newest first
+    #[arg(long, conflicts_with = "entries")]
+    pub csv: bool,
 }
 
 /// `http://` or `https://` with a host; without a slash at the end, so that paths can be put behind it.

@@ -79,7 +79,7 @@ pub(crate) struct GetArguments {
     /// Let received editions take up at most this much in DIR, such as 20GiB: for this one, those that were useful least recently are removed; 0 is no quota [default: as registered, or 0]
     #[arg(long, value_name = "SIZE", value_parser = store_quota)]
     pub store_quota: Option<Bytes>,
-    /// The most to be paid [default: the price as it stands]
+    /// The most to be paid [default: the price as it stands; see --quote]
     #[arg(long, value_name = "AMOUNT", value_parser = amount)]
     pub maximum: Option<Amount>,
     /// Use at most this much uplink, in Mbit/s [default: as registered]
@@ -91,6 +91,9 @@ pub(crate) struct GetArguments {
     /// Meet other terminals through the server's TURN servers alone, so that they do not learn this machine's addresses
     #[arg(long)]
     pub turn_only: bool,
+    /// Only say what it would cost now, and why
+    #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit", "turn_only", "store_quota", "cancel"])]
+    pub quote: bool,
     /// End the download that runs: what has arrived is paid for, the rest of the price is released
     #[arg(long, conflicts_with_all = ["maximum", "up_mbit", "down_mbit", "turn_only", "store_quota"])]
     pub cancel: bool,

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum, value_parser};
 use protocol::rest::{Chunking, Rank, Selection};
-use protocol::{Amount, BasisPoints, ContentId, ReleaseId};
+use protocol::{Amount, BasisPoints, ContentId, ReleaseId, TariffId};
 
-use crate::values::{Moment, OriginBudget, amount, content_id, moment, origin_budget, rank, release_id, seconds, share};
+use crate::values::{Moment, OriginBudget, amount, content_id, moment, origin_budget, rank, release_id, seconds, share, tariff_id};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("target").required(true).args(["title", "content"])))]
@@ -70,14 +70,56 @@ pub(crate) struct ContentsArguments {
     pub all: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum TariffCommand {
+    /// Make a tariff from a file with its terms
+    Create(NewTariffArguments),
+    /// Add a version: what is asked for from now on is under it
+    Change(ChangeTariffArguments),
+    /// Show the own tariffs, or one of them with its terms
+    Show(ShowTariffArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewTariffArguments {
+    /// What to call it
+    pub name: String,
+    /// A JSON file with the terms; `show --json` prints such terms
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeTariffArguments {
+    /// The tariff's id, as `tariff show` lists it
+    #[arg(value_parser = tariff_id)]
+    pub tariff: TariffId,
+    /// A JSON file with all of the terms
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowTariffArguments {
+    /// Show this tariff with its terms
+    #[arg(value_parser = tariff_id)]
+    pub tariff: Option<TariffId>,
+    /// This version instead of the latest one
+    #[arg(long, value_name = "NUMBER", requires = "tariff", value_parser = value_parser!(u32).range(1..))]
+    pub version: Option<u32>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct OfferArguments {
     /// The content, as `publish` printed it
     #[arg(value_parser = content_id)]
     pub content: ContentId,
     /// The price of an edition, whichever it is
-    #[arg(long, value_name = "AMOUNT", value_parser = amount, required_unless_present = "withdraw")]
+    #[arg(long, value_name = "AMOUNT", value_parser = amount, required_unless_present_any = ["withdraw", "tariff"])]
     pub price: Option<Amount>,
+    /// Prices and shares by this tariff, as `tariff show` lists it, instead of a flat price
+    #[arg(long, value_name = "ID", value_parser = tariff_id, conflicts_with_all = ["price", "relay_share", "fee"])]
+    pub tariff: Option<TariffId>,
     /// What the origin may send for all downloads together: bytes (500MB, 2GiB) or a multiple of the editions' sum; 0 is never
     #[arg(long, value_name = "BYTES|TIMES", value_parser = origin_budget, default_value = "0")]
     pub origin_budget: OriginBudget,
@@ -91,7 +133,7 @@ pub(crate) struct OfferArguments {
     #[arg(long = "limit", value_name = "SPAN", value_parser = seconds, default_value = "24h")]
     pub limit_s: u32,
     /// Offer the content no longer; downloads that run go on
-    #[arg(long, conflicts_with_all = ["price", "origin_budget", "relay_share", "fee", "limit_s"])]
+    #[arg(long, conflicts_with_all = ["price", "tariff", "origin_budget", "relay_share", "fee", "limit_s"])]
     pub withdraw: bool,
 }
 

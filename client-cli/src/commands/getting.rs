@@ -1,9 +1,9 @@
-//! `get`: one edition now, at the publisher's flat price, from terminals that have it.
+//! `get`: one edition now, at what it costs now, from terminals that have it.
 
 use std::path::PathBuf;
 
-use protocol::rest::{Content, Download, DownloadState, Edition, NewDownload, OnDemand};
-use protocol::{Amount, Bytes, Money, TerminalId};
+use protocol::rest::{Content, Download, DownloadState, Edition, NewDownload, PriceQuote, TariffTerms};
+use protocol::{Amount, Bytes, ContentId, EditionId, Money, TerminalId};
 use serde_json::json;
 use terminal::api::Api;
 use terminal::engine::EngineError;
@@ -13,7 +13,7 @@ use super::running::{Signals, Work, attend, engine_failure, make_folder, quota};
 use super::{Setting, all_pages, chosen_edition, currency};
 use crate::arguments::{GetArguments, RunArguments};
 use crate::failure::{Failure, Outcome};
-use crate::screen::{Report, clean, date_time, print_line};
+use crate::screen::{Report, clean, date_time, print_line, quote_line};
 use crate::session::Login;
 
 pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<()> {
@@ -24,6 +24,9 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
     let content = login.api.content(arguments.content).await?;
     let edition = chosen_edition(&content, arguments.edition.as_deref())?;
     let name = format!("{} ({})", clean(&content.title), clean(&edition.label));
+    if arguments.quote {
+        return quote(&login.api, &content, edition, terminal, &name).await?.print(setting.json);
+    }
     if arguments.cancel {
         return cancel(&login.api, &content, edition, terminal, &name).await?.print(setting.json);
     }
@@ -40,13 +43,13 @@ pub(super) async fn get(arguments: GetArguments, setting: &Setting) -> Outcome<(
             return Err(engine_failure(EngineError::Quota { needed, quota }));
         }
     }
-    let terms = login.api.on_demand(content.id).await?;
+    let priced = Priced::now(&login.api, content.id, edition.id, terminal).await?;
     if !setting.json {
-        print_line(&price_line(&name, edition, terms.as_ref()))?;
+        print_line(&price_line(&name, edition, priced.as_ref()))?;
     }
-    let maximum = match (arguments.maximum, &terms) {
+    let maximum = match (arguments.maximum, &priced) {
         (Some(amount), _) => Money { amount, currency: currency(&login.api).await? },
-        (None, Some(terms)) => terms.price,
+        (None, Some(priced)) => priced.quote.price,
         // What is not offered any more may run still; if it does not, the server says what is wrong.
         (None, None) => Money { amount: Amount(0), currency: currency(&login.api).await? },
     };
@@ -95,9 +98,36 @@ async fn cancel(api: &Api, content: &Content, edition: &Edition, terminal: Termi
     Report::new(&ended, text)
 }
 
-fn price_line(name: &str, edition: &Edition, terms: Option<&OnDemand>) -> String {
-    match terms {
-        Some(terms) => format!("{name}: {} for {}; what does not arrive is not paid for", edition.length, terms.price),
+/// What an edition costs now, with the terms that say why.
+struct Priced {
+    quote: PriceQuote,
+    terms: Option<TariffTerms>,
+}
+
+impl Priced {
+    /// `None` if it is not offered.
+    async fn now(api: &Api, content: ContentId, edition: EditionId, terminal: TerminalId) -> Outcome<Option<Self>> {
+        let Some(quote) = api.quote(content, edition, terminal).await? else { return Ok(None) };
+        let terms = match quote.tariff {
+            Some(tariff) => Some(api.tariff(tariff.tariff_id, Some(tariff.version)).await?.terms),
+            None => None,
+        };
+        Ok(Some(Self { quote, terms }))
+    }
+}
+
+async fn quote(api: &Api, content: &Content, edition: &Edition, terminal: TerminalId, name: &str) -> Outcome<Report> {
+    let priced = Priced::now(api, content.id, edition.id, terminal).await?;
+    let text = price_line(name, edition, priced.as_ref());
+    let priced = priced.ok_or_else(|| Failure::Failed(text.clone()))?;
+    Report::new(&priced.quote, text)
+}
+
+fn price_line(name: &str, edition: &Edition, priced: Option<&Priced>) -> String {
+    match priced {
+        Some(Priced { quote, terms }) => {
+            format!("{name}: {} for {}; what does not arrive is not paid for", edition.length, quote_line(quote, terms.as_ref()))
+        }
         None => format!("{name}: {}, not offered on demand", edition.length),
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use protocol::Money;
-use protocol::rest::{NewVouchers, Redemption, Wallet, WalletEntry};
+use protocol::rest::{Hold, NewVouchers, Redemption, Wallet, WalletEntry};
 use serde::Serialize;
 use terminal::api::{Api, PageQuery};
 use time::OffsetDateTime;
 
-use super::{PAGE_ITEMS, currency};
+use super::{PAGE_ITEMS, all_pages, currency};
 use crate::arguments::{NewVouchersArguments, RedeemArguments, WalletArguments};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
@@ -44,16 +44,23 @@ pub(super) async fn redeem(arguments: RedeemArguments, folder: &Folder) -> Outco
 struct Statement {
     #[serde(flatten)]
     wallet: Wallet,
+    holds: Vec<Hold>,
     /// Newest first.
     entries: Vec<WalletEntry>,
 }
 
 pub(super) async fn wallet(arguments: WalletArguments, folder: &Folder) -> Outcome<Report> {
     let api = Login::from_folder(folder)?.api;
+    if arguments.csv {
+        let entries = latest_entries(&api, usize::MAX).await?;
+        let lines: String = entries.iter().map(WalletEntry::csv_line).collect();
+        return Report::new(&entries, format!("{}{lines}", WalletEntry::CSV_HEADER));
+    }
     let wallet = api.wallet().await?;
+    let holds = if wallet.held.amount.0 == 0 { Vec::new() } else { all_pages(async |page| api.wallet_holds(page).await).await? };
     let entries = if arguments.entries == 0 { Vec::new() } else { latest_entries(&api, arguments.entries).await? };
-    let text = wallet_page(&wallet, &entries);
-    Report::new(&Statement { wallet, entries }, text)
+    let text = wallet_page(&wallet, &holds, &entries);
+    Report::new(&Statement { wallet, holds, entries }, text)
 }
 
 /// The last entries of the statement, newest first, whichever way the server's pages run: the version says which entry is newer.

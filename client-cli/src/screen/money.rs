@@ -1,16 +1,24 @@
 //! The wallet's page.
 
-use protocol::rest::{TransferKind, Wallet, WalletEntry};
+use protocol::rest::{Hold, HoldReason, TransferKind, Wallet, WalletEntry};
 
-use super::date_time;
 use super::table::table;
+use super::{clean, date_time};
 use crate::values::{balance, signed};
 
-/// What is there, what is set aside, and the entries given, newest first.
-pub(crate) fn wallet_page(wallet: &Wallet, entries: &[WalletEntry]) -> String {
+/// What is there, what is set aside and for what, and the entries given, newest first.
+pub(crate) fn wallet_page(wallet: &Wallet, holds: &[Hold], entries: &[WalletEntry]) -> String {
     let mut page = format!("Available  {}\nHeld       {}\n", wallet.available, wallet.held);
     if let Some(earned) = wallet.publisher_balance {
         page.push_str(&format!("Earned as a publisher  {}\n", balance(earned)));
+    }
+    if !holds.is_empty() {
+        let row = |hold: &Hold| {
+            let what = format!("{} ({})", clean(&hold.title), clean(&hold.label));
+            vec![date_time(hold.created_at), hold.amount.to_string(), reason(hold.reason).to_owned(), what]
+        };
+        page.push('\n');
+        page.push_str(&table(&["HELD SINCE", "AMOUNT", "UNTIL", "FOR"], &holds.iter().map(row).collect::<Vec<_>>()));
     }
     if !entries.is_empty() {
         let rows: Vec<Vec<String>> = entries
@@ -21,6 +29,15 @@ pub(crate) fn wallet_page(wallet: &Wallet, entries: &[WalletEntry]) -> String {
         page.push_str(&table(&["TIME", "AMOUNT", "BALANCE", "FOR"], &rows));
     }
     page
+}
+
+/// Until when it is held.
+fn reason(reason: HoldReason) -> &'static str {
+    match reason {
+        HoldReason::Application { .. } => "the book closes",
+        HoldReason::Delivery { .. } => "it is delivered",
+        HoldReason::Download { .. } => "it is downloaded",
+    }
 }
 
 fn purpose(entry: &WalletEntry) -> &'static str {
@@ -36,7 +53,7 @@ mod tests {
     use super::super::table::{LINE_CHARACTERS_MAX, width};
     use super::*;
     use protocol::rest::SignedMoney;
-    use protocol::{Amount, Currency, Money, TransferId};
+    use protocol::{Amount, ApplicationId, Currency, HoldId, Money, ReleaseId, TransferId};
     use time::macros::datetime;
 
     #[test]
@@ -58,11 +75,25 @@ mod tests {
             entry(TransferKind::VoucherRedemption, 2500, 2500, 1),
         ];
         let wallet = Wallet { available: money(1612), held: money(500), publisher_balance: None };
-        let page = wallet_page(&wallet, &entries);
+        let hold = Hold {
+            id: HoldId::from_bytes([2; 16]),
+            amount: money(500),
+            reason: HoldReason::Application {
+                application_id: ApplicationId::from_bytes([3; 16]),
+                release_id: ReleaseId::from_bytes([4; 16]),
+            },
+            title: "Film".into(),
+            label: "en".into(),
+            created_at: datetime!(2026-11-21 12:00:06 UTC),
+        };
+        let page = wallet_page(&wallet, &[hold], &entries);
         assert_eq!(
             page,
             "Available  16.12 EUR\n\
              Held       5.00 EUR\n\
+             \n\
+             HELD SINCE            AMOUNT    UNTIL            FOR\n\
+             2026-11-21 12:00:06Z  5.00 EUR  the book closes  Film (en)\n\
              \n\
              TIME                  AMOUNT      BALANCE    FOR\n\
              2026-11-21 12:00:05Z  +0.12 EUR   21.12 EUR  relayed\n\
@@ -71,6 +102,6 @@ mod tests {
         );
         assert!(page.lines().all(|line| width(line) <= LINE_CHARACTERS_MAX));
         let publisher = Wallet { available: money(0), held: money(0), publisher_balance: Some(signed(162)) };
-        assert!(wallet_page(&publisher, &[]).ends_with("Earned as a publisher  1.62 EUR\n"));
+        assert!(wallet_page(&publisher, &[], &[]).ends_with("Earned as a publisher  1.62 EUR\n"));
     }
 }

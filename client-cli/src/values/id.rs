@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use protocol::{ContentId, ReleaseId};
+use protocol::{ContentId, ReleaseId, TariffId};
 
 /// What an id looks like, for people who have not seen one.
 const EXAMPLE: &str = "01a1fc1f-9f34-72a5-bbb5-2ca69802b664";
@@ -15,6 +15,11 @@ pub(crate) fn release_id(text: &str) -> Result<ReleaseId, String> {
 /// A content's id, as `publish` printed it.
 pub(crate) fn content_id(text: &str) -> Result<ContentId, String> {
     id(text, "a content id", "contents")
+}
+
+/// A tariff's id, as `tariff show` lists it.
+pub(crate) fn tariff_id(text: &str) -> Result<TariffId, String> {
+    id(text, "a tariff id", "tariff show")
 }
 
 fn id<T: FromStr>(text: &str, what: &str, shown_by: &str) -> Result<T, String> {

@@ -168,6 +168,54 @@ pub struct WalletEntry {
     pub created_at: OffsetDateTime,
 }
 
+impl WalletEntry {
+    /// The first line of a statement as comma-separated values (RFC 4180); no field of it ever needs quotes.
+    pub const CSV_HEADER: &str = "version,created_at,kind,amount,balance,currency,transfer_id,delivery_id\r\n";
+
+    /// The entry's line, with amounts in major units.
+    pub fn csv_line(&self) -> String {
+        let kind = match self.kind {
+            TransferKind::VoucherRedemption => "voucher_redemption",
+            TransferKind::Delivery => "delivery",
+        };
+        let created_at = self.created_at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let delivery = self.delivery_id.map(|id| id.to_string()).unwrap_or_default();
+        let (amount, balance) = (major(self.amount.amount), major(self.balance.amount));
+        format!("{},{created_at},{kind},{amount},{balance},{},{},{delivery}\r\n", self.version, self.amount.currency, self.transfer_id)
+    }
+}
+
+fn major(minor: i64) -> String {
+    let sign = if minor < 0 { "-" } else { "" };
+    format!("{sign}{}.{:02}", minor.unsigned_abs() / 100, minor.unsigned_abs() % 100)
+}
+
+/// Money of a wallet that is set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Hold {
+    pub id: HoldId,
+    pub amount: Money,
+    pub reason: HoldReason,
+    /// The release's, or the content's.
+    pub title: String,
+    /// The edition's.
+    pub label: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What it is set aside for, and so when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HoldReason {
+    /// The maximum of a bid, until the book closes or the application is withdrawn.
+    Application { application_id: ApplicationId, release_id: ReleaseId },
+    /// The price of a place, until what is delivered is settled.
+    Delivery { delivery_id: DeliveryId, release_id: ReleaseId },
+    /// The price of a download, until it is complete or given up.
+    Download { download_id: DownloadId, content_id: ContentId },
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVouchers {
@@ -223,4 +271,29 @@ pub struct OriginUsage {
     pub sent: Bytes,
     /// Reserved by server instances in blocks, sent or not.
     pub reserved: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Currency;
+
+    #[test]
+    fn a11_a_statement_is_a_table_that_other_programs_read() {
+        let signed = |amount| SignedMoney { amount, currency: Currency::EUR };
+        let mut entry = WalletEntry {
+            transfer_id: TransferId::from_bytes([1; 16]),
+            kind: TransferKind::Delivery,
+            amount: signed(-5),
+            balance: signed(123_456),
+            version: 7,
+            delivery_id: Some(DeliveryId::from_bytes([2; 16])),
+            created_at: time::macros::datetime!(2026-11-21 12:00:05 UTC),
+        };
+        let (transfer, delivery) = ("01010101-0101-0101-0101-010101010101", "02020202-0202-0202-0202-020202020202");
+        assert_eq!(entry.csv_line(), format!("7,2026-11-21T12:00:05Z,delivery,-0.05,1234.56,EUR,{transfer},{delivery}\r\n"));
+        (entry.amount, entry.delivery_id) = (signed(-10_000), None);
+        assert!(entry.csv_line().contains(",-100.00,") && entry.csv_line().ends_with(&format!("{transfer},\r\n")));
+        assert_eq!(entry.csv_line().matches(',').count(), WalletEntry::CSV_HEADER.matches(',').count());
+    }
 }

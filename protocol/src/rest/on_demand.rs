@@ -3,20 +3,26 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::OriginUsage;
+use super::{OriginUsage, TariffVersion};
 use crate::ids::*;
 use crate::units::{BasisPoints, Bytes, Money};
 
-/// What a publisher asks for a content at any time, in place of what was asked before.
+/// What a publisher asks for a content at any time, in place of what was asked before: a flat price with both shares, or a tariff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnDemandTerms {
     /// For a whole edition, whichever it is.
-    pub price: Money,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price: Option<Money>,
     /// Relays' share of what is left of a charge after the fee.
-    pub relay_share: BasisPoints,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub relay_share: Option<BasisPoints>,
     /// The platform's share of a charge.
-    pub fee: BasisPoints,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fee: Option<BasisPoints>,
+    /// An own tariff, in place of the three above. Its latest version counts, also those that come later.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tariff_id: Option<TariffId>,
     /// Payload bytes that the origin may send for all downloads of the content together, those before included. 0: never; terminals alone serve it.
     pub origin_budget: Bytes,
     /// Seconds after a download was asked for until what has not come is given up, 1 to 604,800.
@@ -28,9 +34,14 @@ pub struct OnDemandTerms {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OnDemand {
     pub content_id: ContentId,
-    pub price: Money,
+    /// Absent with a tariff: what an edition costs then, `GET /v1/contents/{id}/on-demand/quote` says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price: Option<Money>,
+    /// With a tariff, what its latest version states without windows and steps.
     pub relay_share: BasisPoints,
     pub fee: BasisPoints,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tariff: Option<TariffVersion>,
     pub limit_s: u32,
     /// What the origin sent for all downloads of the content. A budget that was lowered below what is reserved stands at that.
     pub origin: OriginUsage,

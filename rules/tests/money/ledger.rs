@@ -1,5 +1,7 @@
 //! Transfers add up to zero, name each account once and stand in lock order.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use protocol::units::JSON_INTEGER_MAX;
 use protocol::{Amount, BasisPoints, Bytes, TerminalId, UserId};
@@ -25,7 +27,7 @@ fn settled(price: u64, fee: u16, relays: &[(u8, u64)]) -> Settlement {
     };
     let sources: Vec<_> = relays.iter().map(|&(number, bytes)| SourceBytes { source: terminal(number), bytes: Bytes(bytes) }).collect();
     let edition = sources.iter().map(|source| source.bytes.0).sum::<u64>().max(1);
-    settle(&terms, Bytes(edition), &sources, Bytes(0)).unwrap()
+    settle(&terms, Bytes(edition), &sources, Bytes(0), &BTreeMap::new()).unwrap()
 }
 
 /// The owner of terminal n is user 10 + n.

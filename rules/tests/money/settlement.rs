@@ -1,10 +1,12 @@
 //! Deliveries are paid for to the last minor unit: nothing is lost, nothing is made up, and no chunk is paid twice.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use protocol::bitmap::ChunkSet;
 use protocol::units::JSON_INTEGER_MAX;
 use protocol::{Amount, BasisPoints, Bytes, TerminalId};
-use rules::settlement::{Charging, Record, SettlementError, SourceBytes, Terms, attribute, settle};
+use rules::settlement::{self, Charging, Record, Settlement, SettlementError, SourceBytes, Terms, attribute};
 
 use crate::books::config;
 
@@ -22,6 +24,11 @@ fn terms(price: u64, fee: u16, relay_share: u16) -> Terms {
     }
 }
 
+/// Settles where no tariff gives a relay another share.
+fn settle(terms: &Terms, edition: Bytes, sources: &[SourceBytes], held: Bytes) -> Result<Settlement, SettlementError> {
+    settlement::settle(terms, edition, sources, held, &BTreeMap::new())
+}
+
 fn from(source: TerminalId, bytes: u64) -> SourceBytes {
     SourceBytes { source, bytes: Bytes(bytes) }
 }
@@ -30,7 +37,7 @@ fn chunks(list: &[u32]) -> ChunkSet {
     list.iter().copied().collect()
 }
 
-fn parts(settlement: &rules::settlement::Settlement) -> Vec<(TerminalId, u64)> {
+fn parts(settlement: &Settlement) -> Vec<(TerminalId, u64)> {
     settlement.relays.iter().map(|part| (part.terminal_id, part.amount.0)).collect()
 }
 
@@ -54,6 +61,23 @@ fn leftover_units_go_to_the_largest_remainder_then_to_the_smaller_id_and_to_the_
         (11, vec![(B, 4), (C, 4)]),
         "3⅔ each: the origin, though its id is the smallest, comes last"
     );
+}
+
+#[test]
+fn a07_a_relay_with_a_share_of_its_own_gets_that_of_its_bytes() {
+    let bp = |value| BasisPoints::new(value).unwrap();
+    let sources = [from(A, 500), from(B, 300), from(ORIGIN, 200)];
+    let with = |shares: &[(TerminalId, u16)]| {
+        let shares = shares.iter().map(|&(relay, share)| (relay, bp(share))).collect();
+        let settlement = settlement::settle(&terms(1000, 0, 5000), Bytes(1000), &sources, Bytes(0), &shares).unwrap();
+        (settlement.pool.0, parts(&settlement), settlement.publisher.0)
+    };
+    assert_eq!(with(&[]), (500, vec![(A, 250), (B, 150)], 600));
+    assert_eq!(with(&[(A, 8000)]), (650, vec![(A, 400), (B, 150)], 450));
+    assert_eq!(with(&[(A, 0), (B, 10_000)]), (400, vec![(A, 0), (B, 300)], 700));
+    assert_eq!(with(&[(ORIGIN, 10_000)]), with(&[]), "the origin has no share of its own");
+    let none = settlement::settle(&terms(1000, 0, 0), Bytes(1000), &sources, Bytes(0), &BTreeMap::new()).unwrap();
+    assert_eq!((none.pool.0, parts(&none)), (0, vec![(A, 0), (B, 0)]));
 }
 
 #[test]
@@ -207,6 +231,27 @@ proptest! {
                 prop_assert!(part.bytes <= other.bytes || part.amount >= other.amount);
             }
         }
+    }
+
+    /// rest · bytes · share / (all bytes · 10,000), less than one unit above it and less than two below: the pool is rounded down, and so are its parts.
+    #[test]
+    fn a07_each_relay_gets_its_own_share_of_its_bytes(
+        terms in any_terms(), (sources, held, edition) in delivery(), shares in proptest::collection::btree_map(0..6u8, 0..=10_000u16, 0..6),
+    ) {
+        let shares: BTreeMap<_, _> =
+            shares.into_iter().map(|(number, share)| (TerminalId::from_bytes([number; 16]), BasisPoints::new(share).unwrap())).collect();
+        let settlement = settlement::settle(&terms, edition, &sources, held, &shares).unwrap();
+        let relays: u64 = settlement.relays.iter().map(|part| part.amount.0).sum();
+        prop_assert_eq!(settlement.fee.0 + relays + settlement.publisher.0, settlement.charge.0);
+        prop_assert!(relays <= settlement.pool.0 && settlement.pool.0 + settlement.fee.0 <= settlement.charge.0);
+        let (rest, whole) = (u128::from(settlement.charge.0 - settlement.fee.0), u128::from(settlement.counted.0) * 10_000);
+        for part in &settlement.relays {
+            let share = shares.get(&part.terminal_id).copied().unwrap_or(terms.relay_share);
+            let (exact, paid) = (rest * u128::from(part.bytes.0) * u128::from(share.get()), u128::from(part.amount.0) * whole);
+            prop_assert!(paid < exact + whole && exact < paid + 2 * whole, "{:?} at {:?}", part, share);
+        }
+        let same = sources.iter().map(|source| (source.source, terms.relay_share)).collect();
+        prop_assert_eq!(settlement::settle(&terms, edition, &sources, held, &same).unwrap(), settle(&terms, edition, &sources, held).unwrap());
     }
 
     #[test]

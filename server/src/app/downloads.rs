@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use protocol::rest::{Download, DownloadState, NewDownload, OnDemand, OnDemandTerms};
+use protocol::rest::{Download, DownloadState, NewDownload, OnDemand, OnDemandTerms, PriceQuote};
 use protocol::units::JSON_INTEGER_MAX;
-use protocol::{Amount, Bytes, ContentId, DownloadId, ErrorCode, TerminalId, UserId};
+use protocol::{Amount, Bytes, ContentId, Currency, DownloadId, EditionId, ErrorCode, TerminalId, UserId};
 use time::OffsetDateTime;
 
 use super::checks::Checks;
@@ -36,12 +36,40 @@ pub async fn offer(
     now: OffsetDateTime,
 ) -> Result<OnDemand, ApiError> {
     let mut checks = Checks::default();
-    checks.money("/price", terms.price, state.config.currency);
+    check_pricing(&mut checks, &terms, state.config.currency);
     checks.count("/limit_s", terms.limit_s.into(), 1..=LIMIT_MAX);
     checks.count("/origin_budget", terms.origin_budget.0, 0..=JSON_INTEGER_MAX);
     checks.done()?;
     let store = state.store.clone();
-    state.to_the_end(async move { store.set_on_demand(publisher, content, &terms, seen, now).await }).await
+    let offered = state.to_the_end(async move { store.set_on_demand(publisher, content, &terms, seen, now).await }).await;
+    offered.map_err(|error| error.about(&[(ErrorCode::InvalidRequest, "/tariff_id")]))
+}
+
+/// A flat price with both shares, or a tariff and none of them.
+fn check_pricing(checks: &mut Checks, terms: &OnDemandTerms, currency: Currency) {
+    let stated = [("/price", terms.price.is_some()), ("/relay_share", terms.relay_share.is_some()), ("/fee", terms.fee.is_some())];
+    for (pointer, is_stated) in stated {
+        let detail = if is_stated { "the tariff says it: leave it out" } else { "needed, unless a tariff_id is given" };
+        checks.ensure(is_stated != terms.tariff_id.is_some(), pointer, detail);
+    }
+    if let Some(price) = terms.price {
+        checks.money("/price", price, currency);
+    }
+}
+
+/// What an edition would cost an own terminal now.
+///
+/// # Errors
+/// `not_found` for a content that the caller cannot see; else the store's.
+pub async fn quote(
+    state: &AppState,
+    content: ContentId,
+    edition: EditionId,
+    (terminal, user): (TerminalId, UserId),
+    now: OffsetDateTime,
+) -> Result<PriceQuote, ApiError> {
+    state.store.content(content, Viewer::User(user)).await?.ok_or_else(ApiError::not_found)?;
+    Ok(state.store.quote(content, edition, (terminal, user), now).await?)
 }
 
 /// # Errors

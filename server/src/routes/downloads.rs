@@ -1,13 +1,13 @@
 //! `/v1/contents/{id}/on-demand` and `/v1/downloads`: contents at any time.
 
-use actix_web::{HttpResponse, web};
-use protocol::rest::{Download, NewDownload, OnDemand, OnDemandTerms, Page, Role};
-use protocol::{ContentId, DownloadId};
+use actix_web::{HttpRequest, HttpResponse, web};
+use protocol::rest::{Download, NewDownload, OnDemand, OnDemandTerms, Page, PriceQuote, Role};
+use protocol::{ContentId, DownloadId, EditionId, TerminalId};
 
 use super::answers::once;
 use super::contents::viewer;
 use super::input::headers::etag;
-use super::input::query::{PagingParameters, cursor_fault};
+use super::input::query::{PagingParameters, Query, cursor_fault};
 use super::input::{Body, IdempotencyKey, IfMatchAny, Paging};
 use super::refusals::{Conflict, NotFound, Precondition, Unprocessable};
 use crate::app::downloads;
@@ -25,6 +25,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
                 .route(web::put().to(offer))
                 .route(web::delete().to(withdraw)),
         )
+        .service(web::resource("/v1/contents/{id}/on-demand/quote").route(web::get().to(quote)))
         .service(web::resource("/v1/contents/{id}/downloads").route(web::post().to(ask)).route(web::get().to(list)))
         .service(web::resource("/v1/downloads/{id}").route(web::get().to(get)).route(web::delete().to(cancel)));
 }
@@ -72,6 +73,24 @@ pub async fn withdraw(
 ) -> Result<HttpResponse, ApiError> {
     downloads::withdraw(&state, publisher.user_id, *id, seen.seen()).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// What an edition would cost an own terminal if it were asked for now, and why. The price of another hour, or after another download, may be another one.
+#[utoipa::path(get, path = "/v1/contents/{id}/on-demand/quote", tag = "downloads", operation_id = "quote_download",
+    params(("id" = ContentId, Path), ("edition_id" = EditionId, Query), ("terminal_id" = TerminalId, Query)),
+    responses((status = 200, description = "The price.", body = PriceQuote), NotFound, Unprocessable))]
+pub async fn quote(
+    state: web::Data<AppState>,
+    caller: Caller,
+    id: web::Path<ContentId>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::of(&request)?;
+    let edition: EditionId = query.needed("edition_id")?;
+    let terminal: TerminalId = query.needed("terminal_id")?;
+    query.done()?;
+    let quote = downloads::quote(&state, *id, edition, (terminal, caller.user_id), clock::now()).await?;
+    Ok(HttpResponse::Ok().json(quote))
 }
 
 /// Ask for an edition now, for an own terminal. The price is held in the wallet; what arrives is paid for.

@@ -13,7 +13,9 @@ use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
-use super::{applications, contents, downloads, measurements, origin, releases, service, sessions, terminals, uploads, users, wallet};
+use super::{
+    applications, contents, downloads, measurements, origin, releases, service, sessions, tariffs, terminals, uploads, users, wallet,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,9 +35,10 @@ use super::{applications, contents, downloads, measurements, origin, releases, s
         releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, releases::report,
         releases::book, releases::book_bids,
         origin::chunk,
-        downloads::terms, downloads::offer, downloads::withdraw, downloads::ask, downloads::list, downloads::get, downloads::cancel,
+        downloads::terms, downloads::offer, downloads::withdraw, downloads::quote, downloads::ask, downloads::list, downloads::get, downloads::cancel,
+        tariffs::create, tariffs::list, tariffs::get, tariffs::change,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw, applications::explanation,
-        wallet::get, wallet::entries, wallet::redeem, wallet::make_vouchers, wallet::totals,
+        wallet::get, wallet::entries, wallet::statement, wallet::holds, wallet::redeem, wallet::make_vouchers, wallet::totals,
         service::home, service::live, service::ready, service::metrics, service::jwks,
     ),
     components(schemas(Problem, ProblemError, ErrorCode)),

@@ -1,7 +1,11 @@
 //! `/v1/wallet`, `/v1/vouchers` and `/v1/ledger`: prepaid money.
 
+use std::future::ready;
+
+use actix_web::http::header;
 use actix_web::{HttpResponse, web};
-use protocol::rest::{LedgerTotals, NewVouchers, Page, Redemption, Vouchers, Wallet, WalletEntry};
+use futures_util::{StreamExt, stream};
+use protocol::rest::{Hold, LedgerTotals, NewVouchers, Page, Redemption, Vouchers, Wallet, WalletEntry};
 
 use super::answers::once;
 use super::input::query::{PagingParameters, cursor_fault};
@@ -12,11 +16,14 @@ use crate::auth::{Caller, Operator};
 use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
+use crate::store::{PageRequest, StoreError};
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(web::resource("/v1/wallet").route(web::get().to(get)))
         .service(web::resource("/v1/wallet/entries").route(web::get().to(entries)))
+        .service(web::resource("/v1/wallet/entries.csv").route(web::get().to(statement)))
+        .service(web::resource("/v1/wallet/holds").route(web::get().to(holds)))
         .service(web::resource("/v1/wallet/redemptions").route(web::post().to(redeem)))
         .service(web::resource("/v1/vouchers").route(web::post().to(make_vouchers)))
         .service(web::resource("/v1/ledger/totals").route(web::get().to(totals)));
@@ -34,6 +41,43 @@ pub async fn get(state: web::Data<AppState>, caller: Caller) -> Result<HttpRespo
     responses((status = 200, description = "A page of entries.", body = Page<WalletEntry>)))]
 pub async fn entries(state: web::Data<AppState>, caller: Caller, paging: Paging) -> Result<HttpResponse, ApiError> {
     let page = state.store.wallet_entries(caller.user_id, &paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// The whole statement of the own wallet as comma-separated values (RFC 4180), newest first, with amounts in major units.
+#[utoipa::path(get, path = "/v1/wallet/entries.csv", tag = "wallet", operation_id = "get_wallet_statement",
+    responses((status = 200, description = "The statement.", body = String, content_type = "text/csv")))]
+pub async fn statement(state: web::Data<AppState>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    // The first page before the headers, so that what fails is a problem and no torn file.
+    let first = state.store.wallet_entries(caller.user_id, &PageRequest::default()).await?;
+    let store = state.store.clone();
+    let pages = stream::try_unfold(Some(first), move |page| {
+        let store = store.clone();
+        async move {
+            let Some(Page { items, next_cursor }) = page else { return Ok::<_, StoreError>(None) };
+            let lines: String = items.iter().map(WalletEntry::csv_line).collect();
+            let next = match next_cursor {
+                Some(cursor) => {
+                    let request = PageRequest { cursor: Some(cursor), ..PageRequest::default() };
+                    Some(store.wallet_entries(caller.user_id, &request).await?)
+                }
+                None => None,
+            };
+            Ok(Some((web::Bytes::from(lines), next)))
+        }
+    });
+    let header = stream::once(ready(Ok(web::Bytes::from_static(WalletEntry::CSV_HEADER.as_bytes()))));
+    Ok(HttpResponse::Ok()
+        .content_type("text/csv; charset=utf-8; header=present")
+        .insert_header((header::CONTENT_DISPOSITION, "attachment; filename=\"statement.csv\""))
+        .streaming(header.chain(pages)))
+}
+
+/// What is held of the own wallet, and for what, oldest first.
+#[utoipa::path(get, path = "/v1/wallet/holds", tag = "wallet", operation_id = "list_wallet_holds", params(PagingParameters),
+    responses((status = 200, description = "A page of holds.", body = Page<Hold>)))]
+pub async fn holds(state: web::Data<AppState>, caller: Caller, paging: Paging) -> Result<HttpResponse, ApiError> {
+    let page = state.store.wallet_holds(caller.user_id, &paging.0).await.map_err(cursor_fault)?;
     Ok(HttpResponse::Ok().json(page))
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use protocol::rest::{Download, DownloadSource, DownloadState, NewDownload, OnDemand, OriginUsage, Page};
-use protocol::{Amount, Bytes, ContentId, DeliveryId, DownloadId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TerminalId, UserId};
+use protocol::{Bytes, ContentId, DeliveryId, DownloadId, EditionId, ErrorCode, HoldId, ReleaseId, SwarmId, TerminalId, UserId};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::conversions::{bigint, byte_array, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::settlement::read_receipts;
+use super::tariffs::Priced;
 use super::{PageRequest, Store, StoreError, Tx, ledger};
 
 #[derive(sqlx::FromRow)]
@@ -57,11 +58,11 @@ pub enum DownloadViewer {
 
 /// The edition that is asked for.
 #[derive(sqlx::FromRow)]
-struct Wanted {
-    publisher_id: Uuid,
+pub(super) struct Wanted {
+    pub(super) publisher_id: Uuid,
     title: String,
     label: String,
-    length: i64,
+    pub(super) length: i64,
     chunks: i32,
 }
 
@@ -94,19 +95,16 @@ impl Store {
             let running = self.download_in(&mut tx, running).await?;
             return commit_once(tx, request, 200, &running, now).await;
         }
-        let terms = self.on_demand_in(&mut tx, content_id).await?;
-        let terms = terms.ok_or_else(|| {
-            StoreError::refused_because(ErrorCode::NotOnDemand, "The publisher of this content has set no price for it on demand.")
-        })?;
-        let wanted = wanted(&mut tx, content_id, new.edition_id).await?;
-        let (price, maximum) = (terms.price.amount, self.amount_of(new.maximum)?);
+        let (terms, priced, wanted) = self.priced(&mut tx, content_id, new.edition_id, new.terminal_id, now).await?;
+        let (price, maximum) = (priced.quote.price.amount, self.amount_of(new.maximum)?);
         if price > maximum {
-            let detail = format!("The price is {}, the stated maximum {}.", terms.price, new.maximum);
+            let detail = format!("The price is {}, the stated maximum {}.", priced.quote.price, new.maximum);
             return Err(StoreError::refused_because(ErrorCode::PriceAboveMaximum, detail));
         }
-        let download = insert(&mut tx, content_id, new, &terms, &wanted, request.user_id, now).await?;
+        let asked = Asked { content_id, new, terms: &terms, priced: &priced, wanted: &wanted };
+        let download = insert(&mut tx, &asked, request.user_id, now).await?;
         let hold_id = if price.0 == 0 { None } else { Some(ledger::hold(&mut tx, request.user_id, price, now).await?) };
-        insert_delivery(&mut tx, &download, new, price, request.user_id, hold_id, now).await?;
+        insert_delivery(&mut tx, &download, &asked, request.user_id, hold_id, now).await?;
         let download = self.download_in(&mut tx, download.id).await?;
         commit_once(tx, request, 201, &download, now).await
     }
@@ -311,7 +309,7 @@ async fn running_download(tx: &mut PgConnection, content_id: ContentId, new: &Ne
     Ok(id.map(DownloadId))
 }
 
-async fn wanted(tx: &mut PgConnection, content_id: ContentId, edition_id: EditionId) -> Result<Wanted, StoreError> {
+pub(super) async fn wanted(tx: &mut PgConnection, content_id: ContentId, edition_id: EditionId) -> Result<Wanted, StoreError> {
     let wanted: Option<Wanted> = sqlx::query_as(
         "SELECT publisher_id, title, label, length, chunks FROM contents
          JOIN content_editions ON content_editions.content_id = contents.id JOIN editions ON editions.id = edition_id
@@ -324,6 +322,15 @@ async fn wanted(tx: &mut PgConnection, content_id: ContentId, edition_id: Editio
     wanted.ok_or_else(|| StoreError::refused_because(ErrorCode::UnknownEdition, "The content has no such edition."))
 }
 
+/// What is asked for, and what it costs.
+struct Asked<'a> {
+    content_id: ContentId,
+    new: &'a NewDownload,
+    terms: &'a OnDemand,
+    priced: &'a Priced,
+    wanted: &'a Wanted,
+}
+
 /// The ids of a download that is being written.
 struct Fresh {
     id: DownloadId,
@@ -331,15 +338,8 @@ struct Fresh {
 }
 
 /// The release, its only swarm, and its deadline.
-async fn insert(
-    tx: &mut Tx,
-    content_id: ContentId,
-    new: &NewDownload,
-    terms: &OnDemand,
-    wanted: &Wanted,
-    user_id: UserId,
-    now: OffsetDateTime,
-) -> Result<Fresh, StoreError> {
+async fn insert(tx: &mut Tx, asked: &Asked<'_>, user_id: UserId, now: OffsetDateTime) -> Result<Fresh, StoreError> {
+    let Asked { content_id, new, terms, priced, wanted } = asked;
     let fresh = Fresh { id: DownloadId(Uuid::now_v7()), swarm_id: SwarmId(Uuid::now_v7()) };
     let starts_at = stored_time(now);
     let deadline_at = starts_at + Duration::seconds(i64::from(terms.limit_s));
@@ -353,14 +353,14 @@ async fn insert(
     .bind(wanted.publisher_id)
     .bind(content_id.0)
     .bind(&wanted.title)
-    .bind(bigint(terms.price.amount.0)?)
+    .bind(bigint(priced.quote.price.amount.0)?)
     .bind(starts_at - Duration::microseconds(2))
     .bind(starts_at - Duration::microseconds(1))
     .bind(starts_at)
     .bind(deadline_at)
     .bind(integer(terms.limit_s)?)
-    .bind(i32::from(terms.relay_share.get()))
-    .bind(i32::from(terms.fee.get()))
+    .bind(i32::from(priced.relay_share.get()))
+    .bind(i32::from(priced.fee.get()))
     .execute(&mut **tx)
     .await?;
     sqlx::query(
@@ -389,12 +389,12 @@ async fn insert(
 async fn insert_delivery(
     tx: &mut Tx,
     download: &Fresh,
-    new: &NewDownload,
-    price: Amount,
+    asked: &Asked<'_>,
     user_id: UserId,
     hold_id: Option<HoldId>,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
+    let (new, price, tariff) = (asked.new, asked.priced.quote.price.amount, asked.priced.quote.tariff);
     let (application_id, delivery_id, group_id) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     sqlx::query(
         "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, state, applied_at, bid_id)
@@ -433,9 +433,11 @@ async fn insert_delivery(
         .bind(group_id)
         .execute(&mut **tx)
         .await?;
-    sqlx::query("INSERT INTO downloads (swarm_id, delivery_id) VALUES ($1, $2)")
+    sqlx::query("INSERT INTO downloads (swarm_id, delivery_id, tariff_id, tariff_version) VALUES ($1, $2, $3, $4)")
         .bind(download.swarm_id.0)
         .bind(delivery_id)
+        .bind(tariff.map(|tariff| tariff.tariff_id.0))
+        .bind(tariff.map(|tariff| integer(tariff.version)).transpose()?)
         .execute(&mut **tx)
         .await?;
     Ok(())

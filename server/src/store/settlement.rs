@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use protocol::bitmap::ChunkSet;
-use protocol::rest::DeliveryState;
-use protocol::{Amount, Bytes, DeliveryId, HoldId, ReleaseId, SwarmId, TerminalId, UserId};
+use protocol::rest::{DeliveryState, TariffVersion};
+use protocol::{Amount, BasisPoints, Bytes, DeliveryId, HoldId, ReleaseId, SwarmId, TariffId, TerminalId, UserId};
 use rules::ledger::Transfer;
 use rules::settlement::{Attribution, Charging, Record, Settlement, Terms, attribute, settle};
 use sqlx::PgConnection;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::conversions::{amount, basis_points, bigint, byte_array, bytes, integer, small};
 use super::ledger::{self, PaidFrom};
 use super::lifecycle::{Lock, standing};
+use super::tariffs::relay_shares;
 use super::{Store, StoreError, Tx};
 
 /// A delivery that has just been settled.
@@ -46,6 +47,8 @@ pub struct Share {
     pub source: TerminalId,
     pub bytes: Bytes,
     pub earned: Amount,
+    /// The share of a relay that its tariff gave one of its own.
+    pub relay_share: Option<BasisPoints>,
 }
 
 /// A delivery as it stands; its row stays locked.
@@ -63,6 +66,17 @@ struct Pending {
     fee_bp: i32,
     on_demand: bool,
     publisher_id: Uuid,
+    starts_at: OffsetDateTime,
+    tariff_id: Option<Uuid>,
+    tariff_version: Option<i32>,
+}
+
+impl Pending {
+    /// The tariff that it was asked for under.
+    fn tariff(&self) -> Result<Option<TariffVersion>, StoreError> {
+        let version = self.tariff_version.map(small).transpose()?;
+        Ok(self.tariff_id.zip(version).map(|(id, version)| TariffVersion { tariff_id: TariffId(id), version }))
+    }
 }
 
 impl Store {
@@ -99,7 +113,15 @@ impl Store {
             fee: basis_points(pending.fee_bp)?,
             relay_share: basis_points(pending.relay_bp)?,
         };
-        let settlement = settle(&terms, attribution.edition_bytes, &attribution.sources, attribution.held).map_err(invariant)?;
+        let relay_shares = match pending.tariff()? {
+            Some(version) => {
+                let relays = attribution.sources.iter().map(|source| source.source);
+                relay_shares(&mut tx, version, UserId(pending.publisher_id), pending.starts_at, relays).await?
+            }
+            None => BTreeMap::new(),
+        };
+        let settlement =
+            settle(&terms, attribution.edition_bytes, &attribution.sources, attribution.held, &relay_shares).map_err(invariant)?;
         pay(&mut tx, delivery_id, &pending, &settlement, now).await?;
         let settled = Settled {
             delivery_id,
@@ -113,7 +135,7 @@ impl Store {
             charged: settlement.charge,
             fee: settlement.fee,
             publisher: settlement.publisher,
-            shares: shares(TerminalId(pending.terminal_id), &attribution, &settlement),
+            shares: shares(TerminalId(pending.terminal_id), &attribution, &settlement, &relay_shares),
         };
         write_settled(&mut tx, &settled, verified_chunks.len(), now).await?;
         tx.commit().await?;
@@ -153,10 +175,12 @@ async fn lock_pending(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<
     let release_id = ReleaseId(release_id.ok_or(StoreError::NotFound("delivery"))?);
     standing(tx, release_id, Some(Lock::Shared)).await?;
     let pending: Pending = sqlx::query_as(
-        "SELECT deliveries.state, deliveries.swarm_id, terminal_id, user_id, price, hold_id, length, chunks, relay_bp, fee_bp, on_demand, publisher_id
+        "SELECT deliveries.state, deliveries.swarm_id, terminal_id, user_id, price, hold_id, length, chunks, relay_bp, fee_bp, on_demand, publisher_id,
+             starts_at, tariff_id, tariff_version
          FROM deliveries
          JOIN release_editions ON release_editions.swarm_id = deliveries.swarm_id
          JOIN releases ON releases.id = deliveries.release_id
+         LEFT JOIN downloads ON downloads.delivery_id = deliveries.id
          WHERE deliveries.id = $1 FOR UPDATE OF deliveries",
     )
     .bind(delivery_id.0)
@@ -219,18 +243,31 @@ fn attribute_receipts(
 
 /// The bytes of all shares add up to what was counted. What the receiver had earns it nothing; the origin's part, which that belongs to, is the
 /// publisher's whether the origin sent anything or not.
-fn shares(receiver: TerminalId, attribution: &Attribution, settlement: &Settlement) -> Vec<Share> {
+fn shares(
+    receiver: TerminalId,
+    attribution: &Attribution,
+    settlement: &Settlement,
+    relay_shares: &BTreeMap<TerminalId, BasisPoints>,
+) -> Vec<Share> {
     let relays = settlement.relays.iter().filter(|part| part.bytes.0 > 0);
-    let mut shares: Vec<Share> = relays.map(|part| Share { source: part.terminal_id, bytes: part.bytes, earned: part.amount }).collect();
+    let mut shares: Vec<Share> = relays
+        .map(|part| Share {
+            source: part.terminal_id,
+            bytes: part.bytes,
+            earned: part.amount,
+            relay_share: relay_shares.get(&part.terminal_id).copied(),
+        })
+        .collect();
     let paid: u64 = shares.iter().map(|share| share.earned.0).sum();
     let origin = attribution.sources.iter().find(|source| source.source.is_origin());
     shares.extend(origin.map(|origin| Share {
         source: origin.source,
         bytes: origin.bytes,
         earned: Amount(settlement.pool.0.saturating_sub(paid)),
+        relay_share: None,
     }));
     if attribution.held.0 > 0 {
-        shares.push(Share { source: receiver, bytes: attribution.held, earned: Amount(0) });
+        shares.push(Share { source: receiver, bytes: attribution.held, earned: Amount(0), relay_share: None });
     }
     shares.sort_by_key(|share| (share.source.is_origin(), share.source));
     shares
@@ -238,11 +275,12 @@ fn shares(receiver: TerminalId, attribution: &Attribution, settlement: &Settleme
 
 async fn write_settled(tx: &mut PgConnection, settled: &Settled, chunks: u32, now: OffsetDateTime) -> Result<(), StoreError> {
     for share in &settled.shares {
-        sqlx::query("INSERT INTO delivery_shares (delivery_id, source, bytes, earned) VALUES ($1, $2, $3, $4)")
+        sqlx::query("INSERT INTO delivery_shares (delivery_id, source, bytes, earned, relay_bp) VALUES ($1, $2, $3, $4, $5)")
             .bind(settled.delivery_id.0)
             .bind(share.source.0)
             .bind(bigint(share.bytes.0)?)
             .bind(bigint(share.earned.0)?)
+            .bind(share.relay_share.map(|relay_share| i32::from(relay_share.get())))
             .execute(&mut *tx)
             .await?;
     }

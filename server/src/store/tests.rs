@@ -9,4 +9,5 @@ mod repeating;
 mod scaling;
 mod settling;
 mod starting;
+mod tariffs;
 mod wallets;

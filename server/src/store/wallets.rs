@@ -1,7 +1,7 @@
 //! What a person sees of the ledger: the wallet and its statement.
 
-use protocol::rest::{Page, TransferKind, Wallet, WalletEntry};
-use protocol::{DeliveryId, Money, TransferId, UserId};
+use protocol::rest::{Hold, HoldReason, Page, TransferKind, Wallet, WalletEntry};
+use protocol::{ApplicationId, ContentId, DeliveryId, DownloadId, HoldId, Money, ReleaseId, TransferId, UserId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -18,6 +18,20 @@ struct EntryRow {
     amount: i64,
     balance: i64,
     version: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct HoldRow {
+    id: Uuid,
+    amount: i64,
+    created_at: OffsetDateTime,
+    title: String,
+    label: String,
+    on_demand: bool,
+    content_id: Uuid,
+    release_id: Uuid,
+    application_id: Option<Uuid>,
+    delivery_id: Option<Uuid>,
 }
 
 const ENTRIES: &str = "SELECT transfer_id, transfers.kind, delivery_id, transfers.created_at, amount, balance, version
@@ -65,6 +79,46 @@ impl Store {
             .await?;
         let entries = rows.into_iter().map(|row| self.wallet_entry(row)).collect::<Result<_, _>>()?;
         Ok(request.page(entries, |entry: &WalletEntry| entry.version))
+    }
+
+    /// What is held of a wallet and for what, oldest first.
+    ///
+    /// # Errors
+    /// The cursor is not this list's, or the database fails.
+    pub async fn wallet_holds(&self, user_id: UserId, request: &PageRequest) -> Result<Page<Hold>, StoreError> {
+        let rows: Vec<HoldRow> = sqlx::query_as(
+            "SELECT holds.id, holds.amount, holds.created_at, releases.title, label, on_demand, content_id, releases.id AS release_id,
+                 applications.id AS application_id, deliveries.id AS delivery_id
+             FROM accounts JOIN holds ON holds.account_id = accounts.id
+             LEFT JOIN applications ON applications.hold_id = holds.id
+             LEFT JOIN deliveries ON deliveries.hold_id = holds.id
+             JOIN release_editions ON release_editions.swarm_id = coalesce(applications.swarm_id, deliveries.swarm_id)
+             JOIN releases ON releases.id = release_editions.release_id
+             WHERE accounts.kind = 'wallet' AND accounts.user_id = $1 AND ($2::uuid IS NULL OR holds.id > $2)
+                 AND NOT EXISTS (SELECT FROM hold_resolutions WHERE hold_id = holds.id)
+             ORDER BY holds.id LIMIT $3",
+        )
+        .bind(user_id.0)
+        .bind(request.after::<Uuid>()?)
+        .bind(request.rows_wanted())
+        .fetch_all(&self.pool)
+        .await?;
+        let holds = rows.into_iter().map(|row| self.hold_of(row)).collect::<Result<_, _>>()?;
+        Ok(request.page(holds, |hold: &Hold| hold.id))
+    }
+
+    fn hold_of(&self, row: HoldRow) -> Result<Hold, StoreError> {
+        let release_id = ReleaseId(row.release_id);
+        let reason = match (row.application_id, row.delivery_id) {
+            (_, Some(_)) if row.on_demand => {
+                HoldReason::Download { download_id: DownloadId(row.release_id), content_id: ContentId(row.content_id) }
+            }
+            (_, Some(delivery_id)) => HoldReason::Delivery { delivery_id: DeliveryId(delivery_id), release_id },
+            (Some(application_id), None) => HoldReason::Application { application_id: ApplicationId(application_id), release_id },
+            (None, None) => return Err(StoreError::Invariant(format!("hold {} is for nothing", row.id))),
+        };
+        let amount = self.stored_money(row.amount)?;
+        Ok(Hold { id: HoldId(row.id), amount, reason, title: row.title, label: row.label, created_at: row.created_at })
     }
 
     /// What a transfer did to a wallet, read in the transaction that posts it.

@@ -69,6 +69,11 @@ impl Api {
         self.call(Call::get("v1/wallet/entries").page(page)).await
     }
 
+    /// What is held, and for what.
+    pub async fn wallet_holds(&self, page: &PageQuery) -> Result<Page<Hold>, ApiError> {
+        self.call(Call::get("v1/wallet/holds").page(page)).await
+    }
+
     /// Adds a voucher's worth to the wallet; the answer is the statement's new line.
     pub async fn redeem_voucher(&self, redemption: &Redemption) -> Result<WalletEntry, ApiError> {
         self.call(Call::post("v1/wallet/redemptions").json(redemption).keyed()).await

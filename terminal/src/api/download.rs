@@ -1,7 +1,7 @@
 //! Contents at any time: terms and downloads.
 
-use protocol::rest::{Download, NewDownload, OnDemand, OnDemandTerms, Page};
-use protocol::{ContentId, DownloadId, ErrorCode};
+use protocol::rest::{Download, NewDownload, NewTariff, OnDemand, OnDemandTerms, Page, PriceQuote, Tariff, TariffTerms};
+use protocol::{ContentId, DownloadId, EditionId, ErrorCode, TariffId, TerminalId};
 
 use super::request::Call;
 use super::{Api, ApiError, PageQuery};
@@ -31,6 +31,41 @@ impl Api {
     pub async fn remove_on_demand(&self, content: ContentId, seen: u32) -> Result<(), ApiError> {
         let call = Call::delete(format!("v1/contents/{content}/on-demand")).header("If-Match", format!("\"{seen}\""));
         self.call_empty(call.repeat_if_unreached()).await
+    }
+
+    /// What an edition would cost now; `None` if it is not offered.
+    pub async fn quote(&self, content: ContentId, edition: EditionId, terminal: TerminalId) -> Result<Option<PriceQuote>, ApiError> {
+        let call = Call::get(format!("v1/contents/{content}/on-demand/quote"));
+        match self.call(call.query("edition_id", edition.to_string()).query("terminal_id", terminal.to_string())).await {
+            Ok(quote) => Ok(Some(quote)),
+            Err(error) if error.code() == Some(ErrorCode::NotOnDemand) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a tariff. For publishers.
+    pub async fn create_tariff(&self, new: &NewTariff) -> Result<Tariff, ApiError> {
+        self.call(Call::post("v1/tariffs").json(new).keyed()).await
+    }
+
+    /// Adds a version to an own tariff. For publishers.
+    pub async fn change_tariff(&self, id: TariffId, terms: &TariffTerms) -> Result<Tariff, ApiError> {
+        self.call(Call::post(format!("v1/tariffs/{id}/versions")).json(terms).keyed()).await
+    }
+
+    /// A tariff in this version, or in its latest one.
+    pub async fn tariff(&self, id: TariffId, version: Option<u32>) -> Result<Tariff, ApiError> {
+        let call = Call::get(format!("v1/tariffs/{id}"));
+        self.call(match version {
+            Some(version) => call.query("version", version.to_string()),
+            None => call,
+        })
+        .await
+    }
+
+    /// The own tariffs. For publishers.
+    pub async fn tariffs(&self, page: &PageQuery) -> Result<Page<Tariff>, ApiError> {
+        self.call(Call::get("v1/tariffs").page(page)).await
     }
 
     /// Asks for an edition; the price is held. The answer is the download that runs already, if one does.

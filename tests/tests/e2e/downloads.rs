@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::rest::{Download, DownloadState, LedgerTotals, OnDemand};
-use protocol::{Bytes, ErrorCode, TerminalId};
+use protocol::{Bytes, ErrorCode, Money, TerminalId};
 use serde_json::{Value, json};
 use tests::person::{Answer, money};
 use tests::program::Cli;
@@ -301,4 +301,49 @@ async fn a01_a_download_that_cannot_be_is_refused_with_the_reason_and_holds_noth
     .await;
     assert_eq!((ended.charged.amount.0, poor.person.wallet().await), (0, (PRICE - 1, 0)));
     publisher.send(publisher.http.delete(format!("{}{on_demand}", publisher.url))).await.expect_problem(ErrorCode::PreconditionRequired);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a06_a07_a_tariff_prices_by_volume_and_says_so_before_anything_is_asked_for() {
+    let stack = tests::Stack::start().await;
+    let operator = stack.operator().await;
+    let publisher = stack.publisher(&operator).await;
+    let published = publisher.publish("edition.bin", tests::payload("tariff", 1 << 20)).await;
+    let content = published.content.id;
+    let terms = json!({
+        "currency": "EUR", "time_zone": "Europe/Berlin", "period": "week", "flat": 100, "per_gib": 0, "minimum": 1, "fee": 200,
+        "relay_share": 5000, "received": [{ "from_deliveries": 1, "price_bp": 7500 }],
+    });
+    let mut faulty = terms.clone();
+    faulty["windows"] = json!([{ "from": "24:00", "to": "06:00", "price_bp": 8000 }]);
+    let refused = publisher.post("/v1/tariffs", &json!({ "name": "Loyal", "terms": faulty })).await;
+    refused.expect_problem_at(ErrorCode::InvalidRequest, "/terms/windows/0/from");
+    let tariff: Value = publisher.post("/v1/tariffs", &json!({ "name": "Loyal", "terms": terms })).await.expect_ok();
+    let offer = json!({ "tariff_id": tariff["id"], "origin_budget": 4 << 20, "limit_s": 600 });
+    let path = format!("/v1/contents/{content}/on-demand");
+    let mut twice = offer.clone();
+    twice["price"] = json!(money(1));
+    publisher.put(&path, &twice).await.expect_problem_at(ErrorCode::InvalidRequest, "/price");
+    publisher.put(&path, &offer).await.expect_ok();
+
+    let customer = stack.cli(&operator, "loyal", 1_000).await;
+    let id = content.to_string();
+    let quoted = async |what: &str| {
+        let told = customer.call(&["get", &id, "--quote"]).await;
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let line = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(line.contains(what), "no {what} in {line}");
+    };
+    quoted("1.0 MiB for 1.00 EUR;").await;
+    assert_eq!(customer.person.wallet().await, (1_000, 0), "a quote holds nothing");
+    let mut getting = customer.get(content, &[]);
+    getting.done().await;
+    let done = settled(&customer, &getting).await;
+    assert_eq!((done.state, done.charged), (DownloadState::Complete, money_of(100)));
+    quoted("for 0.75 EUR (1.00 EUR without reductions and additions, 75% after 1 download of 1.0 MiB);").await;
+    assert_eq!(customer.person.wallet().await, (900, 0));
+}
+
+fn money_of(amount: u64) -> Money {
+    serde_json::from_value(money(amount)).expect("money")
 }

@@ -1,6 +1,8 @@
 //! Query strings: each parameter at most once, none that the operation does not know.
 
+use std::fmt::Display;
 use std::future::{Ready, ready};
+use std::str::FromStr;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
@@ -35,6 +37,16 @@ impl Query {
             return Err(ApiError::invalid(format!("query/{name}"), "given more than once"));
         }
         Ok(value)
+    }
+
+    /// Takes a parameter out that must be there.
+    pub fn needed<T>(&mut self, name: &str) -> Result<T, ApiError>
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        let text = self.take(name)?.ok_or_else(|| ApiError::invalid(format!("query/{name}"), "this parameter is needed"))?;
+        text.parse().map_err(|error: T::Err| ApiError::invalid(format!("query/{name}"), error.to_string()))
     }
 
     /// Nothing may be left.

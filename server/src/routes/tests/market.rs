@@ -16,6 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Account, Service, answer, pointers, refused};
 use crate::clock;
+use crate::store::idempotency::Idempotency;
 
 fn release_body(content: &Content, editions: &[&Edition]) -> Value {
     let at = |minutes: i64| (clock::now() + time::Duration::minutes(minutes)).format(&Rfc3339).unwrap();
@@ -123,6 +124,35 @@ async fn a_voucher_becomes_money_once() {
     refused(service.get(&anna, "/v1/ledger/totals"), Forbidden).await;
     let totals: LedgerTotals = answer(service.get(&operator, "/v1/ledger/totals"), StatusCode::OK).await;
     assert_eq!((totals.sum.amount, totals.wallets.amount, totals.vouchers_issued.amount), (0, 1_000, -1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a11_the_whole_statement_is_a_table_that_a_spreadsheet_reads() {
+    let market = Market::open().await;
+    let service = &market.service;
+    let statement = async |account| {
+        let response = service.get(account, "/v1/wallet/entries.csv").send().await.unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        assert!(response.status() == StatusCode::OK && kind.starts_with("text/csv"), "{kind}");
+        response.text().await.unwrap()
+    };
+    // More than a page of entries.
+    let before = statement(&market.anna).await.lines().count();
+    let operator = market.operator.user.id;
+    for _ in 0..101 {
+        let new = protocol::rest::NewVouchers { count: 1, value: service.state.store.money(Amount(1)), expires_at: None };
+        let request = |user_id| Idempotency { user_id, key: uuid::Uuid::new_v4().to_string(), request_hash: [0; 32] };
+        let made: Vouchers = service.state.store.create_vouchers(&new, &request(operator), clock::now()).await.unwrap().read().unwrap();
+        service.state.store.redeem_voucher(&made.codes[0], &request(market.anna.user.id), clock::now()).await.unwrap();
+    }
+    let text = statement(&market.anna).await;
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    assert_eq!(lines[0].to_owned() + "\r\n", WalletEntry::CSV_HEADER);
+    assert_eq!(text.lines().count(), before + 101);
+    let versions: Vec<u64> = text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+    assert!(versions.is_sorted_by(|newer, older| *newer == older + 1), "newest first, and none is missing: {versions:?}");
+    assert!(lines[1].contains(",voucher_redemption,0.01,"), "{}", lines[1]);
+    refused(service.request(Method::GET, "/v1/wallet/entries.csv"), protocol::ErrorCode::Unauthenticated).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,7 +53,7 @@ async fn a11_amounts_are_subtracted_from_receivers_and_added_to_relays_and_publi
     let settled = live.settle(0, false).await.unwrap().expect("it is complete");
     assert!(settled.complete);
     assert_eq!((settled.charged, settled.fee, settled.publisher), (Amount(1_000), Amount(100), Amount(450 + 180)));
-    let share = |source, bytes, earned| Share { source, bytes: Bytes(bytes), earned: Amount(earned) };
+    let share = |source, bytes, earned| Share { source, bytes: Bytes(bytes), earned: Amount(earned), relay_share: None };
     let mut expected = vec![share(first_terminal, 300, 135), share(second_terminal, 300, 135)];
     expected.sort_by_key(|share| share.source);
     expected.push(share(TerminalId::ORIGIN, 400, 180));

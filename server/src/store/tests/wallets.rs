@@ -1,10 +1,10 @@
 //! Vouchers, wallets, statements and totals.
 
-use protocol::rest::{NewVouchers, TransferKind, Vouchers, WalletEntry};
-use protocol::{Amount, Currency, ErrorCode, Money};
+use protocol::rest::{Download, HoldReason, NewDownload, NewVouchers, OnDemandTerms, TransferKind, Vouchers, WalletEntry};
+use protocol::{Amount, BasisPoints, Bytes, Currency, ErrorCode, Money};
 use time::Duration;
 
-use super::fixture::{START, World, code_of, eur, request};
+use super::fixture::{CHUNKS, CLOSES, START, STARTS, World, code_of, eur, new_release, request};
 use crate::store::{PageRequest, Store};
 
 #[tokio::test]
@@ -155,4 +155,48 @@ async fn the_schema_is_made_once_however_many_start_together_and_keeps_its_curre
     stores[0].ping().await.unwrap();
     let in_dollars = Store::connect(database.url(), "USD".parse().unwrap()).await.unwrap();
     assert_eq!(code_of(in_dollars.migrate().await), ErrorCode::Internal);
+}
+
+#[tokio::test]
+async fn a11_each_hold_says_what_it_is_for_and_goes_when_that_is_over() {
+    let world = World::new().await;
+    let (publisher, content, editions) = world.content(1).await;
+    let release = world.schedule(publisher, &new_release(content, &editions, &[(100, 1)], 200)).await;
+    let (user, terminal) = world.bidder(1_000).await;
+    let application = world.apply(&release, (user, terminal), 1, 500).await.unwrap();
+    let terms = OnDemandTerms {
+        price: Some(eur(70)),
+        relay_share: Some(BasisPoints::ALL),
+        fee: Some(BasisPoints::default()),
+        tariff_id: None,
+        origin_budget: Bytes(0),
+        limit_s: 60,
+    };
+    world.store.set_on_demand(publisher, content, &terms, None, START).await.unwrap();
+    let new = NewDownload { terminal_id: terminal, edition_id: editions[0], maximum: eur(70) };
+    let download: Download = world.store.create_download(content, &new, &request(user), START).await.unwrap().read().unwrap();
+    let held = async || {
+        let page = world.store.wallet_holds(user, &PageRequest::default()).await.unwrap();
+        page.items.into_iter().map(|hold| (hold.amount.amount.0, hold.reason, hold.label)).collect::<Vec<_>>()
+    };
+    let for_download = (70, HoldReason::Download { download_id: download.id, content_id: content }, "e0".to_owned());
+    let reason = HoldReason::Application { application_id: application.id, release_id: release.id };
+    assert_eq!(held().await, [(500, reason, "e0".to_owned()), for_download.clone()]);
+
+    world.store.close_release(release.id, CLOSES).await.unwrap();
+    let delivery_id = world.delivery_of(&application, user).await;
+    let reason = HoldReason::Delivery { delivery_id, release_id: release.id };
+    let mut after = held().await;
+    after.sort_by_key(|(amount, ..)| *amount);
+    assert_eq!(after, [for_download, (200, reason, "e0".to_owned())], "the price instead of the maximum");
+    assert_eq!(world.purse(user).await, (730, 270));
+
+    let first = world.store.wallet_holds(user, &PageRequest { limit: 1, cursor: None }).await.unwrap();
+    let second = world.store.wallet_holds(user, &PageRequest { limit: 1, cursor: first.next_cursor }).await.unwrap();
+    assert_eq!((first.items.len(), second.items.len(), second.next_cursor), (1, 1, None));
+    for delivery in [delivery_id, download.delivery_id] {
+        world.store.settle_delivery(delivery, &CHUNKS, STARTS, true).await.unwrap();
+    }
+    assert!(held().await.is_empty(), "nothing was received: everything is available again");
+    assert!(world.store.wallet_holds(world.user().await, &PageRequest::default()).await.unwrap().items.is_empty());
 }

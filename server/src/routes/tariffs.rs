@@ -1,0 +1,72 @@
+//! `/v1/tariffs`: prices and shares of downloads, in versions that are never edited.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use protocol::TariffId;
+use protocol::rest::{NewTariff, Page, Tariff, TariffTerms};
+
+use super::answers::once;
+use super::input::query::{PagingParameters, Query, cursor_fault};
+use super::input::{Body, IdempotencyKey, Paging};
+use super::refusals::{Conflict, NotFound, Unprocessable};
+use crate::app::tariffs;
+use crate::auth::{Caller, Publisher};
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/v1/tariffs").route(web::post().to(create)).route(web::get().to(list)))
+        .service(web::resource("/v1/tariffs/{id}").route(web::get().to(get)))
+        .service(web::resource("/v1/tariffs/{id}/versions").route(web::post().to(change)));
+}
+
+/// Make a tariff in its first version. Publishers only.
+#[utoipa::path(post, path = "/v1/tariffs", tag = "downloads", operation_id = "create_tariff",
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")), request_body = NewTariff,
+    responses((status = 201, description = "Made.", body = Tariff), Conflict, Unprocessable))]
+pub async fn create(
+    state: web::Data<AppState>,
+    publisher: Publisher,
+    key: IdempotencyKey,
+    body: Body<NewTariff>,
+) -> Result<HttpResponse, ApiError> {
+    let request = key.of(publisher.user_id, &body.0)?;
+    once(&tariffs::create(&state, body.0, request, clock::now()).await?)
+}
+
+/// The own tariffs in their latest versions, oldest first. Publishers only.
+#[utoipa::path(get, path = "/v1/tariffs", tag = "downloads", operation_id = "list_tariffs", params(PagingParameters),
+    responses((status = 200, description = "A page of tariffs.", body = Page<Tariff>)))]
+pub async fn list(state: web::Data<AppState>, publisher: Publisher, paging: Paging) -> Result<HttpResponse, ApiError> {
+    let page = state.store.tariffs(publisher.user_id, &paging.0).await.map_err(cursor_fault)?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// A tariff in its latest version, or in the one that is named: what a price followed from can be read for as long as the price is on a statement.
+#[utoipa::path(get, path = "/v1/tariffs/{id}", tag = "downloads", operation_id = "get_tariff",
+    params(("id" = TariffId, Path), ("version" = Option<u32>, Query, minimum = 1)),
+    responses((status = 200, description = "The tariff.", body = Tariff), NotFound))]
+pub async fn get(state: web::Data<AppState>, _: Caller, id: web::Path<TariffId>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::of(&request)?;
+    let version = query.take("version")?.map(|version| version.parse::<u32>()).transpose();
+    let version = version.map_err(|_| ApiError::invalid("query/version", "expected a number from 1"))?;
+    query.done()?;
+    Ok(HttpResponse::Ok().json(state.store.tariff(*id, version).await?))
+}
+
+/// Add a version to an own tariff: downloads that are asked for from now on are under it. Publishers only.
+#[utoipa::path(post, path = "/v1/tariffs/{id}/versions", tag = "downloads", operation_id = "change_tariff",
+    params(("id" = TariffId, Path), ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
+    request_body = TariffTerms,
+    responses((status = 201, description = "Added.", body = Tariff), NotFound, Conflict, Unprocessable))]
+pub async fn change(
+    state: web::Data<AppState>,
+    publisher: Publisher,
+    id: web::Path<TariffId>,
+    key: IdempotencyKey,
+    body: Body<TariffTerms>,
+) -> Result<HttpResponse, ApiError> {
+    let request = key.of(publisher.user_id, &(*id, &body.0))?;
+    once(&tariffs::change(&state, *id, body.0, request, clock::now()).await?)
+}

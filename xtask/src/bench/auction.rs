@@ -1,0 +1,29 @@
+//! `cargo xtask bench auction`: time to clear a large book.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::program::Program;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::project::Project;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How many bids the book has
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=4_000_000))]
+    bids: u32,
+    /// How often each time is taken; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Write the figures to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Fails if clearing is above its limit.
+pub(super) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
+    let counted = ("--bids", options.bids);
+    Program { example: "bench_auction", counted, runs: options.runs, json: options.json.as_deref() }.run(project, interrupt)
+}

@@ -1,0 +1,54 @@
+//! A bench that is a program of the part's own crate: an example of `rules`, built with every optimisation.
+
+use std::path::{self, Path};
+
+use crate::cargo;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::project::Project;
+
+/// What such a program is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub(super) example: &'a str,
+    /// How many of what, such as `--terminals`.
+    pub(super) counted: (&'a str, u32),
+    pub(super) runs: u32,
+    pub(super) json: Option<&'a Path>,
+}
+
+impl Program<'_> {
+    /// Fails if the program does, which it does above its limits.
+    pub(super) fn run(self, project: &Project, interrupt: &Interrupt) -> Result<(), Failure> {
+        cargo::succeed(cargo::launch(project, self.example, &self.arguments()?), interrupt)
+    }
+
+    /// The program runs in the workspace's root: a relative path is made absolute before.
+    fn arguments(self) -> Result<Vec<String>, Failure> {
+        let mut arguments: Vec<String> =
+            ["run", "--quiet", "--release", "--package", "rules", "--example", self.example, "--"].map(str::to_owned).to_vec();
+        let (counted, count) = self.counted;
+        arguments.extend([counted.to_owned(), count.to_string(), "--runs".to_owned(), self.runs.to_string()]);
+        if let Some(json) = self.json {
+            let absolute = path::absolute(json).map_err(|error| Failure::file("find", json, &error))?;
+            let absolute = absolute.into_os_string().into_string();
+            let text = absolute.map_err(|_| Failure::told(format!("{} is not valid Unicode", json.display())))?;
+            arguments.extend(["--json".to_owned(), text]);
+        }
+        Ok(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_file_is_the_callers_and_not_the_workspaces() {
+        let program = Program { example: "bench_planner", counted: ("--terminals", 2_000), runs: 3, json: Some(Path::new("figures.json")) };
+        let arguments = program.arguments().unwrap();
+        let own = arguments.iter().position(|argument| argument == "--").unwrap() + 1;
+        let file = std::env::current_dir().unwrap().join("figures.json");
+        assert_eq!(arguments[own..], ["--terminals", "2000", "--runs", "3", "--json", file.to_str().unwrap()]);
+    }
+}
