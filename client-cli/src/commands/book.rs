@@ -64,7 +64,7 @@ pub(super) async fn audit(arguments: BookArguments, folder: &Folder) -> Done<Rep
         return Err(Failure::Failed("the books do not have the hash that the release has published".into()));
     }
     let mut text = format!(
-        "The books of {} bids have the hash that was published, {}.\nEvery rank and price of the {} winners follows from them.\n",
+        "The books of {} bids have the hash that was published:\n  {}\nEvery rank and price of the {} winners follows from them.\n",
         audited.bids, audited.book_hash, audited.winners
     );
     if audited.of_several > 0 {
