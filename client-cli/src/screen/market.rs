@@ -2,6 +2,7 @@
 
 use protocol::rest::{Application, ApplicationState, Delivery, DeliveryState, Explanation, Release, ReleaseState, Selection};
 use protocol::{Amount, BasisPoints, Bytes, Money};
+use rules::auction::least_maximum;
 use time::OffsetDateTime;
 
 use super::table::{LINE_CHARACTERS_MAX, table, width};
@@ -85,12 +86,16 @@ fn places(release: &Release, rank: u32) -> String {
 /// The least price of a place in a rank: the reserve of rank 1 by the weights, rounded up as a bid must reach it.
 fn rank_reserve(release: &Release, weight: u32) -> Money {
     let first = release.ranks.first().map_or(1, |rank| rank.weight.max(1));
-    let reserve = (u128::from(release.reserve.amount.0) * u128::from(weight)).div_ceil(u128::from(first));
-    Money { amount: Amount(u64::try_from(reserve).unwrap_or(u64::MAX)), currency: release.reserve.currency }
+    let amount = least_maximum(release.reserve.amount, weight, first).unwrap_or(Amount(u64::MAX));
+    Money { amount, currency: release.reserve.currency }
 }
 
 pub(crate) fn percent(share: BasisPoints) -> String {
-    let points = share.get();
+    hundredths(share.get().into())
+}
+
+/// Hundredths of a percent, which may be more than the whole.
+pub(super) fn hundredths(points: u32) -> String {
     match points % 100 {
         0 => format!("{}%", points / 100),
         rest => format!("{}.{rest:02}%", points / 100),

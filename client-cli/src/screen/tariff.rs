@@ -3,7 +3,7 @@
 use protocol::rest::{PriceQuote, Tariff, TariffTerms, TariffWindow, VolumePeriod, Weekday};
 use protocol::{Amount, BasisPoints, Bytes, Money};
 
-use super::market::percent;
+use super::market::{hundredths, percent};
 use super::table::table;
 use super::{clean, date_time};
 
@@ -38,7 +38,7 @@ pub(crate) fn tariff_page(tariff: &Tariff) -> String {
     let period = period_word(terms.period);
     if !terms.received.is_empty() {
         page.push_str(&format!("\nWho received so much since the {period} began (in {})\n", clean(&terms.time_zone)));
-        let row = |step: &protocol::rest::ReceivedStep| thresholds(step.from_deliveries, step.from_bytes, factor(step.price_bp));
+        let row = |step: &protocol::rest::ReceivedStep| thresholds(step.from_deliveries, step.from_bytes, hundredths(step.price_bp));
         page.push_str(&table(&["DOWNLOADS", "OR BYTES", "PRICE"], &terms.received.iter().map(row).collect::<Vec<_>>()));
     }
     if !terms.sent.is_empty() {
@@ -52,20 +52,12 @@ pub(crate) fn tariff_page(tariff: &Tariff) -> String {
 fn window_row(window: &TariffWindow) -> Vec<String> {
     let days: Vec<&str> = window.days.iter().map(|day| day_word(*day)).collect();
     let days = if days.is_empty() { "every day".to_owned() } else { days.join(" ") };
-    vec![window.from.to_string(), window.to.to_string(), factor(window.price_bp), bonus(window.relay_bonus), days]
+    vec![window.from.to_string(), window.to.to_string(), hundredths(window.price_bp), bonus(window.relay_bonus), days]
 }
 
 fn thresholds(deliveries: Option<u32>, bytes: Option<Bytes>, effect: String) -> Vec<String> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![or_none(deliveries.map(|count| count.to_string())), or_none(bytes.map(|bytes| bytes.to_string())), effect]
-}
-
-/// Hundredths of a percent, which may be more than the whole.
-fn factor(price_bp: u32) -> String {
-    match price_bp % 100 {
-        0 => format!("{}%", price_bp / 100),
-        rest => format!("{}.{rest:02}%", price_bp / 100),
-    }
 }
 
 fn bonus(relay_bonus: BasisPoints) -> String {
@@ -100,11 +92,11 @@ pub(crate) fn quote_line(quote: &PriceQuote, terms: Option<&TariffTerms>) -> Str
     }
     let place = |index: Option<u32>| index.and_then(|index| usize::try_from(index).ok());
     if let Some(window) = terms.zip(place(quote.window)).and_then(|(terms, index)| terms.windows.get(index)) {
-        reasons.push(format!("{} from {} to {}", factor(window.price_bp), window.from, window.to));
+        reasons.push(format!("{} from {} to {}", hundredths(window.price_bp), window.from, window.to));
     }
     if let Some((step, received)) = terms.zip(place(quote.step)).and_then(|(terms, index)| terms.received.get(index)).zip(quote.received) {
         let downloads = if received.deliveries == 1 { "download" } else { "downloads" };
-        reasons.push(format!("{} after {} {downloads} of {}", factor(step.price_bp), received.deliveries, received.bytes));
+        reasons.push(format!("{} after {} {downloads} of {}", hundredths(step.price_bp), received.deliveries, received.bytes));
     }
     if quote.is_minimum {
         reasons.push("the tariff's least price".to_owned());

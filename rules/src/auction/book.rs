@@ -163,6 +163,14 @@ impl Book {
     }
 }
 
+/// The least maximum that is at the reserve in a rank of this weight: `reserve · weight / first_weight`, rounded up, where `reserve` is rank 1's.
+///
+/// `None` without a first weight, or if it is no amount.
+pub fn least_maximum(reserve: Amount, weight: u32, first_weight: u32) -> Option<Amount> {
+    let product = u128::from(reserve.0).checked_mul(weight.into())?;
+    product.checked_add(u128::from(first_weight).checked_sub(1)?)?.checked_div(first_weight.into())?.try_into().ok().map(Amount)
+}
+
 /// The hash that a release publishes: BLAKE3 over `"SPILLWAY-BOOKS-1\n"`, then, per edition in the release's order, the edition id (32 bytes) and the
 /// hash of its book (32 bytes, see [`Book::hash`]).
 pub fn release_hash(books: impl IntoIterator<Item = (EditionId, Blake3)>) -> Blake3 {

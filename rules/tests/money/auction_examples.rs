@@ -4,7 +4,7 @@ use protocol::units::JSON_INTEGER_MAX;
 use protocol::{Amount, BitsPerSecond};
 use rules::auction::{
     Award, BIDS_MAX, Bid, Book, BookError, KeptOut, Loser, LossReason, Outcome, PerWeight, RANKS_MAX, RankTerms, Selection, SetBy,
-    WEIGHT_MAX, clear,
+    WEIGHT_MAX, clear, least_maximum,
 };
 use rules::oracle;
 
@@ -24,6 +24,18 @@ fn awards(outcome: &Outcome) -> Vec<(u64, u32, u64)> {
 fn worked_example(reserve: u64) -> Book {
     let bids = [bid(1, 1, 500, 0), bid(2, 1, 400, 0), bid(3, 1, 300, 0), bid(4, 1, 200, 0)];
     book(&[(100, 1), (60, 1), (25, 1)], reserve, &bids)
+}
+
+#[test]
+fn the_least_maximum_of_a_rank_is_the_first_that_is_not_below_the_reserve() {
+    let terms = [(100, 1), (60, 1), (7, 1)];
+    for (rank, (weight, _)) in (1..).zip(terms) {
+        let least = least_maximum(Amount(51), weight, 100).unwrap();
+        let lost = |maximum| auction(&book(&terms, 51, &[bid(1, rank, maximum, 0)])).losers.len();
+        assert_eq!((lost(least.0), lost(least.0 - 1)), (0, 1), "rank {rank} from {least:?}");
+    }
+    assert_eq!(least_maximum(Amount(51), 60, 0), None);
+    assert_eq!(least_maximum(Amount(u64::MAX), 2, 1), None);
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use protocol::rest::{BookBid, BookRank, BookStep, EditionBook, Explanation, LostBecause, Page, ReleaseBook, ReleaseState, WonRank};
 use protocol::{ApplicationId, BidId, BitsPerSecond, Blake3, EditionId, ErrorCode, ReleaseId, SwarmId, UserId};
-use rules::auction::{Became, Decided, LossReason, Outcome, PriceStep, RankPrice, SetBy};
+use rules::auction::{Became, Decided, LossReason, Outcome, PriceStep, RankPrice, SetBy, least_maximum};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clearing::milliseconds_of;
 use super::conversions::{amount, bigint, byte_array, integer, small, unsigned};
 use super::releases::{selection_of, state_of};
 use super::{PageRequest, Store, StoreError, Tx};
+use crate::clock::to_timestamp_ms;
 
 /// Stores what an edition's book came to.
 pub(super) async fn write(tx: &mut Tx, swarm_id: SwarmId, hash: Blake3, outcome: &Outcome) -> Result<(), StoreError> {
@@ -194,7 +194,7 @@ impl Store {
                 bid_id: BidId(row.bid_id),
                 rank: small(row.rank_wanted)?,
                 maximum: self.stored_money(row.maximum)?,
-                applied_at: milliseconds_of(row.applied_at),
+                applied_at: to_timestamp_ms(row.applied_at),
                 up_seen: BitsPerSecond(unsigned(row.up_seen_bps)?),
                 same_owner: row.same_owner.map(BidId),
                 won: row.won.map(small).transpose()?,
@@ -231,7 +231,8 @@ impl Store {
             return Err(StoreError::refused_because(ErrorCode::Conflict, detail));
         }
         let lost = row.lost_because.as_deref().map(loss_of).transpose()?;
-        let least = least_price(row.reserve, row.wanted_weight, row.first_weight)?;
+        let least = least_maximum(amount(row.reserve)?, small(row.wanted_weight)?, small(row.first_weight)?);
+        let least = least.ok_or_else(|| StoreError::Invariant(format!("the least maximum of application {id}")))?;
         let became = match (&row.breakdown, lost) {
             (Some(Json(price)), _) => Became::Won(price),
             (None, Some(reason)) => Became::Lost { reason, least },
@@ -270,11 +271,4 @@ fn not_closed(state: Result<ReleaseState, StoreError>) -> StoreError {
         Ok(_) => StoreError::refused_because(ErrorCode::Conflict, "The book is open: it is shown once the release has closed."),
         Err(error) => error,
     }
-}
-
-/// The least maximum that counts for a rank, as a bid must reach it: the reserve of rank 1 by the weights, rounded up.
-fn least_price(reserve: i64, weight: i32, first_weight: i32) -> Result<protocol::Amount, StoreError> {
-    let product = u128::from(unsigned(reserve)?) * u128::from(small(weight)?);
-    let least = product.div_ceil(u128::from(small(first_weight)?).max(1));
-    u64::try_from(least).map(protocol::Amount).map_err(|_| StoreError::Invariant(format!("a least price of {least}")))
 }

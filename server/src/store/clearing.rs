@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use protocol::rest::{ReleaseState, Selection};
-use protocol::{ApplicationId, BidId, BitsPerSecond, Blake3, DeliveryId, ErrorCode, HoldId, ReleaseId, SwarmId, TimestampMs};
+use protocol::{ApplicationId, BidId, BitsPerSecond, Blake3, DeliveryId, ErrorCode, HoldId, ReleaseId, SwarmId};
 use rules::auction::{Bid, Book, LossReason, Outcome, RankTerms, clear, release_hash};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -14,6 +14,7 @@ use super::lifecycle::{Lock, lift_statement_timeout, standing, void_holds};
 use super::releases::selection_of;
 use super::scaling::{ScaledSwarm, Seat, read_applicants, read_limits, scale_editions, seats, write_last_waves};
 use super::{Store, StoreError, Tx, books};
+use crate::clock::to_timestamp_ms;
 
 /// What closing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,16 +181,11 @@ async fn read_bids(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<(Vec<Bid>
             bid_id: BidId(bid_id),
             rank: small(rank)?,
             maximum: amount(maximum)?,
-            applied_at: milliseconds_of(applied_at),
+            applied_at: to_timestamp_ms(applied_at),
             up_seen: BitsPerSecond(unsigned(up_seen)?),
         })
     });
     Ok((bids.collect::<Result<_, _>>()?, applications))
-}
-
-/// A moment as the book has it.
-pub(super) fn milliseconds_of(moment: OffsetDateTime) -> TimestampMs {
-    TimestampMs(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
 }
 
 pub(super) fn loss_text(reason: LossReason) -> &'static str {

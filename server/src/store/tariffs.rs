@@ -10,10 +10,10 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::clearing::milliseconds_of;
 use super::conversions::{bytes, integer, small, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::{PageRequest, Store, StoreError};
+use crate::clock::{from_timestamp_ms, to_timestamp_ms};
 
 #[derive(sqlx::FromRow)]
 struct TariffRow {
@@ -168,8 +168,8 @@ impl Store {
     ) -> Result<Priced, StoreError> {
         let latest = latest(connection, id).await?;
         let tariff = checked(latest.terms)?;
-        let at = milliseconds_of(now);
-        let since = moment(tariff.period_start(at).map_err(invariant)?)?;
+        let at = to_timestamp_ms(now);
+        let since = period_start(&tariff, at)?;
         let received = received(connection, publisher, terminal_id, since).await?;
         let quote =
             tariff.quote(length, at, received).map_err(|error| StoreError::refused_because(ErrorCode::Conflict, error.to_string()))?;
@@ -243,8 +243,8 @@ pub(super) async fn relay_shares(
     if tariff.terms().sent.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let at = milliseconds_of(asked_at);
-    let since = moment(tariff.period_start(at).map_err(invariant)?)?;
+    let at = to_timestamp_ms(asked_at);
+    let since = period_start(&tariff, at)?;
     let ids: Vec<Uuid> = relays.filter(|relay| !relay.is_origin()).map(|relay| relay.0).collect();
     let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(
         "SELECT source, count(*), coalesce(sum(bytes), 0)::bigint FROM delivery_shares
@@ -287,13 +287,14 @@ fn volume(deliveries: i64, moved: i64) -> Result<Volume, StoreError> {
     Ok(Volume { deliveries: u32::try_from(deliveries).unwrap_or(u32::MAX), bytes: bytes(moved)? })
 }
 
+fn period_start(tariff: &rules::tariff::Tariff, at: TimestampMs) -> Result<OffsetDateTime, StoreError> {
+    let start = tariff.period_start(at).map_err(invariant)?;
+    from_timestamp_ms(start).ok_or_else(|| invariant("a period began beyond the calendar"))
+}
+
 /// Terms were checked before they were stored.
 fn checked(terms: TariffTerms) -> Result<rules::tariff::Tariff, StoreError> {
     rules::tariff::Tariff::new(terms).map_err(invariant)
-}
-
-fn moment(at: TimestampMs) -> Result<OffsetDateTime, StoreError> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0).saturating_mul(1_000_000)).map_err(invariant)
 }
 
 fn invariant(error: impl std::fmt::Display) -> StoreError {
