@@ -57,7 +57,7 @@ use std::time::Duration;
 use protocol::{Amount, Currency, ErrorCode, Money};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 
 pub use page::PageRequest;
 
@@ -73,6 +73,9 @@ const LOCK_TIMEOUT: &str = "15s";
 const STATEMENT_TIMEOUT: &str = "60s";
 /// Ends a transaction whose owner has died without closing its connection.
 const IDLE_TRANSACTION_TIMEOUT: &str = "60s";
+
+/// A connection that was used less than this ago is not asked whether it lives: under load that would be one more question before every transaction.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A transaction of this store. It rolls back when dropped.
 pub(crate) type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
@@ -142,6 +145,14 @@ fn is_passing(error: &sqlx::Error) -> bool {
     )
 }
 
+/// Whether a pooled connection is worth using. One that died in its idle time is replaced without anybody noticing.
+async fn is_alive(connection: &mut PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
+    if idle_for > TRUSTED_FOR {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
 /// Waits until the database takes a connection, for as long as a request would wait for one: it may be starting, too. The pool by itself would only say
 /// that the time is over, and not why.
 async fn reach(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
@@ -181,7 +192,9 @@ impl Store {
             ("timezone", "UTC"),
         ]);
         reach(&options).await?;
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        let pool = pool.before_acquire(|connection, known| Box::pin(async move { is_alive(connection, known.idle_for).await }));
+        let pool = pool.connect_lazy_with(options);
         Ok(Self { pool, currency })
     }
 

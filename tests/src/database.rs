@@ -1,6 +1,7 @@
 //! A database of its own for every test, made and dropped with `psql`, which every Postgres installation brings.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 #[derive(Debug)]
 pub struct Database {
@@ -27,10 +28,26 @@ impl Database {
         format!("{}/{}{query}", &address[..end], self.name)
     }
 
-    fn execute(&self, url: &str, sql: &str) {
-        let output =
-            Command::new("psql").args(["--no-psqlrc", "--quiet", "--dbname", url, "--command", sql]).output().expect("psql starts");
+    /// Another database with the same contents; nobody may be connected to this one.
+    pub fn copy(&self) -> Self {
+        let copy = Self { admin_url: self.admin_url.clone(), name: format!("spillway_e2e_{}", uuid::Uuid::now_v7().simple()) };
+        self.execute(&self.admin_url, &format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name));
+        copy
+    }
+
+    /// Runs statements behind the service's back, each as it comes; answers the rows, their columns between bars.
+    pub fn run(&self, sql: &str) -> String {
+        self.execute(&self.url(), sql)
+    }
+
+    fn execute(&self, url: &str, sql: &str) -> String {
+        let mut psql = Command::new("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", "--dbname", url]);
+        let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("psql starts");
+        psql.stdin.take().expect("its input").write_all(sql.as_bytes()).expect("it reads");
+        let output = psql.wait_with_output().expect("psql ends");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 }
 

@@ -85,6 +85,11 @@ impl Stack {
         }
     }
 
+    /// Where the server keeps what must last; what it has while none runs is what the next one finds.
+    pub fn database(&mut self) -> &mut Database {
+        &mut self.database
+    }
+
     /// Empties this service's part of Redis; says how many keys there were.
     pub fn lose_redis(&self) -> u64 {
         redis::lose(&self.redis_url, &self.namespace)

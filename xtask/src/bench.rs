@@ -3,6 +3,7 @@
 
 mod auction;
 mod goodput;
+mod ledger;
 mod planner;
 mod program;
 
@@ -18,6 +19,8 @@ pub(crate) enum Part {
     Auction(auction::Options),
     /// Hand one terminal's content to another over loopback, beside what the bare data-channel library moves
     Goodput(goodput::Options),
+    /// Post transfers to the ledger, beside pgbench writing the same rows on the same Postgres
+    Ledger(ledger::Options),
     /// Plan one wave of many terminals, beside one sort of them
     Planner(planner::Options),
 }
@@ -26,6 +29,7 @@ pub(crate) fn run(project: &Project, part: &Part, interrupt: &Interrupt) -> Resu
     match part {
         Part::Auction(options) => auction::run(project, options, interrupt),
         Part::Goodput(options) => goodput::run(project, options, interrupt),
+        Part::Ledger(options) => ledger::run(project, options, interrupt),
         Part::Planner(options) => planner::run(project, options, interrupt),
     }
 }

@@ -14,7 +14,7 @@ mod redis;
 pub(crate) mod secret;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::failure::Failure;
@@ -33,6 +33,8 @@ pub(crate) enum Data {
     Kept,
     /// It only has to live as long as the run: nothing is flushed to the disk, and the databases that an earlier run left are dropped.
     Scratch,
+    /// It only has to live as long as the run, and every commit is flushed to the disk as in service: for measurements.
+    Flushed,
 }
 
 /// What a second run does while a first one uses the instance.
@@ -111,6 +113,11 @@ impl Services {
     /// Where this run's logs are.
     pub(crate) fn logs(&self) -> &Path {
         self.instance.logs()
+    }
+
+    /// A program of the private Postgres's installation; by its name alone if the environment named the Postgres.
+    pub(crate) fn postgres_program(&self, name: &str) -> PathBuf {
+        self.postgres.as_ref().map_or_else(|| PathBuf::from(name), |postgres| postgres.program(name))
     }
 
     /// What tells the private Postgres's cluster from any other one; nothing if the environment named the Postgres.

@@ -38,15 +38,14 @@ fn account_key(account: AccountRef) -> (&'static str, Option<Uuid>) {
     }
 }
 
-/// Opens the accounts of a kind that these users do not have yet. Whoever opens the same one at this moment is waited for; then it is there for both.
-async fn open_accounts(tx: &mut PgConnection, kind: &str, users: &[Uuid]) -> Result<(), StoreError> {
+/// Opens the wallets that these users do not have yet. Whoever opens the same one at this moment is waited for; then it is there for both.
+async fn open_wallets(tx: &mut PgConnection, users: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO accounts (kind, user_id)
-         SELECT $1, wanted.user_id FROM unnest($2::uuid[]) AS wanted (user_id)
-         WHERE NOT EXISTS (SELECT FROM accounts WHERE kind = $1 AND accounts.user_id = wanted.user_id)
+         SELECT 'wallet', wanted.user_id FROM unnest($1::uuid[]) AS wanted (user_id)
+         WHERE NOT EXISTS (SELECT FROM accounts WHERE kind = 'wallet' AND accounts.user_id = wanted.user_id)
          ORDER BY wanted.user_id ON CONFLICT DO NOTHING",
     )
-    .bind(kind)
     .bind(users)
     .execute(&mut *tx)
     .await?;
@@ -56,7 +55,7 @@ async fn open_accounts(tx: &mut PgConnection, kind: &str, users: &[Uuid]) -> Res
 /// Locks the wallets of these users in the order of the users' ids, opening those that are missing.
 pub(crate) async fn lock_wallets(tx: &mut PgConnection, users: impl IntoIterator<Item = UserId>) -> Result<(), StoreError> {
     let users: Vec<Uuid> = users.into_iter().collect::<BTreeSet<_>>().into_iter().map(|user| user.0).collect();
-    open_accounts(tx, "wallet", &users).await?;
+    open_wallets(tx, &users).await?;
     sqlx::query(
         "SELECT FROM wallets JOIN accounts ON accounts.id = wallets.account_id
          WHERE accounts.kind = 'wallet' AND accounts.user_id = ANY ($1) ORDER BY accounts.user_id FOR UPDATE OF wallets",
@@ -68,8 +67,6 @@ pub(crate) async fn lock_wallets(tx: &mut PgConnection, users: impl IntoIterator
 }
 
 /// Posts a transfer and, if a hold pays it, resolves the hold. An empty transfer posts nothing and only resolves the hold.
-///
-/// The order matters, because the database checks a wallet at once: the hold is resolved before the entry takes its amount.
 pub(crate) async fn post(
     tx: &mut PgConnection,
     transfer: &Transfer,
@@ -77,84 +74,40 @@ pub(crate) async fn post(
     paid_from: Option<PaidFrom>,
     now: OffsetDateTime,
 ) -> Result<Option<TransferId>, StoreError> {
-    let owners = |wanted: &str| -> Vec<Uuid> {
-        transfer
-            .entries()
-            .iter()
-            .map(|(account, _)| account_key(*account))
-            .filter(|(kind, _)| *kind == wanted)
-            .filter_map(|(_, user)| user)
-            .collect()
-    };
-    open_accounts(tx, "publisher", &owners("publisher")).await?;
-    lock_wallets(tx, owners("wallet").into_iter().map(UserId).chain(paid_from.map(|paid| paid.payer))).await?;
-    let transfer_id = if transfer.is_empty() { None } else { Some(TransferId(Uuid::now_v7())) };
-    if let Some(transfer_id) = transfer_id {
-        sqlx::query("INSERT INTO transfers (id, kind, delivery_id, created_at) VALUES ($1, $2, $3, $4)")
-            .bind(transfer_id.0)
-            .bind(kind_text(transfer.kind()))
-            .bind(delivery_id.map(|id| id.0))
-            .bind(now)
-            .execute(&mut *tx)
-            .await?;
+    let paid = paid_from.map(|paid| taken(paid, transfer).map(|taken| (paid, taken))).transpose()?;
+    if transfer.is_empty() {
+        if let Some((paid, _)) = paid {
+            lock_wallets(tx, [paid.payer]).await?;
+            void(tx, paid.hold_id, now).await?;
+        }
+        return Ok(None);
     }
-    if let Some(paid) = paid_from {
-        resolve(tx, paid, transfer, transfer_id, now).await?;
-    }
-    let Some(transfer_id) = transfer_id else { return Ok(None) };
-    insert_entries(tx, transfer_id, transfer).await?;
+    let (kinds, users): (Vec<&str>, Vec<Option<Uuid>>) = transfer.entries().iter().map(|(account, _)| account_key(*account)).unzip();
+    let amounts: Vec<i64> = transfer.entries().iter().map(|(_, amount)| *amount).collect();
+    let transfer_id = TransferId(Uuid::now_v7());
+    sqlx::query("SELECT post_transfer($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+        .bind(transfer_id.0)
+        .bind(kind_text(transfer.kind()))
+        .bind(delivery_id.map(|id| id.0))
+        .bind(now)
+        .bind(&kinds)
+        .bind(&users)
+        .bind(&amounts)
+        .bind(paid.map(|(paid, _)| paid.payer.0))
+        .bind(paid.map(|(paid, _)| paid.hold_id.0))
+        .bind(paid.map(|(_, taken)| taken))
+        .execute(&mut *tx)
+        .await
+        .map_err(refused_by_wallet)?;
     Ok(Some(transfer_id))
 }
 
-async fn insert_entries(tx: &mut PgConnection, transfer_id: TransferId, transfer: &Transfer) -> Result<(), StoreError> {
-    let (kinds, users): (Vec<&str>, Vec<Option<Uuid>>) = transfer.entries().iter().map(|(account, _)| account_key(*account)).unzip();
-    let amounts: Vec<i64> = transfer.entries().iter().map(|(_, amount)| *amount).collect();
-    let inserted = sqlx::query(
-        "INSERT INTO entries (transfer_id, account_id, amount)
-         SELECT $1, accounts.id, posting.amount
-         FROM unnest($2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY AS posting (kind, user_id, amount, position)
-         JOIN accounts ON accounts.kind = posting.kind AND accounts.user_id IS NOT DISTINCT FROM posting.user_id
-         ORDER BY posting.position",
-    )
-    .bind(transfer_id.0)
-    .bind(&kinds)
-    .bind(&users)
-    .bind(&amounts)
-    .execute(&mut *tx)
-    .await
-    .map_err(refused_by_wallet)?;
-    if inserted.rows_affected() != transfer.entries().len() as u64 {
-        return Err(StoreError::Invariant("an account of the transfer is missing".to_owned()));
-    }
-    Ok(())
-}
-
-/// Ends the hold with what the transfer takes from its wallet; the rest is available again.
-async fn resolve(
-    tx: &mut PgConnection,
-    paid: PaidFrom,
-    transfer: &Transfer,
-    transfer_id: Option<TransferId>,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let taken: i64 = transfer
-        .entries()
-        .iter()
-        .filter(|(account, amount)| *account == AccountRef::Wallet(paid.payer) && *amount < 0)
-        .map(|(_, amount)| -amount)
-        .sum();
-    let (posted, transfer_id) = match HoldEnd::of(paid.held, amount(taken)?).map_err(|error| StoreError::Invariant(error.to_string()))? {
-        HoldEnd::Voided => (0, None),
-        HoldEnd::Posted | HoldEnd::PartlyPosted { .. } => (taken, transfer_id.map(|id| id.0)),
-    };
-    sqlx::query("INSERT INTO hold_resolutions (hold_id, posted, transfer_id, created_at) VALUES ($1, $2, $3, $4)")
-        .bind(paid.hold_id.0)
-        .bind(posted)
-        .bind(transfer_id)
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-    Ok(())
+/// What the transfer takes from the wallet of the hold that pays it.
+fn taken(paid: PaidFrom, transfer: &Transfer) -> Result<i64, StoreError> {
+    let entries = transfer.entries().iter().filter(|(account, amount)| *account == AccountRef::Wallet(paid.payer) && *amount < 0);
+    let taken: i64 = entries.map(|(_, amount)| -amount).sum();
+    HoldEnd::of(paid.held, amount(taken)?).map_err(|error| StoreError::Invariant(error.to_string()))?;
+    Ok(taken)
 }
 
 /// Sets an amount aside in a wallet.

@@ -1,5 +1,7 @@
 //! Databases for tests: each test has one of its own, brought to the present schema, and drops it at its end even if it panics.
 
+pub mod crowd;
+
 use protocol::Currency;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool};

@@ -3,7 +3,9 @@
 mod applying;
 mod books;
 mod closing;
+mod contention;
 mod fixture;
+mod history;
 mod invariants;
 mod repeating;
 mod scaling;

@@ -10,6 +10,7 @@
 mod applications;
 mod bounds;
 mod budgets;
+mod crowds;
 mod destinations;
 mod disks;
 mod downloads;

@@ -24,6 +24,14 @@ pub(crate) struct Options {
 
 /// Fails if clearing is above its limit.
 pub(super) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
-    let counted = ("--bids", options.bids);
-    Program { example: "bench_auction", counted, runs: options.runs, json: options.json.as_deref() }.run(project, interrupt)
+    let counted = [("--bids", options.bids.to_string())];
+    let program = Program {
+        package: "rules",
+        example: "bench_auction",
+        options: &counted,
+        runs: options.runs,
+        features: None,
+        json: options.json.as_deref(),
+    };
+    program.run(project, &[], interrupt)
 }

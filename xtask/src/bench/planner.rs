@@ -24,6 +24,14 @@ pub(crate) struct Options {
 
 /// Fails if the planner is above its limits.
 pub(super) fn run(project: &Project, options: &Options, interrupt: &Interrupt) -> Result<(), Failure> {
-    let counted = ("--terminals", options.terminals);
-    Program { example: "bench_planner", counted, runs: options.runs, json: options.json.as_deref() }.run(project, interrupt)
+    let counted = [("--terminals", options.terminals.to_string())];
+    let program = Program {
+        package: "rules",
+        example: "bench_planner",
+        options: &counted,
+        runs: options.runs,
+        features: None,
+        json: options.json.as_deref(),
+    };
+    program.run(project, &[], interrupt)
 }

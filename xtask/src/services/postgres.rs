@@ -80,9 +80,14 @@ impl Postgres {
         let postgres = Self { port, password, psql: programs.psql, logs: instance.logs().to_path_buf(), _server: server };
         match data {
             Data::Kept => {}
-            Data::Scratch => postgres.drop_leftovers(interrupt)?,
+            Data::Scratch | Data::Flushed => postgres.drop_leftovers(interrupt)?,
         }
         Ok(postgres)
+    }
+
+    /// A program of the installation that the server is from.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.psql.with_file_name(name)
     }
 
     /// The administrator's database.
@@ -134,7 +139,7 @@ fn set_aside(cluster: &Cluster, data: Data) -> Result<(), Failure> {
             fs::rename(&cluster.folder, &kept).map_err(|error| Failure::file("move", &cluster.folder, &error))?;
             eprintln!("xtask: the data of another Postgres version was moved to {}", kept.display());
         }
-        (Data::Kept, None) | (Data::Scratch, _) => remove(&cluster.folder)?,
+        (Data::Kept, None) | (Data::Scratch | Data::Flushed, _) => remove(&cluster.folder)?,
     }
     remove(&cluster.password)
 }
@@ -161,7 +166,7 @@ fn create(programs: &PostgresPrograms, cluster: &Cluster, instance: &Instance, d
     launch.command.args(["--auth-host=password", "--auth-local=reject", "--encoding=UTF8", "--locale=C"]);
     match data {
         Data::Kept => {}
-        Data::Scratch => _ = launch.command.arg("--no-sync"),
+        Data::Scratch | Data::Flushed => _ = launch.command.arg("--no-sync"),
     }
     launch.start(interrupt)?.succeed_within(CREATE_DEADLINE)?;
     secret::write(&cluster.made, &Cluster::mark(programs))
@@ -200,7 +205,7 @@ fn settings(data: Data) -> Vec<&'static str> {
     let mut settings =
         vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=400", "shared_buffers=128MB", "jit=off"];
     match data {
-        Data::Kept => {}
+        Data::Kept | Data::Flushed => {}
         // After a crash of the machine a scratch cluster is worth nothing, so nothing waits for the disk.
         Data::Scratch => settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=2GB"]),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt;
 use protocol::rest::DeliveryState;
 use protocol::ws::PushMessage;
 use protocol::{Amount, DeliveryId, ReleaseId, SwarmId, TerminalId};
@@ -11,6 +12,9 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::store::settlement::Settled;
+
+/// Deliveries of one release that are settled at once: more wait for each other's wallets and for the disk, and requests need connections, too.
+const SETTLED_AT_ONCE: usize = 6;
 
 pub const SETTLED: &str = "spillway_deliveries_settled_total";
 
@@ -119,8 +123,12 @@ pub(super) async fn settle_all(state: &AppState, release_id: ReleaseId) -> Resul
         let round = state.store.pending_deliveries(release_id, after, ROUND).await?;
         let Some(&(last, _)) = round.last() else { return outcome };
         after = Some(last);
-        for (delivery_id, swarm_id) in round {
-            if let Err(error) = settle(state, delivery_id, swarm_id, true).await {
+        let settling = round.into_iter().map(|(delivery_id, swarm_id)| async move {
+            settle(state, delivery_id, swarm_id, true).await.err().map(|error| (delivery_id, error))
+        });
+        let mut settling = futures_util::stream::iter(settling).buffer_unordered(SETTLED_AT_ONCE);
+        while let Some(failed) = settling.next().await {
+            if let Some((delivery_id, error)) = failed {
                 outcome = not_settled(delivery_id, error);
             }
         }

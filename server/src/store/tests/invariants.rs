@@ -17,11 +17,17 @@ const NAMES: &str = "
     CREATE FUNCTION uid(n bigint) RETURNS uuid LANGUAGE sql AS $$ SELECT lpad(to_hex(n), 32, '0')::uuid $$;
     CREATE FUNCTION purse(n bigint) RETURNS uuid LANGUAGE sql AS $$ SELECT id FROM accounts WHERE kind = 'wallet' AND user_id = uid(n) $$;
     CREATE FUNCTION issued() RETURNS uuid LANGUAGE sql AS $$ SELECT id FROM accounts WHERE kind = 'vouchers_issued' $$;
+    CREATE FUNCTION platform() RETURNS uuid LANGUAGE sql AS $$ SELECT id FROM accounts WHERE kind = 'platform' $$;
     CREATE FUNCTION earnings() RETURNS uuid LANGUAGE sql AS $$ SELECT id FROM accounts WHERE kind = 'publisher' $$;
     CREATE FUNCTION transfer(n bigint) RETURNS void LANGUAGE sql AS $$
         INSERT INTO transfers (id, kind, created_at) VALUES (uid(n), 'voucher_redemption', now()) $$;
     CREATE FUNCTION entry(n bigint, account uuid, amount bigint) RETURNS void LANGUAGE sql AS $$
         INSERT INTO entries (transfer_id, account_id, amount) VALUES (uid(n), account, amount) $$;
+    CREATE FUNCTION entries(n bigint, first uuid, of_first bigint, second uuid, of_second bigint) RETURNS void LANGUAGE sql AS $$
+        INSERT INTO entries (transfer_id, account_id, amount) VALUES (uid(n), first, of_first), (uid(n), second, of_second) $$;
+    CREATE FUNCTION entries(n bigint, first uuid, of_first bigint, second uuid, of_second bigint, third uuid, of_third bigint)
+        RETURNS void LANGUAGE sql AS $$ INSERT INTO entries (transfer_id, account_id, amount)
+            VALUES (uid(n), first, of_first), (uid(n), second, of_second), (uid(n), third, of_third) $$;
     CREATE FUNCTION resolve(hold bigint, posted bigint, n bigint) RETURNS void LANGUAGE sql AS $$
         INSERT INTO hold_resolutions (hold_id, posted, transfer_id, created_at) VALUES (uid(hold), posted, uid(n), now()) $$;";
 
@@ -64,29 +70,33 @@ const RESTRICT: &str = "23001";
 const FOREIGN_KEY: &str = "23503";
 
 #[tokio::test]
-async fn a_transfer_whose_entries_do_not_sum_to_zero_is_refused_at_commit() {
+async fn a_transfer_whose_entries_do_not_sum_to_zero_is_refused() {
     let mut sql = Sql::new().await;
     let balanced = "transfers_balanced";
-    sql.refused("SELECT transfer(1), entry(1, purse(1), -10), entry(1, earnings(), 9)", balanced).await;
+    sql.refused("SELECT transfer(1), entries(1, purse(1), -10, earnings(), 9)", balanced).await;
     sql.refused("SELECT transfer(1)", balanced).await;
     sql.refused("SELECT transfer(1), entry(1, purse(1), -10)", balanced).await;
-    // Balanced when it was checked early, and not any more at the end.
-    let late = "SELECT transfer(1), entry(1, purse(1), -10), entry(1, earnings(), 10); SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;
+    // By one statement, so that no order of statements and no early check lets anything through.
+    sql.refused("SELECT transfer(1), entry(1, purse(1), -10), entry(1, earnings(), 10)", balanced).await;
+    let two = "SELECT transfer(1), transfer(2); INSERT INTO entries (transfer_id, account_id, amount)
+        VALUES (uid(1), purse(1), -10), (uid(2), earnings(), 10)";
+    sql.refused(two, balanced).await;
+    let late = "SELECT transfer(1), entries(1, purse(1), -10, earnings(), 10); SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;
         SELECT entry(1, purse(2), 5)";
     sql.refused(late, balanced).await;
-    sql.run("SELECT transfer(1), entry(1, purse(1), -10), entry(1, earnings(), 10)").await.unwrap();
+    sql.run("SELECT transfer(1), entries(1, purse(1), -10, earnings(), 10)").await.unwrap();
 }
 
 #[tokio::test]
 async fn entries_cannot_be_added_to_a_transfer_that_was_written_before() {
     let mut sql = Sql::new().await;
-    sql.refused("SELECT entry(100, purse(1), 5), entry(100, earnings(), -5)", RESTRICT).await;
-    sql.refused("SELECT entry(999, purse(1), 5), entry(999, earnings(), -5)", RESTRICT).await;
+    sql.refused("SELECT entries(100, platform(), 5, earnings(), -5)", RESTRICT).await;
+    sql.refused("SELECT entries(999, purse(1), 5, earnings(), -5)", RESTRICT).await;
     // A stamp that is stated does not count.
     let forged = "INSERT INTO transfers (id, kind, created_at, xact) VALUES (uid(2), 'voucher_redemption', now(), '1');
-        SELECT entry(2, purse(1), -5), entry(2, earnings(), 5)";
+        SELECT entries(2, purse(1), -5, earnings(), 5)";
     sql.run(forged).await.unwrap();
-    sql.refused("SELECT entry(2, purse(1), -5), entry(2, earnings(), 5)", RESTRICT).await;
+    sql.refused("SELECT entries(2, purse(2), -5, platform(), 5)", RESTRICT).await;
 }
 
 #[tokio::test]
@@ -110,9 +120,8 @@ async fn what_was_booked_is_neither_changed_nor_deleted_nor_truncated() {
 #[tokio::test]
 async fn a_hold_is_resolved_once_and_for_at_most_its_amount() {
     let mut sql = Sql::new().await;
-    let spend = |amount: u32| {
-        format!("SELECT transfer(1), resolve(10, {amount}, 1), entry(1, purse(1), -{amount}), entry(1, earnings(), {amount})")
-    };
+    let spend =
+        |amount: u32| format!("SELECT transfer(1), resolve(10, {amount}, 1), entries(1, purse(1), -{amount}, earnings(), {amount})");
     sql.refused(&spend(61), "hold_resolutions_most").await;
     sql.refused("SELECT resolve(10, -1, NULL)", "hold_resolutions_posted").await;
     sql.refused("SELECT resolve(10, 5, NULL)", "hold_resolutions_transfer").await;
@@ -126,14 +135,14 @@ async fn a_hold_is_resolved_once_and_for_at_most_its_amount() {
 async fn what_is_posted_of_a_hold_is_an_entry_of_its_wallet_and_its_transaction() {
     let mut sql = Sql::new().await;
     let entry = "hold_resolutions_entry";
-    sql.refused("SELECT transfer(1), resolve(10, 20, 1), entry(1, purse(2), -20), entry(1, earnings(), 20)", entry).await;
-    sql.refused("SELECT transfer(1), resolve(10, 20, 1), entry(1, purse(1), -19), entry(1, earnings(), 19)", entry).await;
+    sql.refused("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(2), -20, earnings(), 20)", entry).await;
+    sql.refused("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(1), -19, earnings(), 19)", entry).await;
     sql.refused("SELECT resolve(10, 20, 100)", RESTRICT).await;
     // One entry does not pay two holds.
     let twice = "INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 20, now());
-        SELECT transfer(1), resolve(10, 20, 1), resolve(11, 20, 1), entry(1, purse(1), -20), entry(1, earnings(), 20)";
+        SELECT transfer(1), resolve(10, 20, 1), resolve(11, 20, 1), entries(1, purse(1), -20, earnings(), 20)";
     sql.refused(twice, "hold_resolutions_transfer_id_key").await;
-    sql.run("SELECT transfer(1), resolve(10, 20, 1), entry(1, purse(1), -20), entry(1, earnings(), 20)").await.unwrap();
+    sql.run("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(1), -20, earnings(), 20)").await.unwrap();
     assert_eq!(balances(&mut sql, 1).await, (80, 0));
 }
 
@@ -141,15 +150,15 @@ async fn what_is_posted_of_a_hold_is_an_entry_of_its_wallet_and_its_transaction(
 async fn the_available_amount_of_a_wallet_is_never_negative() {
     let mut sql = Sql::new().await;
     let available = "wallets_available";
-    sql.refused("SELECT transfer(1), entry(1, purse(2), -51), entry(1, earnings(), 51)", available).await;
+    sql.refused("SELECT transfer(1), entries(1, purse(2), -51, earnings(), 51)", available).await;
     // 100 posted, 60 of it held.
-    sql.refused("SELECT transfer(1), entry(1, purse(1), -41), entry(1, earnings(), 41)", available).await;
+    sql.refused("SELECT transfer(1), entries(1, purse(1), -41, earnings(), 41)", available).await;
     sql.refused("INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 41, now())", available).await;
     // In one statement as well, and not even for the moment until the hold is resolved.
     let both =
         "INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 20, now()), (uid(12), purse(1), 21, now())";
     sql.refused(both, available).await;
-    sql.refused("SELECT transfer(1), entry(1, purse(1), -60), entry(1, earnings(), 60), resolve(10, 60, 1)", available).await;
+    sql.refused("SELECT transfer(1), entries(1, purse(1), -60, earnings(), 60), resolve(10, 60, 1)", available).await;
     sql.run("INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 40, now())").await.unwrap();
 }
 
@@ -175,7 +184,7 @@ async fn a_balance_cannot_be_tampered_with() {
 #[tokio::test]
 async fn a_wallets_entries_are_numbered_without_gaps_or_repeats() {
     let mut sql = Sql::new().await;
-    sql.run("SELECT transfer(1), entry(1, purse(1), -1), entry(1, earnings(), 1)").await.unwrap();
+    sql.run("SELECT transfer(1), entries(1, purse(1), -1, earnings(), 1)").await.unwrap();
     let numbers: Vec<(i64, i64)> = sqlx::query_as("SELECT version, balance FROM entries WHERE account_id = purse(1) ORDER BY id")
         .fetch_all(&mut sql.connection)
         .await
@@ -204,9 +213,9 @@ async fn a_hold_is_only_on_a_wallet_and_only_of_something() {
 #[tokio::test]
 async fn an_entry_is_on_an_account_that_exists_and_stands_once_in_its_transfer() {
     let mut sql = Sql::new().await;
-    sql.refused("SELECT transfer(1), entry(1, uid(999), -1), entry(1, earnings(), 1)", FOREIGN_KEY).await;
-    sql.refused("SELECT transfer(1), entry(1, purse(1), -1), entry(1, purse(1), -1), entry(1, earnings(), 2)", "entries_once").await;
-    sql.refused("SELECT transfer(1), entry(1, purse(1), 0), entry(1, earnings(), 0)", "entries_amount_check").await;
+    sql.refused("SELECT transfer(1), entries(1, uid(999), -1, earnings(), 1)", FOREIGN_KEY).await;
+    sql.refused("SELECT transfer(1), entries(1, purse(1), -1, purse(1), -1, earnings(), 2)", "entries_once").await;
+    sql.refused("SELECT transfer(1), entries(1, purse(1), 0, earnings(), 0)", "entries_amount_check").await;
 }
 
 #[tokio::test]
@@ -228,7 +237,7 @@ async fn a_voucher_is_redeemed_once_in_time_and_for_its_value() {
     sql.run(made).await.unwrap();
     let redeem = |code: &str, user: u32, value: u32, transfer: u32| {
         format!(
-            "SELECT transfer({transfer}), entry({transfer}, purse({user}), {value}), entry({transfer}, issued(), -{value});
+            "SELECT transfer({transfer}), entries({transfer}, purse({user}), {value}, issued(), -{value});
              UPDATE vouchers SET redeemed_by = uid(1), redeemed_at = now(), transfer_id = uid({transfer}) WHERE code_hash = sha256('{code}')"
         )
     };
@@ -254,7 +263,7 @@ async fn a_voucher_is_redeemed_once_in_time_and_for_its_value() {
 async fn one_delivery_is_paid_by_one_transfer() {
     let mut sql = Sql::new().await;
     let paid = "INSERT INTO transfers (id, kind, delivery_id, created_at) VALUES (uid(1), 'delivery', uid(7), now());
-        SELECT entry(1, purse(1), -1), entry(1, earnings(), 1)";
+        SELECT entries(1, purse(1), -1, earnings(), 1)";
     // There is no such delivery here; that one is paid twice is refused before that is noticed.
     sql.refused(paid, "transfers_delivery").await;
     let twice = "INSERT INTO transfers (id, kind, delivery_id, created_at) VALUES (uid(1), 'delivery', uid(7), now()), (uid(2), 'delivery', uid(7), now())";
@@ -266,13 +275,11 @@ async fn one_delivery_is_paid_by_one_transfer() {
 async fn a_roll_up_is_the_sum_of_its_entries_whatever_is_written_to_it() {
     let mut sql = Sql::new().await;
     sql.run("SELECT roll_up_balances()").await.unwrap();
-    sql.run("SELECT transfer(1), entry(1, purse(1), -10), entry(1, earnings(), 10)").await.unwrap();
+    sql.run("SELECT transfer(1), entries(1, purse(1), -10, earnings(), 10)").await.unwrap();
     assert_eq!(earned(&mut sql).await, 10, "entries after the roll-up count");
     sql.run("UPDATE balance_rollups SET balance = 1000000, through_entry = 0").await.unwrap();
     assert_eq!(earned(&mut sql).await, 10);
-    sql.run("SELECT transfer(2), entry(2, purse(2), -5), entry(2, earnings(), 5); SELECT roll_up_balances(), roll_up_balances()")
-        .await
-        .unwrap();
+    sql.run("SELECT transfer(2), entries(2, purse(2), -5, earnings(), 5); SELECT roll_up_balances(), roll_up_balances()").await.unwrap();
     assert_eq!(earned(&mut sql).await, 15);
     sql.world.store.assert_books_balance().await;
 }

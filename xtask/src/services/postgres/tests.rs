@@ -19,7 +19,7 @@ fn the_server_is_ready_when_its_own_lock_file_says_so() {
 
 #[test]
 fn a_half_made_cluster_is_removed_whoever_wants_its_data() {
-    for data in [Data::Kept, Data::Scratch] {
+    for data in [Data::Kept, Data::Scratch, Data::Flushed] {
         let folder = tempfile::tempdir().unwrap();
         let cluster = cluster_in(folder.path());
         set_aside(&cluster, data).unwrap();
@@ -46,5 +46,7 @@ fn a_finished_cluster_of_another_version_is_moved_if_its_data_matters_and_remove
 #[test]
 fn only_a_scratch_cluster_gives_up_durability() {
     assert!(settings(Data::Scratch).contains(&"fsync=off"));
-    assert!(!settings(Data::Kept).iter().any(|setting| setting.contains("off") && !setting.starts_with("jit")));
+    for flushed in [Data::Kept, Data::Flushed] {
+        assert!(!settings(flushed).iter().any(|setting| setting.contains("off") && !setting.starts_with("jit")));
+    }
 }
