@@ -29,26 +29,40 @@ pub(crate) use tariff::{quote_line, tariff_page, tariffs_table};
 pub(crate) struct Report {
     json: serde_json::Value,
     text: String,
+    /// The text is for another program, which counts its line ends.
+    exact: bool,
 }
 
 impl Report {
     pub(crate) fn new(facts: &impl Serialize, text: impl Into<String>) -> Outcome<Self> {
         let json =
             serde_json::to_value(facts).map_err(|error| Failure::Failed(format!("the result cannot be written as JSON: {error}")))?;
-        Ok(Self { json, text: text.into() })
+        Ok(Self { json, text: text.into(), exact: false })
+    }
+
+    /// A text that another program reads, with its own line ends.
+    pub(crate) fn exact(facts: &impl Serialize, text: String) -> Outcome<Self> {
+        Ok(Self { exact: true, ..Self::new(facts, text)? })
     }
 
     /// To standard output. A reader that has stopped reading has what it wanted: that is no failure.
     pub(crate) fn print(&self, json: bool) -> Outcome<()> {
-        let text = if json { self.json.to_string() } else { self.text.trim_end().to_owned() };
-        print_line(&text)
+        match (json, self.exact) {
+            (true, _) => print_line(&self.json.to_string()),
+            (false, true) => print_exactly(&self.text),
+            (false, false) => print_line(self.text.trim_end()),
+        }
     }
 }
 
 /// One line (or a page of them) to standard output, at once.
 pub(crate) fn print_line(text: &str) -> Outcome<()> {
+    print_exactly(&format!("{text}\n"))
+}
+
+fn print_exactly(text: &str) -> Outcome<()> {
     let mut output = std::io::stdout().lock();
-    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Failed(format!("cannot write the result: {error}"))),
         Ok(()) | Err(_) => Ok(()),
     }

@@ -23,7 +23,7 @@ mod explain;
 mod outcome;
 mod per_weight;
 
-pub use book::{BIDS_MAX, Bid, Book, BookError, RANKS_MAX, RankTerms, WEIGHT_MAX, least_maximum, release_hash};
+pub use book::{BIDS_MAX, Bid, Book, BookError, RANKS_MAX, RankTerms, WEIGHT_MAX, coarse_uplink, least_maximum, release_hash};
 pub use explain::{Became, Decided};
 pub use outcome::{Award, KeptOut, Loser, LossReason, Outcome, PriceStep, RankPrice, SetBy};
 pub use per_weight::PerWeight;

@@ -6,7 +6,8 @@
 //! **Lock order**, the same in every transaction, so that none waits for another in a circle:
 //! 1. the advisory lock of the idempotency key,
 //! 2. the release row (`FOR SHARE` by whoever only needs it to stay as it is, `FOR UPDATE` by whoever changes its state),
-//! 3. a terminal's row (by whoever asks for a download), application and delivery rows in the order of their ids,
+//! 3. a terminal's row (`FOR NO KEY UPDATE`, by whoever asks for a download: rows that refer to it are written by others after their wallets are locked),
+//!    application and delivery rows in the order of their ids,
 //! 4. the voucher row,
 //! 5. wallet rows in the order of their owners' ids (the order of [`rules::ledger::AccountRef`]); then entries and holds on them.
 //!

@@ -54,7 +54,7 @@ pub(super) async fn wallet(arguments: WalletArguments, folder: &Folder) -> Outco
     if arguments.csv {
         let entries = latest_entries(&api, usize::MAX).await?;
         let lines: String = entries.iter().map(WalletEntry::csv_line).collect();
-        return Report::new(&entries, format!("{}{lines}", WalletEntry::CSV_HEADER));
+        return Report::exact(&entries, format!("{}{lines}", WalletEntry::CSV_HEADER));
     }
     let wallet = api.wallet().await?;
     let holds = if wallet.held.amount.0 == 0 { Vec::new() } else { all_pages(async |page| api.wallet_holds(page).await).await? };

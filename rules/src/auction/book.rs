@@ -163,6 +163,12 @@ impl Book {
     }
 }
 
+/// An uplink as a book has it: its two leading binary digits, rounded down, so that steps are a third to a half. Exact to the bit, it would tell whose bid it is.
+pub fn coarse_uplink(seen: BitsPerSecond) -> BitsPerSecond {
+    let dropped = seen.0.checked_ilog2().unwrap_or(0).saturating_sub(1);
+    BitsPerSecond(seen.0.checked_shr(dropped).and_then(|leading| leading.checked_shl(dropped)).unwrap_or(0))
+}
+
 /// The least maximum that is at the reserve in a rank of this weight: `reserve · weight / first_weight`, rounded up, where `reserve` is rank 1's.
 ///
 /// `None` without a first weight, or if it is no amount.

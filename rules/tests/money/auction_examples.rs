@@ -4,7 +4,7 @@ use protocol::units::JSON_INTEGER_MAX;
 use protocol::{Amount, BitsPerSecond};
 use rules::auction::{
     Award, BIDS_MAX, Bid, Book, BookError, KeptOut, Loser, LossReason, Outcome, PerWeight, RANKS_MAX, RankTerms, Selection, SetBy,
-    WEIGHT_MAX, clear, least_maximum,
+    WEIGHT_MAX, clear, coarse_uplink, least_maximum,
 };
 use rules::oracle;
 
@@ -36,6 +36,15 @@ fn the_least_maximum_of_a_rank_is_the_first_that_is_not_below_the_reserve() {
     }
     assert_eq!(least_maximum(Amount(51), 60, 0), None);
     assert_eq!(least_maximum(Amount(u64::MAX), 2, 1), None);
+}
+
+#[test]
+fn a_book_has_uplinks_in_steps_of_a_third_to_a_half() {
+    for (seen, shown) in
+        [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 6), (7, 6), (8, 8), (40_000_000, 33_554_432), (u64::MAX, 3 << 62)]
+    {
+        assert_eq!(coarse_uplink(BitsPerSecond(seen)), BitsPerSecond(shown), "{seen}");
+    }
 }
 
 #[test]

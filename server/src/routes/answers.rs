@@ -2,7 +2,6 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
-use protocol::rest::Application;
 use serde::Serialize;
 
 use super::input::headers::etag;
@@ -24,11 +23,12 @@ pub(super) fn once(answer: &Answer) -> Result<HttpResponse, ApiError> {
     Ok(response.json(&answer.body))
 }
 
-/// Like [`once`], with the tag of the application's version.
+/// Like [`once`], with the tag of the application's version. Nothing else of it is read: an answer that is given again may be of an earlier version of the service.
 pub(super) fn once_application(answer: &Answer) -> Result<HttpResponse, ApiError> {
-    let application: Application = answer.read()?;
+    let version = answer.body.get("version").and_then(serde_json::Value::as_u64).and_then(|version| u32::try_from(version).ok());
+    let version = version.ok_or_else(|| ApiError::internal("an application without a version"))?;
     let mut response = once(answer)?;
-    let (name, tag) = etag(application.version);
+    let (name, tag) = etag(version);
     let tag = tag.parse().map_err(|_| ApiError::internal("an entity tag is no header"))?;
     response.headers_mut().insert(header::HeaderName::from_static(name), tag);
     Ok(response)

@@ -14,6 +14,9 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
 
+/// As large as versions are stored.
+const VERSION_MAX: u32 = 2_147_483_647;
+
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(web::resource("/v1/tariffs").route(web::post().to(create)).route(web::get().to(list)))
@@ -45,12 +48,13 @@ pub async fn list(state: web::Data<AppState>, publisher: Publisher, paging: Pagi
 
 /// A tariff in its latest version, or in the one that is named: what a price followed from can be read for as long as the price is on a statement.
 #[utoipa::path(get, path = "/v1/tariffs/{id}", tag = "downloads", operation_id = "get_tariff",
-    params(("id" = TariffId, Path), ("version" = Option<u32>, Query, minimum = 1)),
+    params(("id" = TariffId, Path), ("version" = Option<u32>, Query, minimum = 1, maximum = 2_147_483_647)),
     responses((status = 200, description = "The tariff.", body = Tariff), NotFound))]
 pub async fn get(state: web::Data<AppState>, _: Caller, id: web::Path<TariffId>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&request)?;
     let version = query.take("version")?.map(|version| version.parse::<u32>()).transpose();
-    let version = version.map_err(|_| ApiError::invalid("query/version", "expected a number from 1"))?;
+    let version = version.ok().filter(|version| version.is_none_or(|version| (1..=VERSION_MAX).contains(&version)));
+    let version = version.ok_or_else(|| ApiError::invalid("query/version", "expected a number from 1 to 2147483647"))?;
     query.done()?;
     Ok(HttpResponse::Ok().json(state.store.tariff(*id, version).await?))
 }

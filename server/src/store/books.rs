@@ -82,6 +82,7 @@ struct ExplainedRow {
     selection: String,
     rank_wanted: i32,
     maximum: i64,
+    state: String,
     lost_because: Option<String>,
     breakdown: Option<Json<RankPrice>>,
     reserve: i64,
@@ -89,6 +90,10 @@ struct ExplainedRow {
     first_weight: i32,
     up_seen_bps: Option<i64>,
 }
+
+const NOT_KEPT: &str = "The release closed before this service kept books that can be shown.";
+/// What is told of a place that was won, if the release was cancelled before it started.
+const CANCELLED: &str = "The release was cancelled after its book had closed: you pay nothing.";
 
 impl Store {
     /// The closed books of a release, without their bids.
@@ -113,9 +118,7 @@ impl Store {
         .await?;
         let mut editions = Vec::with_capacity(rows.len());
         for row in rows {
-            let hash = row.book_hash.ok_or_else(|| {
-                StoreError::refused_because(ErrorCode::Conflict, "The release closed before this service kept books that can be shown.")
-            })?;
+            let hash = row.book_hash.ok_or_else(|| StoreError::refused_because(ErrorCode::Conflict, NOT_KEPT))?;
             editions.push(EditionBook {
                 edition_id: EditionId(byte_array(&row.edition_id)?),
                 label: row.label,
@@ -211,7 +214,7 @@ impl Store {
     /// `not_found`, `conflict` before its release has closed, or if it was withdrawn, or the database fails.
     pub async fn explanation(&self, id: ApplicationId, user_id: UserId) -> Result<Explanation, StoreError> {
         let row: Option<ExplainedRow> = sqlx::query_as(
-            "SELECT applications.release_id, edition_id, bid_id, selection, rank_wanted, maximum, lost_because, breakdown, reserve,
+            "SELECT applications.release_id, edition_id, bid_id, selection, rank_wanted, maximum, applications.state, lost_because, breakdown, reserve,
                  wanted.weight AS wanted_weight, first.weight AS first_weight, applications.up_seen_bps
              FROM applications JOIN releases ON releases.id = applications.release_id
              JOIN release_editions ON release_editions.swarm_id = applications.swarm_id
@@ -254,7 +257,7 @@ impl Store {
             release_id: ReleaseId(row.release_id),
             edition_id: EditionId(byte_array(&row.edition_id)?),
             bid_id: BidId(row.bid_id),
-            sentence: decided.sentence(),
+            sentence: if row.state == "cancelled" { CANCELLED.to_owned() } else { decided.sentence() },
             rank_wanted: decided.wanted,
             maximum: self.stored_money(row.maximum)?,
             won: won.transpose()?,
@@ -268,7 +271,12 @@ fn not_closed(state: Result<ReleaseState, StoreError>) -> StoreError {
         Ok(ReleaseState::Cancelled) => {
             StoreError::refused_because(ErrorCode::Conflict, "The release was cancelled before its book closed.")
         }
-        Ok(_) => StoreError::refused_because(ErrorCode::Conflict, "The book is open: it is shown once the release has closed."),
+        Ok(ReleaseState::Draft | ReleaseState::Open) => {
+            StoreError::refused_because(ErrorCode::Conflict, "The book is open: it is shown once the release has closed.")
+        }
+        Ok(ReleaseState::Closed | ReleaseState::Live | ReleaseState::Settled | ReleaseState::Aborted) => {
+            StoreError::refused_because(ErrorCode::Conflict, NOT_KEPT)
+        }
         Err(error) => error,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use protocol::rest::{ReleaseState, Selection};
 use protocol::{ApplicationId, BidId, BitsPerSecond, Blake3, DeliveryId, ErrorCode, HoldId, ReleaseId, SwarmId};
-use rules::auction::{Bid, Book, LossReason, Outcome, RankTerms, clear, release_hash};
+use rules::auction::{Bid, Book, LossReason, Outcome, RankTerms, clear, coarse_uplink, release_hash};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -152,6 +152,7 @@ async fn read_books(
 ) -> Result<(Selection, Vec<SwarmBook>), StoreError> {
     let (selection, reserve): (String, i64) =
         sqlx::query_as("SELECT selection, reserve FROM releases WHERE id = $1").bind(release_id.0).fetch_one(&mut *tx).await?;
+    let selection = selection_of(&selection)?;
     let weights: Vec<i32> = sqlx::query_scalar("SELECT weight FROM release_ranks WHERE release_id = $1 ORDER BY rank")
         .bind(release_id.0)
         .fetch_all(&mut *tx)
@@ -160,14 +161,19 @@ async fn read_books(
     for swarm in swarms {
         let terms = |(&weight, &capacity)| Ok::<_, StoreError>(RankTerms { weight: small(weight)?, capacity });
         let ranks = weights.iter().zip(&swarm.scale.capacities).map(terms).collect::<Result<_, _>>()?;
-        let (bids, applications) = read_bids(tx, swarm.swarm_id).await?;
+        let (bids, applications) = read_bids(tx, swarm.swarm_id, selection).await?;
         let book = Book::new(ranks, amount(reserve)?, bids).map_err(|error| StoreError::Invariant(error.to_string()))?;
         books.push(SwarmBook { swarm, book, applications });
     }
-    Ok((selection_of(&selection)?, books))
+    Ok((selection, books))
 }
 
-async fn read_bids(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<(Vec<Bid>, HashMap<BidId, ApplicationId>), StoreError> {
+/// The book is public: of a terminal's uplink it has no more than its selection needs, or whoever knows the uplink would know whose bid it is.
+async fn read_bids(
+    tx: &mut PgConnection,
+    swarm_id: SwarmId,
+    selection: Selection,
+) -> Result<(Vec<Bid>, HashMap<BidId, ApplicationId>), StoreError> {
     let rows: Vec<(Uuid, Uuid, i32, i64, OffsetDateTime, i64)> = sqlx::query_as(
         "SELECT id, bid_id, rank_wanted, maximum, applied_at, coalesce(communication_states.up_seen_bps, 0)
          FROM applications LEFT JOIN communication_states USING (terminal_id) WHERE swarm_id = $1 AND state = 'active'",
@@ -182,7 +188,10 @@ async fn read_bids(tx: &mut PgConnection, swarm_id: SwarmId) -> Result<(Vec<Bid>
             rank: small(rank)?,
             maximum: amount(maximum)?,
             applied_at: to_timestamp_ms(applied_at),
-            up_seen: BitsPerSecond(unsigned(up_seen)?),
+            up_seen: match selection {
+                Selection::MeasuredQuality => coarse_uplink(BitsPerSecond(unsigned(up_seen)?)),
+                Selection::Auction | Selection::FirstCome => BitsPerSecond(0),
+            },
         })
     });
     Ok((bids.collect::<Result<_, _>>()?, applications))

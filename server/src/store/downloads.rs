@@ -84,8 +84,9 @@ impl Store {
             Begun::First(tx) => tx,
             Begun::Again(answer) => return Ok(answer),
         };
-        // Two requests for the same terminal stand in line here, so that the second one finds the first one's download.
-        let owned: Option<bool> = sqlx::query_scalar("SELECT true FROM terminals WHERE id = $1 AND user_id = $2 FOR UPDATE")
+        // Two requests for the same terminal stand in line here, so that the second one finds the first one's download. References to the terminal do not
+        // wait for this: who makes one may hold the wallet that is locked below.
+        let owned: Option<bool> = sqlx::query_scalar("SELECT true FROM terminals WHERE id = $1 AND user_id = $2 FOR NO KEY UPDATE")
             .bind(new.terminal_id.0)
             .bind(request.user_id.0)
             .fetch_optional(&mut *tx)

@@ -223,7 +223,8 @@ async fn insert_version(
     Ok(())
 }
 
-/// The shares of those relays of a download whose tariff gives them another one than those that sent nothing before.
+/// The shares of those relays of a download whose tariff gives them another one than those that sent nothing before: by what they had sent in the period when the
+/// download was asked for. Only complete deliveries are counted as such, since one that is ended after a chunk costs next to nothing.
 ///
 /// # Errors
 /// The database fails.
@@ -247,24 +248,28 @@ pub(super) async fn relay_shares(
     let since = period_start(&tariff, at)?;
     let ids: Vec<Uuid> = relays.filter(|relay| !relay.is_origin()).map(|relay| relay.0).collect();
     let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(
-        "SELECT source, count(*), coalesce(sum(bytes), 0)::bigint FROM delivery_shares
+        "SELECT source, count(*) FILTER (WHERE completed_at IS NOT NULL), coalesce(sum(bytes), 0)::bigint FROM delivery_shares
          JOIN deliveries ON deliveries.id = delivery_id JOIN releases ON releases.id = release_id
-         WHERE source = ANY ($1) AND source <> deliveries.terminal_id AND publisher_id = $2 AND settled_at >= $3 GROUP BY source",
+         WHERE source = ANY ($1) AND source <> deliveries.terminal_id AND publisher_id = $2 AND settled_at >= $3 AND settled_at <= $4 GROUP BY source",
     )
     .bind(ids)
     .bind(publisher.0)
     .bind(since)
+    .bind(asked_at)
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|(source, deliveries, sent)| {
-            let share = tariff.relay_share(at, volume(deliveries, sent)?).map_err(invariant)?;
-            Ok((TerminalId(source), share))
-        })
-        .collect()
+    let of_everybody = tariff.relay_share(at, Volume::default()).map_err(invariant)?;
+    let mut shares = BTreeMap::new();
+    for (source, deliveries, sent) in rows {
+        let share = tariff.relay_share(at, volume(deliveries, sent)?).map_err(invariant)?;
+        if share != of_everybody {
+            shares.insert(TerminalId(source), share);
+        }
+    }
+    Ok(shares)
 }
 
-/// What a terminal has received of a publisher's contents since then, as far as it is settled.
+/// What a terminal has received of a publisher's contents since then, as far as it is settled: complete deliveries, and bytes.
 async fn received(
     connection: &mut PgConnection,
     publisher: UserId,
@@ -272,7 +277,7 @@ async fn received(
     since: OffsetDateTime,
 ) -> Result<Volume, StoreError> {
     let (deliveries, received): (i64, i64) = sqlx::query_as(
-        "SELECT count(*), coalesce(sum(verified_bytes), 0)::bigint FROM deliveries JOIN releases ON releases.id = release_id
+        "SELECT count(*) FILTER (WHERE completed_at IS NOT NULL), coalesce(sum(verified_bytes), 0)::bigint FROM deliveries JOIN releases ON releases.id = release_id
          WHERE terminal_id = $1 AND publisher_id = $2 AND settled_at >= $3 AND deliveries.state = 'settled'",
     )
     .bind(terminal_id.0)

@@ -105,6 +105,11 @@ async fn x05_each_application_is_explained_to_its_owner_alone() {
     let why = world.store.explanation(lost.id, *second).await.unwrap();
     assert_eq!((why.won, why.lost), (None, Some(LostBecause::NoPlace)));
     assert_eq!(code_of(world.store.explanation(lost.id, *first).await), ErrorCode::NotFound);
+
+    let by = CancelledBy::Publisher(release.publisher_id);
+    world.store.cancel_release(release.id, by, &request(release.publisher_id), CLOSES).await.unwrap();
+    let why = world.store.explanation(won.id, *first).await.unwrap();
+    assert!(why.sentence.contains("cancelled") && why.sentence.contains("you pay nothing"), "{}", why.sentence);
 }
 
 #[tokio::test]
@@ -133,7 +138,7 @@ async fn a13_by_measured_quality_the_fastest_uplink_seen_wins_at_the_reserve() {
     let bids = all_bids(&world, &release).await;
     assert_eq!(rebuilt(&book, &bids).hash(Selection::MeasuredQuality), book.editions[0].hash);
     let winner = bids.iter().find(|bid| bid.won.is_some()).unwrap();
-    assert_eq!((winner.bid_id, winner.up_seen), (applied[1].1.bid_id, BitsPerSecond::from_mbit(40)));
+    assert_eq!((winner.bid_id, winner.up_seen), (applied[1].1.bid_id, BitsPerSecond(1 << 25)));
     let why = world.store.explanation(applied[1].1.id, applied[1].0).await.unwrap();
     assert_eq!(why.won.map(|won| won.price), Some(eur(70)));
     assert!(why.sentence.ends_with("places go by measured uplink."), "{}", why.sentence);

@@ -140,6 +140,50 @@ async fn a07_volumes_of_the_period_make_prices_lower_and_shares_higher() {
 }
 
 #[tokio::test]
+async fn a07_what_was_ended_after_a_chunk_is_no_download_and_what_was_settled_after_the_request_no_volume_of_it() {
+    let shop = Shop::open(terms()).await;
+    let customer = shop.world.bidder(10_000).await;
+    let (_, relay) = shop.world.bidder(0).await;
+    let ended = shop.ask(customer, START).await;
+    shop.world.credit(ended.delivery_id, relay, &[3]).await;
+    let settled = shop.world.store.settle_delivery(ended.delivery_id, &CHUNKS, START, true).await.unwrap().expect("it is ended");
+    assert_eq!((settled.complete, settled.charged), (false, Amount(100)));
+    assert_eq!(shop.quote(customer, START).await, 1_000, "a step by count is not to be had for a chunk");
+
+    let other = shop.world.bidder(10_000).await;
+    let (early, late) = (shop.ask(customer, START).await, shop.ask(other, START).await);
+    let settled = shop.delivered(&early, relay, START + Duration::hours(1)).await;
+    assert_eq!(settled.shares[0].relay_share, None, "it has sent a chunk, and completed nothing");
+    let settled = shop.delivered(&late, relay, START + Duration::hours(2)).await;
+    assert_eq!((settled.shares[0].earned, settled.shares[0].relay_share), (Amount(500), None));
+    let next = shop.ask(other, START + Duration::hours(2)).await;
+    let settled = shop.delivered(&next, relay, START + Duration::hours(3)).await;
+    assert_eq!(settled.shares[0].relay_share, Some(bp(6_000)));
+}
+
+/// Closing a book has the wallets when it refers to the terminals; a download that waits for one of those wallets must not stand in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_waits_for_its_wallet_keeps_nobody_from_referring_to_its_terminal() {
+    let shop = Shop::open(terms()).await;
+    let (user, terminal) = shop.world.bidder(10_000).await;
+    let mut holder = shop.world.store.begin().await.unwrap();
+    crate::store::ledger::lock_wallets(&mut holder, [user]).await.unwrap();
+    let (store, content, edition) = (shop.world.store.clone(), shop.content, shop.edition);
+    let new = NewDownload { terminal_id: terminal, edition_id: edition, maximum: eur(5_000) };
+    let asking = tokio::spawn(async move { store.create_download(content, &new, &request(user), START).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(shop.world.store.raw()).await.unwrap() == 0 {
+        assert!(std::time::Instant::now() < deadline, "the download does not wait for the wallet");
+    }
+    sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *holder).await.unwrap();
+    let refers = "INSERT INTO holdings (terminal_id, edition_id, said_at) VALUES ($1, $2, $3)";
+    sqlx::query(refers).bind(terminal.0).bind(edition.0.as_slice()).bind(START).execute(&mut *holder).await.expect("nobody is waited for");
+    holder.commit().await.unwrap();
+    asking.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a07_the_time_of_the_request_decides_the_window() {
     let window = TariffWindow {
         days: Vec::new(),
