@@ -73,7 +73,7 @@ pub struct BookBid {
     pub rank: u32,
     pub maximum: Money,
     pub applied_at: TimestampMs,
-    /// The uplink that was seen in the terminal's transfers when the book closed; 0 if none was.
+    /// The two leading binary digits of the uplink that was seen in the terminal's transfers when the book closed; 0 if none was, or if places do not go by it.
     pub up_seen: BitsPerSecond,
     /// The least bid id of an owner who has several bids in this book: the price of one may have been moved by another. Absent where it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
