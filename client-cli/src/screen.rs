@@ -16,7 +16,9 @@ use time::OffsetDateTime;
 use crate::failure::{Failure, Outcome};
 
 pub(crate) use content::content_page;
-pub(crate) use market::{application_line, deliveries_table, explanations_page, left_out, percent, release_page, releases_table, tie_line};
+pub(crate) use market::{
+    application_line, deliveries_table, duty_line, explanations_page, left_out, percent, release_page, releases_table, tie_line,
+};
 pub(crate) use money::wallet_page;
 pub(crate) use report::report_page;
 #[cfg(test)]

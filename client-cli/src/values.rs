@@ -3,6 +3,7 @@
 mod amount;
 mod budget;
 mod decimal;
+mod duty;
 mod id;
 mod moment;
 mod rank;
@@ -10,6 +11,7 @@ mod share;
 
 pub(crate) use amount::{amount, balance, signed};
 pub(crate) use budget::{OriginBudget, origin_budget, store_quota};
+pub(crate) use duty::{DutyOfRank, duty};
 pub(crate) use id::{content_id, release_id, tariff_id};
 pub(crate) use moment::{Moment, moment, seconds};
 pub(crate) use rank::rank;

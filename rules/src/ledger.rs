@@ -109,6 +109,15 @@ impl Transfer {
         Self::new(TransferKind::Delivery, entries)
     }
 
+    /// What of a relay duty's deposit goes to the publisher; empty if that is nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::OutOfBounds`] for more than 2^53 − 1.
+    pub fn duty_forfeit(forfeited: Amount, owner: UserId, publisher: UserId) -> Result<Self, LedgerError> {
+        let entries = [(AccountRef::Wallet(owner), minus(forfeited)?), (AccountRef::Publisher(publisher), plus(forfeited)?)];
+        Self::new(TransferKind::DutyForfeit, entries)
+    }
+
     pub fn kind(&self) -> TransferKind {
         self.kind
     }

@@ -5,6 +5,7 @@
 
 // Money: exact integers, checked operations, no floats.
 pub mod auction;
+pub mod duty;
 pub mod ledger;
 pub mod oracle;
 pub mod settlement;

@@ -5,6 +5,7 @@ pub mod applications;
 pub mod checks;
 pub mod contents;
 pub mod downloads;
+pub mod duties;
 pub mod measurements;
 pub mod releases;
 pub mod reports;

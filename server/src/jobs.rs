@@ -14,6 +14,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::app::duties;
 use crate::app::swarm::settling;
 use crate::clock;
 use crate::state::AppState;
@@ -30,6 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often deliveries are looked for that are complete and were not settled because an instance died.
 const LEFT_OVER_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is asked whether a look at who meets its relay duty is due.
+const DUTIES_EVERY: Duration = Duration::from_secs(1);
+
 /// Does due work until the instance stops; what is begun is ended.
 pub async fn run(state: AppState) {
     let mut stopping = state.stopping.clone();
@@ -37,6 +41,7 @@ pub async fn run(state: AppState) {
     // What was done may be what the next piece has waited for.
     let done = Arc::new(Notify::new());
     let left_over = tokio::spawn(settle_left_over(state.clone()));
+    let duties = tokio::spawn(watch_duties(state.clone()));
     while !*stopping.borrow() {
         let pause = match begin_next(&state, &places, &done).await {
             Ok(true) => continue,
@@ -53,6 +58,7 @@ pub async fn run(state: AppState) {
         }
     }
     left_over.abort();
+    duties.abort();
     // All places free: everything that was begun is done.
     let _ = places.acquire_many(u32::try_from(AT_ONCE).unwrap_or(1)).await;
 }
@@ -86,6 +92,17 @@ async fn settle_left_over(state: AppState) {
         ticks.tick().await;
         if let Err(error) = settling::settle_left_over(&state).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "complete deliveries could not be settled; it is tried again");
+        }
+    }
+}
+
+async fn watch_duties(state: AppState) {
+    let mut ticks = tokio::time::interval(DUTIES_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = duties::watch_all(&state).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "nobody could look who meets its relay duty; it is tried again");
         }
     }
 }

@@ -7,7 +7,7 @@
 //! 1. the advisory lock of the idempotency key,
 //! 2. the release row (`FOR SHARE` by whoever only needs it to stay as it is, `FOR UPDATE` by whoever changes its state),
 //! 3. a terminal's row (`FOR NO KEY UPDATE`, by whoever asks for a download: rows that refer to it are written by others after their wallets are locked),
-//!    application and delivery rows in the order of their ids,
+//!    application and delivery rows, the latter with their duties, in the order of their ids,
 //! 4. the voucher row,
 //! 5. wallet rows in the order of their owners' ids (the order of [`rules::ledger::AccountRef`]); then entries and holds on them.
 //!
@@ -24,6 +24,7 @@ pub mod conversions;
 pub mod deliveries;
 pub mod downloads;
 pub mod due_work;
+pub mod duties;
 pub mod holders;
 pub mod idempotency;
 pub mod keys;

@@ -21,6 +21,8 @@ pub struct Published {
 pub struct Plan {
     /// (weight, delay in seconds, capacity)
     pub ranks: Vec<(u32, u32, u32)>,
+    /// (seconds, deposit) of each rank that owes a relay duty, from the first one on.
+    pub duties: Vec<(u32, u64)>,
     pub closes_in_ms: i64,
     pub starts_in_ms: i64,
     pub reserve: u64,
@@ -31,7 +33,15 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { ranks: vec![(100, 0, 64)], closes_in_ms: 4_000, starts_in_ms: 6_000, reserve: 100, budget_percent: 110, limit_s: 120 }
+        Self {
+            ranks: vec![(100, 0, 64)],
+            duties: Vec::new(),
+            closes_in_ms: 4_000,
+            starts_in_ms: 6_000,
+            reserve: 100,
+            budget_percent: 110,
+            limit_s: 120,
+        }
     }
 }
 
@@ -71,14 +81,20 @@ impl Person {
     /// The body of a release of `published` that opens now.
     pub fn release_body(published: &[&Published], plan: &Plan) -> serde_json::Value {
         let now = OffsetDateTime::now_utc();
-        let ranks =
-            plan.ranks.iter().map(|(weight, delay_s, capacity)| json!({ "weight": weight, "delay_s": delay_s, "capacity": capacity }));
+        let mut ranks: Vec<_> = plan
+            .ranks
+            .iter()
+            .map(|(weight, delay_s, capacity)| json!({ "weight": weight, "delay_s": delay_s, "capacity": capacity }))
+            .collect();
+        for (rank, (after_s, deposit)) in ranks.iter_mut().zip(&plan.duties) {
+            rank["duty"] = json!({ "after_s": after_s, "deposit": money(*deposit) });
+        }
         let size: u64 = published.iter().map(|published| published.edition.length.0).sum();
         json!({
             "content_id": published[0].content.id,
             "title": "A release",
             "editions": published.iter().map(|published| published.edition.id).collect::<Vec<_>>(),
-            "ranks": ranks.collect::<Vec<_>>(),
+            "ranks": ranks,
             "reserve": money(plan.reserve),
             "opens_at": rfc3339(now - time::Duration::seconds(1)),
             "closes_at": rfc3339(now + time::Duration::milliseconds(plan.closes_in_ms)),

@@ -6,7 +6,9 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum, value_parser};
 use protocol::rest::{Chunking, Rank, Selection};
 use protocol::{Amount, BasisPoints, ContentId, ReleaseId, TariffId};
 
-use crate::values::{Moment, OriginBudget, amount, content_id, moment, origin_budget, rank, release_id, seconds, share, tariff_id};
+use crate::values::{
+    DutyOfRank, Moment, OriginBudget, amount, content_id, duty, moment, origin_budget, rank, release_id, seconds, share, tariff_id,
+};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("target").required(true).args(["title", "content"])))]
@@ -151,6 +153,9 @@ pub(crate) struct NewReleaseArguments {
     /// A rank, the best one first: worth relative to the others, delay after the start, places per edition [default places: as many as applications call for]
     #[arg(long = "rank", value_name = "WEIGHT:DELAY[:CAPACITY]", required = true, num_args = 1.., value_parser = rank)]
     pub ranks: Vec<Rank>,
+    /// What a rank owes the others: to stay for this long after it has everything, or forfeit the part of the deposit that it was away
+    #[arg(long = "duty", value_name = "RANK:SPAN:DEPOSIT", num_args = 1.., value_parser = duty)]
+    pub duties: Vec<DutyOfRank>,
     /// Most primary terminals per edition, where the first rank has no places stated [default: 16]
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=4096))]
     pub primaries_max: Option<u32>,

@@ -1,6 +1,6 @@
 //! `release create`, `release cancel` and `release abort`.
 
-use protocol::rest::{Content, Edition, NewRelease};
+use protocol::rest::{Content, Edition, NewRelease, Rank, RelayDuty};
 use protocol::{Bytes, Currency, Money, ReleaseId};
 use time::OffsetDateTime;
 
@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
 use crate::screen::{Report, release_page};
 use crate::session::Login;
+use crate::values::DutyOfRank;
 
 pub(super) async fn create(arguments: NewReleaseArguments, folder: &Folder) -> Outcome<Report> {
     let api = Login::from_folder(folder)?.api;
@@ -42,7 +43,7 @@ fn described(arguments: NewReleaseArguments, content: &Content, currency: Curren
         content_id: content.id,
         title: arguments.title.unwrap_or_else(|| content.title.clone()),
         editions: editions.iter().map(|edition| edition.id).collect(),
-        ranks: arguments.ranks,
+        ranks: with_duties(arguments.ranks, &arguments.duties, currency)?,
         selection: arguments.selection.into(),
         reserve: Money { amount: arguments.reserve, currency },
         opens_at: arguments.opens.resolve(now),
@@ -56,6 +57,20 @@ fn described(arguments: NewReleaseArguments, content: &Content, currency: Curren
         places_max: arguments.places_max,
         wave_interval_s: arguments.wave_interval_s,
     })
+}
+
+/// The ranks with what each of them owes.
+fn with_duties(mut ranks: Vec<Rank>, duties: &[DutyOfRank], currency: Currency) -> Outcome<Vec<Rank>> {
+    let count = ranks.len();
+    for duty in duties {
+        let rank = usize::try_from(duty.rank).ok().and_then(|number| ranks.get_mut(number.checked_sub(1)?));
+        let rank = rank.ok_or_else(|| Failure::Usage(format!("--duty names rank {}, and there are {count}", duty.rank)))?;
+        let deposit = Money { amount: duty.deposit, currency };
+        if rank.duty.replace(RelayDuty { after_s: duty.after_s, deposit }).is_some() {
+            return Err(Failure::Usage(format!("--duty names rank {} twice", duty.rank)));
+        }
+    }
+    Ok(ranks)
 }
 
 pub(super) async fn cancel(release: ReleaseId, folder: &Folder) -> Outcome<Report> {
@@ -75,7 +90,7 @@ mod tests {
     use super::*;
     use crate::arguments::{Arguments, Command, ReleaseCommand};
     use clap::Parser;
-    use protocol::rest::{Rank, Selection};
+    use protocol::rest::Selection;
     use protocol::{Amount, Blake3, ContentId, EditionId, UserId};
     use time::Duration;
     use time::macros::datetime;
@@ -117,7 +132,10 @@ mod tests {
         assert_eq!(release.editions, [EditionId([1; 32]), EditionId([2; 32])]);
         assert_eq!(
             release.ranks,
-            [Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 60, delay_s: 5, capacity: Some(16) }]
+            [
+                Rank { weight: 100, delay_s: 0, capacity: Some(1), duty: None },
+                Rank { weight: 60, delay_s: 5, capacity: Some(16), duty: None }
+            ]
         );
         assert_eq!(release.selection, Selection::Auction);
         assert_eq!(
@@ -142,5 +160,16 @@ mod tests {
     fn a_content_without_the_edition_is_refused_here() {
         assert_eq!(described(arguments("--edition de"), &content(&["en"]), Currency::EUR, NOW).unwrap_err().exit_code(), 2);
         assert!(described(arguments(""), &content(&[]), Currency::EUR, NOW).unwrap_err().to_string().contains("no edition yet"));
+    }
+
+    #[test]
+    fn a18_a_duty_belongs_to_a_rank_that_there_is_once() {
+        let named = |duties| described(arguments(duties), &content(&["en"]), Currency::EUR, NOW);
+        let release = named("--duty 1:30m:2 --duty 2:90s:0.50").unwrap();
+        let duty = |after_s, amount| Some(RelayDuty { after_s, deposit: Money { amount: Amount(amount), currency: Currency::EUR } });
+        assert_eq!(release.ranks.iter().map(|rank| rank.duty).collect::<Vec<_>>(), [duty(1_800, 200), duty(90, 50)]);
+        for wrong in ["--duty 3:30m:2", "--duty 1:30m:2 --duty 1:60m:3"] {
+            assert!(matches!(named(wrong), Err(Failure::Usage(_))), "{wrong}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{Chosen, all_pages, chosen_releases};
 use crate::arguments::StatusArguments;
 use crate::failure::Outcome;
 use crate::folder::Folder;
-use crate::screen::{Report, application_line, clean, deliveries_table, happens, left_out, tie_line};
+use crate::screen::{Report, application_line, clean, deliveries_table, duty_line, happens, left_out, tie_line};
 use crate::session::Login;
 
 #[derive(Debug, Serialize)]
@@ -103,6 +103,10 @@ fn status_page(status: &Status, now: OffsetDateTime) -> String {
         }
         if !status.deliveries.is_empty() {
             page.push_str(&deliveries_table(&status.deliveries, &status.release));
+            let own = status.deliveries.iter().filter(|delivery| delivery.terminal_id == terminal.id);
+            for line in own.filter_map(|delivery| duty_line(delivery, now)) {
+                page.push_str(&format!("  {line}\n"));
+            }
         }
     }
     page

@@ -58,6 +58,9 @@ pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
         })
         .collect();
     page.push_str(&table(&["RANK", "STARTS", "PLACES", "FROM"], &ranks));
+    for (number, duty) in (1u32..).zip(&release.ranks).filter_map(|(number, rank)| Some((number, rank.duty?))) {
+        page.push_str(&format!("Rank {number} stays {} after it has everything (deposit {}).\n", span(duty.after_s), duty.deposit));
+    }
     page.push('\n');
     let editions: Vec<Vec<String>> = release
         .editions
@@ -105,7 +108,8 @@ pub(super) fn hundredths(points: u32) -> String {
 /// What an application asks for and what has become of it.
 pub(crate) fn application_line(application: &Application, release: &Release) -> String {
     let label = release.editions.iter().find(|edition| edition.edition_id == application.edition_id).map_or("?", |edition| &edition.label);
-    let asked = format!("{}, rank {} or later, at most {}", clean(label), application.rank_wanted, application.maximum);
+    let deposit = application.deposit.map(|deposit| format!(" and {deposit} deposit")).unwrap_or_default();
+    let asked = format!("{}, rank {} or later, at most {}{deposit}", clean(label), application.rank_wanted, application.maximum);
     let became = match (application.state, &application.award) {
         (ApplicationState::Won, Some(award)) => format!("won rank {} for {}", award.rank, award.price),
         (ApplicationState::Won, None) => "won".to_owned(),
@@ -121,6 +125,25 @@ pub(crate) fn application_line(application: &Application, release: &Release) -> 
 pub(crate) fn tie_line(application: &Application) -> Option<String> {
     let primary = application.award.as_ref()?.primary_terminal_id?;
     Some(format!("tied to primary terminal {primary}"))
+}
+
+/// What a delivery's terminal owes the others, and how it has met that.
+pub(crate) fn duty_line(delivery: &Delivery, now: OffsetDateTime) -> Option<String> {
+    let duty = delivery.duty?;
+    let missed = if duty.missed_s > 0 { format!(", {} missed", span(duty.missed_s)) } else { String::new() };
+    Some(match (duty.forfeited, duty.until) {
+        (Some(forfeited), _) if forfeited.amount.0 > 0 => format!("relay duty over{missed}: {forfeited} of {} forfeited", duty.deposit),
+        (Some(_), _) => format!("relay duty over, the deposit of {} is free", duty.deposit),
+        (None, Some(until)) => format!("relay duty until {} ({}){missed}", date_time(until), distance(until, now)),
+        (None, None) => format!("relay duty: {} after it has everything", span(duty.after_s)),
+    })
+}
+
+/// Seconds as people say them: `1h30m`, `90s` as `1m30s`.
+fn span(seconds: u32) -> String {
+    let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let text: String = parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Why each application came to what it came to: a sentence each, in lines of 80 columns.
@@ -203,7 +226,7 @@ fn delivery_word(state: DeliveryState, verified: Bytes, length: Bytes) -> &'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::rest::{Award, OriginUsage, Rank, ReleaseEdition};
+    use protocol::rest::{Award, DutyStanding, OriginUsage, Rank, ReleaseEdition};
     use protocol::*;
     use time::Duration;
     use time::macros::datetime;
@@ -230,7 +253,10 @@ mod tests {
                 applications: 3,
                 places: Vec::new(),
             }],
-            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 33, delay_s: 5, capacity: Some(16) }],
+            ranks: vec![
+                Rank { weight: 100, delay_s: 0, capacity: Some(1), duty: None },
+                Rank { weight: 33, delay_s: 5, capacity: Some(16), duty: None },
+            ],
             waves: Vec::new(),
             primaries_max: 16,
             places_max: None,
@@ -285,6 +311,7 @@ mod tests {
             edition_id: EditionId([4; 32]),
             rank_wanted: 1,
             maximum: eur(500),
+            deposit: None,
             state: ApplicationState::Active,
             applied_at: NOW,
             award: None,
@@ -296,6 +323,7 @@ mod tests {
             delivery_id: DeliveryId::from_bytes([1; 16]),
             rank: 2,
             price: eur(155),
+            deposit: None,
             opens_at: NOW,
             primary_terminal_id: None,
         });
@@ -335,6 +363,7 @@ mod tests {
             verified: Bytes((32 << 20) - 1),
             charged: eur(0),
             earned: eur(7),
+            duty: None,
             sources: Vec::new(),
             progress: None,
             overhead_ns_per_byte: None,
@@ -354,6 +383,22 @@ mod tests {
             (delivery.state, delivery.verified, delivery.progress) = (state, Bytes(verified), progress);
             let text = deliveries_table(std::slice::from_ref(&delivery), &release("Film"));
             assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert_eq!(duty_line(&delivery, NOW), None);
+        let owed = DutyStanding { after_s: 5_400, deposit: eur(200), missed_s: 0, until: None, forfeited: None };
+        let until = Some(NOW + Duration::minutes(5));
+        for (duty, line) in [
+            (owed, "relay duty: 1h30m after it has everything"),
+            (DutyStanding { until, ..owed }, "relay duty until 2026-11-21 12:05:00 UTC (in 5m)"),
+            (DutyStanding { until, missed_s: 90, ..owed }, "relay duty until 2026-11-21 12:05:00 UTC (in 5m), 1m30s missed"),
+            (DutyStanding { until, forfeited: Some(eur(0)), ..owed }, "relay duty over, the deposit of 2.00 EUR is free"),
+            (
+                DutyStanding { until, missed_s: 60, forfeited: Some(eur(2)), ..owed },
+                "relay duty over, 1m missed: 0.02 EUR of 2.00 EUR forfeited",
+            ),
+        ] {
+            delivery.duty = Some(duty);
+            assert_eq!(duty_line(&delivery, NOW).as_deref(), Some(line));
         }
     }
 

@@ -36,6 +36,7 @@ fn reason(reason: HoldReason) -> &'static str {
     match reason {
         HoldReason::Application { .. } => "the book closes",
         HoldReason::Delivery { .. } => "it is delivered",
+        HoldReason::RelayDuty { .. } => "the duty ends",
         HoldReason::Download { .. } => "it is downloaded",
     }
 }
@@ -45,6 +46,7 @@ fn purpose(entry: &WalletEntry) -> &'static str {
         (TransferKind::VoucherRedemption, _) => "voucher",
         (TransferKind::Delivery, true) => "received",
         (TransferKind::Delivery, false) => "relayed",
+        (TransferKind::DutyForfeit, _) => "duty missed",
     }
 }
 

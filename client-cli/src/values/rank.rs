@@ -16,6 +16,7 @@ pub(crate) fn rank(text: &str) -> Result<Rank, String> {
         weight: positive(weight).ok_or_else(malformed)?,
         delay_s: delay_seconds(delay).ok_or_else(malformed)?,
         capacity: capacity.map(|capacity| positive(capacity).ok_or_else(malformed)).transpose()?,
+        duty: None,
     })
 }
 
@@ -37,10 +38,10 @@ mod tests {
 
     #[test]
     fn a_rank_is_weight_delay_and_perhaps_capacity() {
-        assert_eq!(rank("100:0:1"), Ok(Rank { weight: 100, delay_s: 0, capacity: Some(1) }));
-        assert_eq!(rank("60:30s:64"), Ok(Rank { weight: 60, delay_s: 30, capacity: Some(64) }));
-        assert_eq!(rank("35:1h30m:1000000"), Ok(Rank { weight: 35, delay_s: 5400, capacity: Some(1_000_000) }));
-        assert_eq!(rank("35:90"), Ok(Rank { weight: 35, delay_s: 90, capacity: None }));
+        assert_eq!(rank("100:0:1"), Ok(Rank { weight: 100, delay_s: 0, capacity: Some(1), duty: None }));
+        assert_eq!(rank("60:30s:64"), Ok(Rank { weight: 60, delay_s: 30, capacity: Some(64), duty: None }));
+        assert_eq!(rank("35:1h30m:1000000"), Ok(Rank { weight: 35, delay_s: 5400, capacity: Some(1_000_000), duty: None }));
+        assert_eq!(rank("35:90"), Ok(Rank { weight: 35, delay_s: 90, capacity: None, duty: None }));
     }
 
     #[test]

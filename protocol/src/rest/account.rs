@@ -149,6 +149,8 @@ pub struct SignedMoney {
 pub enum TransferKind {
     VoucherRedemption,
     Delivery,
+    /// A part of the deposit of a relay duty that was not met.
+    DutyForfeit,
 }
 
 /// One line of a wallet's statement.
@@ -161,7 +163,7 @@ pub struct WalletEntry {
     pub balance: SignedMoney,
     /// Rises by one with each entry of the wallet.
     pub version: u64,
-    /// The delivery that was settled, if the entry is about one.
+    /// The delivery that was settled, or whose relay duty was not met.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub delivery_id: Option<DeliveryId>,
     #[serde(with = "time::serde::rfc3339")]
@@ -177,6 +179,7 @@ impl WalletEntry {
         let kind = match self.kind {
             TransferKind::VoucherRedemption => "voucher_redemption",
             TransferKind::Delivery => "delivery",
+            TransferKind::DutyForfeit => "duty_forfeit",
         };
         let created_at = self.created_at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
         let delivery = self.delivery_id.map(|id| id.to_string()).unwrap_or_default();
@@ -208,10 +211,12 @@ pub struct Hold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HoldReason {
-    /// The maximum of a bid, until the book closes or the application is withdrawn.
+    /// The maximum of a bid and the deposit beside it, until the book closes or the application is withdrawn.
     Application { application_id: ApplicationId, release_id: ReleaseId },
     /// The price of a place, until what is delivered is settled.
     Delivery { delivery_id: DeliveryId, release_id: ReleaseId },
+    /// The deposit of a relay duty, until the duty has ended.
+    RelayDuty { delivery_id: DeliveryId, release_id: ReleaseId },
     /// The price of a download, until it is complete or given up.
     Download { download_id: DownloadId, content_id: ContentId },
 }

@@ -53,6 +53,20 @@ pub struct Rank {
     #[schema(minimum = 1, maximum = 1_000_000)]
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub capacity: Option<u32>,
+    /// What whoever has a place in this rank owes the others; without it, nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duty: Option<RelayDuty>,
+}
+
+/// To stay connected after the delivery is complete, so that others can be served, and what it costs not to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayDuty {
+    /// Seconds from the completion; the duty ends with the release at the latest.
+    #[schema(minimum = 1, maximum = 604_800)]
+    pub after_s: u32,
+    /// Held beside the price. Of it, the part of `after_s` that the terminal was away goes to the publisher; the rest is available again.
+    pub deposit: Money,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -205,6 +219,9 @@ pub struct Application {
     pub edition_id: EditionId,
     pub rank_wanted: u32,
     pub maximum: Money,
+    /// Held beside the maximum: the largest deposit of the ranks that this bid may be given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deposit: Option<Money>,
     pub state: ApplicationState,
     #[serde(with = "time::serde::rfc3339")]
     pub applied_at: OffsetDateTime,
@@ -220,6 +237,9 @@ pub struct Award {
     pub delivery_id: DeliveryId,
     pub rank: u32,
     pub price: Money,
+    /// Held beside the price, for the rank's relay duty.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deposit: Option<Money>,
     /// When the terminal's wave opens.
     #[serde(with = "time::serde::rfc3339")]
     pub opens_at: OffsetDateTime,
@@ -248,6 +268,22 @@ pub struct SourceShare {
     pub earned: Money,
 }
 
+/// How a terminal has met its relay duty so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DutyStanding {
+    /// Seconds of presence that are owed once the delivery is complete.
+    pub after_s: u32,
+    pub deposit: Money,
+    /// Seconds of them that count as missed; an absence of up to a minute does not count.
+    pub missed_s: u32,
+    /// When the duty ends if the release goes on for as long; known once the delivery is complete.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<OffsetDateTime>,
+    /// What of the deposit went to the publisher; known once the duty has ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub forfeited: Option<Money>,
+}
+
 /// One delivery as the server accounts for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Delivery {
@@ -268,6 +304,9 @@ pub struct Delivery {
     pub charged: Money,
     /// What this terminal was paid so far in this release as a relay.
     pub earned: Money,
+    /// Absent where the rank has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duty: Option<DutyStanding>,
     /// By source, as receipts have it; what each earned is known once the delivery is settled.
     pub sources: Vec<SourceShare>,
     /// What the terminal itself last reported.

@@ -150,3 +150,12 @@ proptest! {
         prop_assert_eq!(of(AccountRef::Publisher(user(60))), i64::try_from(settlement.publisher.0).unwrap());
     }
 }
+
+#[test]
+fn a18_what_is_forfeited_of_a_deposit_goes_to_the_publisher() {
+    let transfer = Transfer::duty_forfeit(Amount(70), user(1), user(2)).unwrap();
+    assert_eq!(transfer.kind(), TransferKind::DutyForfeit);
+    assert_eq!(transfer.entries(), [(AccountRef::Wallet(user(1)), -70), (AccountRef::Publisher(user(2)), 70)]);
+    assert!(Transfer::duty_forfeit(Amount(0), user(1), user(2)).unwrap().is_empty());
+    assert_eq!(Transfer::duty_forfeit(Amount(JSON_INTEGER_MAX + 1), user(1), user(2)), Err(LedgerError::OutOfBounds));
+}

@@ -8,5 +8,6 @@ mod auction_examples;
 mod auction_properties;
 mod auction_truthfulness;
 mod books;
+mod duty;
 mod ledger;
 mod settlement;

@@ -36,7 +36,7 @@ fn check(new: &NewRelease, currency: Currency, now: OffsetDateTime) -> Result<()
     for (index, edition) in new.editions.iter().enumerate() {
         checks.ensure(!new.editions[..index].contains(edition), format_args!("/editions/{index}"), "this edition stands twice");
     }
-    check_ranks(new, &mut checks);
+    check_ranks(new, currency, &mut checks);
     checks.money("/reserve", new.reserve, currency);
     checks.ensure(new.opens_at < new.closes_at, "/closes_at", "a release opens before it closes");
     checks.ensure(new.closes_at < new.starts_at, "/starts_at", "a release closes before it starts");
@@ -51,13 +51,18 @@ fn check(new: &NewRelease, currency: Currency, now: OffsetDateTime) -> Result<()
     checks.done()
 }
 
-fn check_ranks(new: &NewRelease, checks: &mut Checks) {
+fn check_ranks(new: &NewRelease, currency: Currency, checks: &mut Checks) {
     checks.count("/ranks", new.ranks.len() as u64, 1..=16);
     for (index, rank) in new.ranks.iter().enumerate() {
         let at = |field: &str| format!("/ranks/{index}/{field}");
         checks.count(at("weight"), rank.weight.into(), 1..=WEIGHT_MAX);
         checks.count(at("capacity"), rank.capacity.unwrap_or(1).into(), 1..=CAPACITY_MAX);
         checks.count(at("delay_s"), rank.delay_s.into(), 0..=WEEK_SECONDS);
+        if let Some(duty) = rank.duty {
+            checks.count(at("duty/after_s"), duty.after_s.into(), 1..=WEEK_SECONDS);
+            checks.money(at("duty/deposit"), duty.deposit, currency);
+            checks.ensure(duty.deposit.amount.0 > 0, at("duty/deposit"), "without a deposit nothing would follow from leaving");
+        }
         match index.checked_sub(1).and_then(|before| new.ranks.get(before)) {
             None => checks.ensure(rank.delay_s == 0, at("delay_s"), "rank 1 has no delay"),
             Some(better) => {
@@ -137,7 +142,10 @@ mod tests {
             content_id: ContentId::from_bytes([1; 16]),
             title: "A film".to_owned(),
             editions: vec![EditionId([1; 32]), EditionId([2; 32])],
-            ranks: vec![Rank { weight: 100, delay_s: 0, capacity: Some(1) }, Rank { weight: 60, delay_s: 10, capacity: None }],
+            ranks: vec![
+                Rank { weight: 100, delay_s: 0, capacity: Some(1), duty: None },
+                Rank { weight: 60, delay_s: 10, capacity: None, duty: None },
+            ],
             selection: Selection::Auction,
             reserve: Money { amount: Amount(0), currency: Currency::EUR },
             opens_at: NOW,

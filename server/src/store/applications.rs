@@ -21,12 +21,14 @@ struct ApplicationRow {
     edition_id: Vec<u8>,
     rank_wanted: i32,
     maximum: i64,
+    deposit: i64,
     state: String,
     applied_at: OffsetDateTime,
     version: i32,
     delivery_id: Option<Uuid>,
     rank: Option<i32>,
     price: Option<i64>,
+    award_deposit: Option<i64>,
     opens_at: Option<OffsetDateTime>,
     primary_terminal_id: Option<Uuid>,
 }
@@ -44,6 +46,15 @@ struct Bid {
     swarm_id: SwarmId,
     rank: u32,
     maximum: Amount,
+    /// The largest of the ranks that it may be given.
+    deposit: Amount,
+}
+
+impl Bid {
+    /// What is set aside for it.
+    fn held(&self) -> Amount {
+        Amount(self.maximum.0.saturating_add(self.deposit.0))
+    }
 }
 
 fn state_of(text: &str) -> Result<ApplicationState, StoreError> {
@@ -82,11 +93,11 @@ impl Store {
             .await?;
         owned.ok_or_else(|| StoreError::refused_because(ErrorCode::InvalidRequest, "You have no such terminal."))?;
         let bid = self.bid(&mut tx, release_id, new.edition_id, new.rank, new.maximum).await?;
-        let hold_id = set_aside(&mut tx, request.user_id, bid.maximum, now).await?;
+        let hold_id = set_aside(&mut tx, request.user_id, bid.held(), now).await?;
         let id = ApplicationId(Uuid::now_v7());
         sqlx::query(
-            "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, hold_id, state, applied_at, bid_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10)",
+            "INSERT INTO applications (id, release_id, swarm_id, terminal_id, user_id, rank_wanted, maximum, hold_id, state, applied_at, bid_id, deposit)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10, $11)",
         )
         .bind(id.0)
         .bind(release_id.0)
@@ -99,6 +110,7 @@ impl Store {
         .bind(now)
         // Random, and not of the time: the book must not tell whose bid it is.
         .bind(Uuid::new_v4())
+        .bind(bigint(bid.deposit.0)?)
         .execute(&mut *tx)
         .await
         .map_err(applied_before)?;
@@ -128,9 +140,10 @@ impl Store {
         }
         let bid = self.bid(&mut tx, release_id, change.edition_id, change.rank, change.maximum).await?;
         give_back(&mut tx, request.user_id, application.hold_id, now).await?;
-        let hold_id = set_aside(&mut tx, request.user_id, bid.maximum, now).await?;
+        let hold_id = set_aside(&mut tx, request.user_id, bid.held(), now).await?;
         sqlx::query(
-            "UPDATE applications SET swarm_id = $2, rank_wanted = $3, maximum = $4, hold_id = $5, applied_at = $6, version = version + 1 WHERE id = $1",
+            "UPDATE applications SET swarm_id = $2, rank_wanted = $3, maximum = $4, hold_id = $5, applied_at = $6, deposit = $7, version = version + 1
+             WHERE id = $1",
         )
         .bind(id.0)
         .bind(bid.swarm_id.0)
@@ -138,6 +151,7 @@ impl Store {
         .bind(bigint(bid.maximum.0)?)
         .bind(hold_id.map(|id| id.0))
         .bind(now)
+        .bind(bigint(bid.deposit.0)?)
         .execute(&mut *tx)
         .await?;
         let application = self.application_in(&mut tx, id, request.user_id).await?;
@@ -200,13 +214,15 @@ impl Store {
         wanted: &Wanted,
     ) -> Result<Vec<Application>, StoreError> {
         let rows: Vec<ApplicationRow> = sqlx::query_as(
-            "SELECT applications.id, bid_id, applications.release_id, applications.terminal_id, edition_id, rank_wanted, maximum, applications.state,
-                 applied_at, version, deliveries.id AS delivery_id, deliveries.rank, price,
+            "SELECT applications.id, bid_id, applications.release_id, applications.terminal_id, edition_id, rank_wanted, maximum,
+                 applications.deposit, applications.state, applied_at, version, deliveries.id AS delivery_id, deliveries.rank, price,
+                 duties.deposit AS award_deposit,
                  starts_at + make_interval(secs => release_waves.delay_s) AS opens_at, primary_terminal_id
              FROM applications
              JOIN release_editions ON release_editions.swarm_id = applications.swarm_id
              JOIN releases ON releases.id = applications.release_id
              LEFT JOIN deliveries ON deliveries.application_id = applications.id AND applications.state = 'won'
+             LEFT JOIN duties ON duties.delivery_id = deliveries.id
              LEFT JOIN release_waves ON release_waves.release_id = deliveries.release_id AND release_waves.wave = deliveries.wave
              WHERE applications.user_id = $1 AND ($2::uuid IS NULL OR applications.id = $2)
                  AND ($3::uuid IS NULL OR applications.release_id = $3) AND ($4::uuid IS NULL OR applications.id > $4)
@@ -228,6 +244,7 @@ impl Store {
                 delivery_id: DeliveryId(delivery_id),
                 rank: small(rank)?,
                 price: self.stored_money(price)?,
+                deposit: row.award_deposit.map(|deposit| self.stored_money(deposit)).transpose()?,
                 opens_at,
                 primary_terminal_id: row.primary_terminal_id.map(TerminalId),
             }),
@@ -241,6 +258,7 @@ impl Store {
             edition_id: EditionId(byte_array(&row.edition_id)?),
             rank_wanted: small(row.rank_wanted)?,
             maximum: self.stored_money(row.maximum)?,
+            deposit: (row.deposit > 0).then(|| self.stored_money(row.deposit)).transpose()?,
             state: state_of(&row.state)?,
             applied_at: row.applied_at,
             award,
@@ -264,8 +282,10 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         let swarm_id = SwarmId(swarm_id.ok_or(StoreError::refused(ErrorCode::UnknownEdition))?);
-        let terms: Option<(i64, i32, i32)> = sqlx::query_as(
-            "SELECT releases.reserve, wanted.weight, first.weight FROM releases
+        let terms: Option<(i64, i32, i32, i64)> = sqlx::query_as(
+            "SELECT releases.reserve, wanted.weight, first.weight,
+                 (SELECT coalesce(max(deposit), 0) FROM release_ranks given WHERE given.release_id = releases.id AND given.rank >= $2)
+             FROM releases
              JOIN release_ranks wanted ON wanted.release_id = releases.id AND wanted.rank = $2
              JOIN release_ranks first ON first.release_id = releases.id AND first.rank = 1
              WHERE releases.id = $1",
@@ -274,12 +294,12 @@ impl Store {
         .bind(i64::from(rank))
         .fetch_optional(&mut *tx)
         .await?;
-        let (reserve, weight, first_weight) = terms.ok_or(StoreError::refused(ErrorCode::UnknownRank))?;
+        let (reserve, weight, first_weight, deposit) = terms.ok_or(StoreError::refused(ErrorCode::UnknownRank))?;
         let reserve = PerWeight { amount: super::conversions::amount(reserve)?, weight: small(first_weight)? };
         if (PerWeight { amount: maximum, weight: small(weight)? }) < reserve {
             return Err(StoreError::refused(ErrorCode::BelowReserve));
         }
-        Ok(Bid { swarm_id, rank, maximum })
+        Ok(Bid { swarm_id, rank, maximum, deposit: super::conversions::amount(deposit)? })
     }
 }
 

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::conversions::{amount, bigint, integer, small, unsigned};
+use super::duties::write_duties;
 use super::lifecycle::{Lock, lift_statement_timeout, standing, void_holds};
 use super::releases::selection_of;
 use super::scaling::{ScaledSwarm, Seat, read_applicants, read_limits, scale_editions, seats, write_last_waves};
@@ -137,6 +138,7 @@ impl Store {
         };
         void_holds(&mut tx, release_id, now).await?;
         write_awards(&mut tx, &awards, now).await?;
+        write_duties(&mut tx, release_id, standing.starts_at, now).await?;
         write_last_waves(&mut tx, release_id, &limits, last_wave).await?;
         write_closed(&mut tx, release_id, &cleared, &verdicts).await?;
         tx.commit().await?;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::contents::Viewer;
 use super::conversions::{byte_array, bytes, small};
+use super::duties::DutyColumns;
 use super::{PageRequest, Store, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -27,6 +28,9 @@ struct DeliveryRow {
     charged: i64,
     earned: i64,
     completed_at: Option<OffsetDateTime>,
+    looked_at: Option<OffsetDateTime>,
+    #[sqlx(flatten)]
+    duty: DutyColumns,
 }
 
 pub(crate) fn state_of(text: &str) -> Result<DeliveryState, StoreError> {
@@ -57,8 +61,11 @@ impl Store {
             "SELECT deliveries.id, deliveries.release_id, terminal_id, edition_id, rank, wave, primary_terminal_id, price, state, verified_bytes, charged, completed_at,
                  (SELECT coalesce(sum(delivery_shares.earned), 0)::bigint FROM delivery_shares
                   JOIN deliveries served ON served.id = delivery_shares.delivery_id
-                  WHERE delivery_shares.source = deliveries.terminal_id AND served.release_id = deliveries.release_id) AS earned
+                  WHERE delivery_shares.source = deliveries.terminal_id AND served.release_id = deliveries.release_id) AS earned,
+                 looked_at, after_s, deposit, absent_since, absent_ms, ended_at, missed_ms, forfeited
              FROM deliveries JOIN release_editions USING (swarm_id)
+             LEFT JOIN duties ON duties.delivery_id = deliveries.id
+             LEFT JOIN duty_watches ON duty_watches.release_id = duties.release_id
              WHERE deliveries.release_id = $1 AND ($2::uuid IS NULL OR user_id = $2) AND ($3::uuid IS NULL OR deliveries.id > $3)
              ORDER BY deliveries.id LIMIT $4",
         )
@@ -117,6 +124,7 @@ impl Store {
             charged: self.stored_money(row.charged)?,
             earned: self.stored_money(row.earned)?,
             sources,
+            duty: row.duty.standing(self, row.completed_at, row.looked_at)?,
             progress: None,
             overhead_ns_per_byte: None,
             completed_at: row.completed_at,

@@ -25,6 +25,7 @@ fn kind_text(kind: TransferKind) -> &'static str {
     match kind {
         TransferKind::VoucherRedemption => "voucher_redemption",
         TransferKind::Delivery => "delivery",
+        TransferKind::DutyForfeit => "duty_forfeit",
     }
 }
 

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::duties::cancel_duties;
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::releases::state_of;
 use super::{Store, StoreError, ledger};
@@ -107,7 +108,7 @@ pub(crate) async fn standing(tx: &mut PgConnection, release_id: ReleaseId, lock:
     Ok(Standing { publisher_id: UserId(publisher_id), state: state_of(&state)?, opens_at, closes_at, starts_at })
 }
 
-/// Voids every hold that stands behind the release's applications and deliveries. The release is locked, and with it its applications.
+/// Voids every hold that stands behind the release's applications, deliveries and duties. The release is locked, and with it its applications.
 pub(crate) async fn void_holds(tx: &mut PgConnection, release_id: ReleaseId, now: OffsetDateTime) -> Result<(), StoreError> {
     sqlx::query("SELECT FROM deliveries WHERE release_id = $1 AND state = 'pending' ORDER BY id FOR UPDATE")
         .bind(release_id.0)
@@ -115,7 +116,8 @@ pub(crate) async fn void_holds(tx: &mut PgConnection, release_id: ReleaseId, now
         .await?;
     let payers: Vec<Uuid> = sqlx::query_scalar(
         "SELECT user_id FROM applications WHERE release_id = $1 AND state = 'active' AND hold_id IS NOT NULL
-         UNION SELECT user_id FROM deliveries WHERE release_id = $1 AND state = 'pending' AND hold_id IS NOT NULL",
+         UNION SELECT user_id FROM deliveries WHERE release_id = $1 AND state = 'pending' AND hold_id IS NOT NULL
+         UNION SELECT user_id FROM duties JOIN deliveries ON deliveries.id = delivery_id WHERE duties.release_id = $1 AND ended_at IS NULL",
     )
     .bind(release_id.0)
     .fetch_all(&mut *tx)
@@ -124,7 +126,8 @@ pub(crate) async fn void_holds(tx: &mut PgConnection, release_id: ReleaseId, now
     sqlx::query(
         "INSERT INTO hold_resolutions (hold_id, posted, created_at)
          SELECT hold_id, 0, $2 FROM applications WHERE release_id = $1 AND state = 'active' AND hold_id IS NOT NULL
-         UNION ALL SELECT hold_id, 0, $2 FROM deliveries WHERE release_id = $1 AND state = 'pending' AND hold_id IS NOT NULL",
+         UNION ALL SELECT hold_id, 0, $2 FROM deliveries WHERE release_id = $1 AND state = 'pending' AND hold_id IS NOT NULL
+         UNION ALL SELECT hold_id, 0, $2 FROM duties WHERE release_id = $1 AND ended_at IS NULL",
     )
     .bind(release_id.0)
     .bind(now)
@@ -180,6 +183,7 @@ impl Store {
         by.check(&standing)?;
         standing.may_be_cancelled(now)?;
         void_holds(&mut tx, release_id, now).await?;
+        cancel_duties(&mut tx, release_id, now).await?;
         for ended_at in [
             "UPDATE deliveries SET state = 'released', settled_at = $2 WHERE release_id = $1 AND state = 'pending'",
             "UPDATE due_work SET done_at = $2 WHERE release_id = $1 AND done_at IS NULL",

@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::conversions::{basis_points, byte_array, bytes, small};
+use super::duties::rank_duty;
 use super::{PageRequest, Store, StoreError};
 
 pub(crate) fn state_of(text: &str) -> Result<ReleaseState, StoreError> {
@@ -110,7 +111,7 @@ impl Store {
         .fetch_all(&mut *connection)
         .await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        let mut ranks = read_ranks(connection, &ids).await?;
+        let mut ranks = read_ranks(self, connection, &ids).await?;
         let starts: BTreeMap<ReleaseId, OffsetDateTime> = rows.iter().map(|row| (ReleaseId(row.id), row.starts_at)).collect();
         let mut waves = read_waves(connection, &starts).await?;
         let mut editions = read_editions(connection, &ids).await?;
@@ -155,19 +156,34 @@ impl Store {
     }
 }
 
-async fn read_ranks(connection: &mut PgConnection, releases: &[Uuid]) -> Result<BTreeMap<ReleaseId, Vec<Rank>>, StoreError> {
-    let rows: Vec<(Uuid, i32, i32, Option<i32>)> = sqlx::query_as(
-        "SELECT release_id, weight, delay_s, capacity FROM release_ranks WHERE release_id = ANY ($1) ORDER BY release_id, rank",
+async fn read_ranks(store: &Store, connection: &mut PgConnection, releases: &[Uuid]) -> Result<BTreeMap<ReleaseId, Vec<Rank>>, StoreError> {
+    let rows: Vec<RankRow> = sqlx::query_as(
+        "SELECT release_id, weight, delay_s, capacity, duty_s, deposit FROM release_ranks WHERE release_id = ANY ($1) ORDER BY release_id, rank",
     )
     .bind(releases)
     .fetch_all(connection)
     .await?;
     let mut ranks: BTreeMap<ReleaseId, Vec<Rank>> = BTreeMap::new();
-    for (release_id, weight, delay_s, capacity) in rows {
-        let rank = Rank { weight: small(weight)?, delay_s: small(delay_s)?, capacity: capacity.map(small).transpose()? };
-        ranks.entry(ReleaseId(release_id)).or_default().push(rank);
+    for row in rows {
+        let rank = Rank {
+            weight: small(row.weight)?,
+            delay_s: small(row.delay_s)?,
+            capacity: row.capacity.map(small).transpose()?,
+            duty: rank_duty(store, row.duty_s, row.deposit)?,
+        };
+        ranks.entry(ReleaseId(row.release_id)).or_default().push(rank);
     }
     Ok(ranks)
+}
+
+#[derive(sqlx::FromRow)]
+struct RankRow {
+    release_id: Uuid,
+    weight: i32,
+    delay_s: i32,
+    capacity: Option<i32>,
+    duty_s: Option<i32>,
+    deposit: Option<i64>,
 }
 
 /// One of a release's waves as it is stored.

@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::conversions::{bigint, bytes, integer, stored_time};
+use super::duties::stored_duty;
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::scaling::limits_of;
 use super::{Store, StoreError, Tx, budget};
@@ -48,7 +49,7 @@ impl Store {
         let parts = parts_of(&mut tx, new, request.user_id).await?;
         let release_id = ReleaseId(Uuid::now_v7());
         self.insert_release(&mut tx, release_id, new, request.user_id, &schedule, now).await?;
-        insert_ranks(&mut tx, release_id, new).await?;
+        self.insert_ranks(&mut tx, release_id, new).await?;
         insert_editions(&mut tx, release_id, new, &parts).await?;
         insert_due_work(&mut tx, release_id, new, &schedule).await?;
         let release = self.release_in(&mut tx, release_id).await?;
@@ -61,6 +62,9 @@ impl Store {
         Book::new(terms, self.amount_of(new.reserve)?, Vec::new()).map_err(|error| invalid(error.to_string()))?;
         if new.ranks.iter().filter_map(|rank| rank.capacity).any(|capacity| capacity == 0 || i32::try_from(capacity).is_err()) {
             return Err(invalid("a rank has at least one place"));
+        }
+        if new.ranks.iter().filter_map(|rank| rank.duty).any(|duty| duty.after_s == 0 || duty.deposit.amount.0 == 0) {
+            return Err(invalid("a relay duty takes some seconds and has a deposit"));
         }
         Ok(())
     }
@@ -98,6 +102,31 @@ impl Store {
         .bind(new.wave_interval_s.map(integer).transpose()?)
         .execute(&mut **tx)
         .await?;
+        Ok(())
+    }
+
+    async fn insert_ranks(&self, tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease) -> Result<(), StoreError> {
+        for (rank, terms) in (1i32..).zip(&new.ranks) {
+            let (duty_s, deposit) = stored_duty(self, terms.duty)?;
+            sqlx::query(
+                "INSERT INTO release_ranks (release_id, rank, weight, delay_s, capacity, duty_s, deposit) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(release_id.0)
+            .bind(rank)
+            .bind(integer(terms.weight)?)
+            .bind(integer(terms.delay_s)?)
+            .bind(terms.capacity.map(integer).transpose()?)
+            .bind(duty_s)
+            .bind(deposit)
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query("INSERT INTO release_waves (release_id, wave, rank, delay_s) VALUES ($1, $2 - 1, $2, $3)")
+                .bind(release_id.0)
+                .bind(rank)
+                .bind(i64::from(terms.delay_s))
+                .execute(&mut *tx)
+                .await?;
+        }
         Ok(())
     }
 }
@@ -160,26 +189,6 @@ async fn parts_of(tx: &mut PgConnection, new: &NewRelease, publisher_id: UserId)
         return Err(StoreError::refused(ErrorCode::UnknownEdition));
     }
     Ok(parts)
-}
-
-async fn insert_ranks(tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease) -> Result<(), StoreError> {
-    for (rank, terms) in (1i32..).zip(&new.ranks) {
-        sqlx::query("INSERT INTO release_ranks (release_id, rank, weight, delay_s, capacity) VALUES ($1, $2, $3, $4, $5)")
-            .bind(release_id.0)
-            .bind(rank)
-            .bind(integer(terms.weight)?)
-            .bind(integer(terms.delay_s)?)
-            .bind(terms.capacity.map(integer).transpose()?)
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("INSERT INTO release_waves (release_id, wave, rank, delay_s) VALUES ($1, $2 - 1, $2, $3)")
-            .bind(release_id.0)
-            .bind(rank)
-            .bind(i64::from(terms.delay_s))
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(())
 }
 
 /// The swarms, and the origin's budget for all of them.

@@ -32,11 +32,15 @@ struct HoldRow {
     release_id: Uuid,
     application_id: Option<Uuid>,
     delivery_id: Option<Uuid>,
+    duty_of: Option<Uuid>,
 }
 
-const ENTRIES: &str = "SELECT transfer_id, transfers.kind, delivery_id, transfers.created_at, amount, balance, version
+const ENTRIES: &str = "SELECT entries.transfer_id, transfers.kind, coalesce(transfers.delivery_id, duties.delivery_id) AS delivery_id,
+         transfers.created_at, amount, balance, version
      FROM entries JOIN transfers ON transfers.id = entries.transfer_id JOIN accounts ON accounts.id = entries.account_id
-     WHERE accounts.kind = 'wallet' AND accounts.user_id = $1 AND ($2::bigint IS NULL OR version < $2) AND ($3::uuid IS NULL OR transfer_id = $3)
+     LEFT JOIN duties ON duties.transfer_id = transfers.id
+     WHERE accounts.kind = 'wallet' AND accounts.user_id = $1 AND ($2::bigint IS NULL OR version < $2)
+         AND ($3::uuid IS NULL OR entries.transfer_id = $3)
      ORDER BY version DESC LIMIT $4";
 
 impl Store {
@@ -88,11 +92,13 @@ impl Store {
     pub async fn wallet_holds(&self, user_id: UserId, request: &PageRequest) -> Result<Page<Hold>, StoreError> {
         let rows: Vec<HoldRow> = sqlx::query_as(
             "SELECT holds.id, holds.amount, holds.created_at, releases.title, label, on_demand, content_id, releases.id AS release_id,
-                 applications.id AS application_id, deliveries.id AS delivery_id
+                 applications.id AS application_id, deliveries.id AS delivery_id, duties.delivery_id AS duty_of
              FROM accounts JOIN holds ON holds.account_id = accounts.id
              LEFT JOIN applications ON applications.hold_id = holds.id
              LEFT JOIN deliveries ON deliveries.hold_id = holds.id
-             JOIN release_editions ON release_editions.swarm_id = coalesce(applications.swarm_id, deliveries.swarm_id)
+             LEFT JOIN duties ON duties.hold_id = holds.id
+             LEFT JOIN deliveries bound ON bound.id = duties.delivery_id
+             JOIN release_editions ON release_editions.swarm_id = coalesce(applications.swarm_id, deliveries.swarm_id, bound.swarm_id)
              JOIN releases ON releases.id = release_editions.release_id
              WHERE accounts.kind = 'wallet' AND accounts.user_id = $1 AND ($2::uuid IS NULL OR holds.id > $2)
                  AND NOT EXISTS (SELECT FROM hold_resolutions WHERE hold_id = holds.id)
@@ -109,7 +115,8 @@ impl Store {
 
     fn hold_of(&self, row: HoldRow) -> Result<Hold, StoreError> {
         let release_id = ReleaseId(row.release_id);
-        let reason = match (row.application_id, row.delivery_id) {
+        let reason = match (row.application_id, row.delivery_id.or(row.duty_of)) {
+            (_, Some(delivery_id)) if row.duty_of.is_some() => HoldReason::RelayDuty { delivery_id: DeliveryId(delivery_id), release_id },
             (_, Some(_)) if row.on_demand => {
                 HoldReason::Download { download_id: DownloadId(row.release_id), content_id: ContentId(row.content_id) }
             }
@@ -137,6 +144,7 @@ impl Store {
         let kind = match row.kind.as_str() {
             "voucher_redemption" => TransferKind::VoucherRedemption,
             "delivery" => TransferKind::Delivery,
+            "duty_forfeit" => TransferKind::DutyForfeit,
             other => return Err(StoreError::Invariant(format!("{other} is no kind of transfer"))),
         };
         Ok(WalletEntry {

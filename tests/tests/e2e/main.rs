@@ -14,6 +14,7 @@ mod crowds;
 mod destinations;
 mod disks;
 mod downloads;
+mod duties;
 mod hostile;
 mod interruptions;
 mod market;

@@ -76,6 +76,7 @@ pub(crate) fn standing_for_tests(number: u8, state: ApplicationState) -> Standin
         edition_id: EditionId([2; 32]),
         rank_wanted: 1,
         maximum: Money { amount: Amount(500), currency: Currency::EUR },
+        deposit: None,
         state,
         applied_at: decided_at,
         award: None,
@@ -115,6 +116,7 @@ mod tests {
         let mut won = standing_for_tests(1, ApplicationState::Won);
         let price = Money { amount: Amount(150), currency: Currency::EUR };
         won.application.award = Some(Award {
+            deposit: None,
             delivery_id: DeliveryId::from_bytes([1; 16]),
             rank: 2,
             price,

@@ -196,8 +196,10 @@ impl World {
 }
 
 pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: &[(u32, u32)], reserve: u64) -> NewRelease {
-    let ranks: Vec<Rank> =
-        (0u32..).zip(ranks).map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity: Some(capacity) }).collect();
+    let ranks: Vec<Rank> = (0u32..)
+        .zip(ranks)
+        .map(|(index, &(weight, capacity))| Rank { weight, delay_s: index * 60, capacity: Some(capacity), duty: None })
+        .collect();
     NewRelease {
         content_id,
         title: "a release".to_owned(),

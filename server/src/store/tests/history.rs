@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use protocol::bitmap::{ChunkSet, SEGMENT_BYTES};
 use protocol::receipt::{Receipt, ReceiptBody};
-use protocol::rest::{Application, ApplicationState, ChangeApplication, NewApplication, Release};
+use protocol::rest::{Application, ApplicationState, ChangeApplication, NewApplication, RelayDuty, Release};
 use protocol::{Bytes, ContentId, DeliveryId, EditionId, ErrorCode, ReleaseId, Signature, TerminalId, TimestampMs, UserId};
 use time::{Duration, OffsetDateTime};
 
-use self::model::{Model, ModelApplication, ModelDelivery, ModelRelease, Stage};
+use self::model::{DUTY_MS, Model, ModelApplication, ModelDelivery, ModelRelease, Stage};
 use super::fixture::{CHUNKS, START, World, eur, new_release, request};
 use crate::clock::to_timestamp_ms;
 use crate::store::idempotency::{Answer, Idempotency};
@@ -34,7 +34,7 @@ const CRASHES: &str = "
         written text;
     BEGIN
         FOREACH written IN ARRAY ARRAY['idempotency_keys', 'transfers', 'entries', 'holds', 'hold_resolutions', 'applications', 'deliveries', 'receipts',
-            'releases', 'delivery_shares']
+            'releases', 'delivery_shares', 'duties']
         LOOP
             EXECUTE format('CREATE CONSTRAINT TRIGGER zz_crash AFTER INSERT OR UPDATE ON %I DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
                 EXECUTE FUNCTION crash()', written);
@@ -118,6 +118,8 @@ struct History {
     done: BTreeMap<&'static str, (u32, u32)>,
     crashes: u32,
     clock: OffsetDateTime,
+    /// Looks that were claimed; each is due for whoever asks a minute later than the one before.
+    looks: i64,
 }
 
 impl History {
@@ -137,6 +139,7 @@ impl History {
             done: BTreeMap::new(),
             crashes: 0,
             clock: START,
+            looks: 0,
         };
         for _ in 0..USERS {
             let user = history.world.user().await;
@@ -210,7 +213,8 @@ impl History {
             58..78 => self.deliver().await,
             78..88 => self.settle().await,
             88..90 => self.end_early().await,
-            90..93 => self.finish().await,
+            90..92 => self.finish().await,
+            92..96 => self.look().await,
             _ => self.retry().await,
         }
         self.compare().await;
@@ -247,7 +251,11 @@ impl History {
         let weights = [100, 60, 25].into_iter().take(1 + self.draw.place(3));
         let ranks: Vec<(u32, u32)> = weights.map(|weight| (weight, 1 + self.draw.below(3))).collect();
         let reserve = u64::from(self.draw.below(60));
+        let deposits: Vec<u64> = ranks.iter().map(|_| u64::from(self.draw.below(2) * self.draw.below(300))).collect();
         let mut new = new_release(self.content, &self.editions, &ranks, reserve);
+        for (rank, deposit) in new.ranks.iter_mut().zip(&deposits).filter(|(_, deposit)| **deposit > 0) {
+            rank.duty = Some(RelayDuty { after_s: u32::try_from(DUTY_MS / 1_000).unwrap(), deposit: eur(*deposit) });
+        }
         (new.opens_at, new.closes_at, new.starts_at) = (self.clock, self.clock + CLOSES_AFTER, self.clock + STARTS_AFTER);
         let release: Release = self.world.store.create_release(&new, &request(self.publisher), self.clock).await.unwrap().read().unwrap();
         self.note("schedule", false);
@@ -256,6 +264,7 @@ impl History {
             stage: Stage::Open,
             reserve,
             ranks,
+            deposits,
             applications: Vec::new(),
             deliveries: Vec::new(),
         });
@@ -286,7 +295,9 @@ impl History {
         let made: Application = answer.read().unwrap();
         let (id, bid_id) = (made.id, made.bid_id);
         let (applied_at, state) = (to_timestamp_ms(self.clock), ApplicationState::Active);
-        self.model.applied(release, ModelApplication { id, bid_id, user, terminal, rank, maximum, applied_at, state, version: 1 });
+        let deposit = self.model.releases[release].deposit_from(rank);
+        assert_eq!(made.deposit.map_or(0, |deposit| deposit.amount.0), deposit);
+        self.model.applied(release, ModelApplication { id, bid_id, user, terminal, rank, maximum, deposit, applied_at, state, version: 1 });
     }
 
     /// An application to a release that takes some, or now and then to one that takes none any more.
@@ -329,11 +340,21 @@ impl History {
         let (id, (closes, _), fate) = (self.model.releases[release].id, self.times(release).await, self.fate());
         self.attempt(fate, async |store| store.close_release(id, closes).await).await.unwrap();
         self.note("close", false);
-        for (application, price) in self.model.closed(release) {
+        for (application, price, deposit) in self.model.closed(release) {
             let ModelApplication { user, terminal, .. } = *self.model.releases[release].application(application);
             let award = self.world.store.application(application, user).await.unwrap().award.expect("the model says that it has won");
             assert_eq!(award.price, eur(price));
-            let delivery = ModelDelivery { id: award.delivery_id, user, terminal, price, chunks: [None; CHUNKS.len()], pending: true };
+            let delivery = ModelDelivery {
+                id: award.delivery_id,
+                user,
+                terminal,
+                price,
+                chunks: [None; CHUNKS.len()],
+                pending: true,
+                deposit,
+                completed_at: None,
+                looks: Vec::new(),
+            };
             self.model.releases[release].deliveries.push(delivery);
         }
     }
@@ -368,9 +389,47 @@ impl History {
         let (fate, now) = (self.fate(), self.clock);
         self.attempt(fate, async |store| receive(store, delivery.id, delivery.terminal, source, &chunks, now).await).await.unwrap();
         self.note("deliver", false);
+        let delivery = &mut self.model.releases[release].deliveries[place];
         for chunk in chunks {
-            self.model.releases[release].deliveries[place].chunks[chunk as usize] = Some(source);
+            delivery.chunks[chunk as usize] = Some(source);
         }
+        if delivery.chunks.iter().all(Option::is_some) {
+            delivery.completed_at = Some(to_timestamp_ms(now));
+        }
+    }
+
+    /// Somebody looks who of a release is connected, and ends the duties that are due.
+    async fn look(&mut self) {
+        self.clock += Duration::milliseconds(i64::from(self.draw.below(1_500)));
+        self.looks += 1;
+        let (now, due) = (self.clock, self.clock + Duration::days(1) + Duration::minutes(self.looks));
+        let Some(watch) = self.world.store.claim_duty_watch(due).await.unwrap() else { return };
+        let release = self.model.releases.iter().position(|release| release.id == watch.release_id).unwrap();
+        let duties = self.world.store.open_duties(watch.release_id, None, 100).await.unwrap();
+        let mut seen = Vec::new();
+        for duty in &duties {
+            let is_there = self.draw.below(3) > 0;
+            let of = &mut self.model.releases[release].deliveries;
+            let delivery = of.iter_mut().find(|delivery| delivery.id == duty.delivery_id).unwrap();
+            delivery.looks.push((to_timestamp_ms(now), is_there));
+            seen.push((*duty, duty.presence.after(watch.look(now), &duty.duty, is_there)));
+        }
+        let fate = self.fate();
+        self.attempt(fate, async |store| store.write_presences(&seen).await).await.unwrap();
+        for duty in duties {
+            let place = self.model.releases[release].deliveries.iter().position(|delivery| delivery.id == duty.delivery_id).unwrap();
+            let is_due = self.model.duty_is_due(release, place, to_timestamp_ms(now));
+            assert_eq!(duty.is_due(watch.state, now), is_due, "{duty:?} of a release that is {:?}", watch.state);
+            if is_due {
+                let fate = self.fate();
+                let ended = self.attempt(fate, async |store| store.end_duty(duty.delivery_id, now).await).await.unwrap();
+                assert_eq!(ended.is_some(), fate != Fate::DiesAfter, "once");
+                self.model.duty_ended(release, place, to_timestamp_ms(now));
+                self.note(if ended.is_some_and(|outcome| outcome.forfeited.0 > 0) { "duty missed" } else { "duty ended" }, false);
+            }
+        }
+        self.world.store.finish_look(watch.release_id, now, now).await.unwrap();
+        self.note("look", false);
     }
 
     /// As the server settles: when all is there, or as far as it came at the end.
@@ -512,9 +571,24 @@ async fn a11_random_histories_with_crashes_at_their_commits_leave_the_balances_t
     }
     history.world.store.assert_books_balance().await;
     println!("operations (of them refused): {:?}; {} connections died at a commit", history.done, history.crashes);
-    for kind in
-        ["redeem", "schedule", "apply", "change", "withdraw", "close", "start", "deliver", "settle", "cancel", "abort", "finish", "retry"]
-    {
+    for kind in [
+        "redeem",
+        "schedule",
+        "apply",
+        "change",
+        "withdraw",
+        "close",
+        "start",
+        "deliver",
+        "settle",
+        "cancel",
+        "abort",
+        "finish",
+        "retry",
+        "look",
+        "duty missed",
+        "duty ended",
+    ] {
         assert!(history.done.contains_key(kind), "no history without {kind}: {:?}", history.done);
     }
     assert!(history.crashes > 20, "{}", history.crashes);

@@ -137,13 +137,15 @@ async fn what_is_posted_of_a_hold_is_an_entry_of_its_wallet_and_its_transaction(
     let entry = "hold_resolutions_entry";
     sql.refused("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(2), -20, earnings(), 20)", entry).await;
     sql.refused("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(1), -19, earnings(), 19)", entry).await;
-    sql.refused("SELECT resolve(10, 20, 100)", RESTRICT).await;
+    sql.refused("SELECT resolve(10, 20, 100)", entry).await;
+    sql.run("SELECT transfer(3), entries(3, purse(1), -20, earnings(), 20)").await.unwrap();
+    sql.refused("SELECT resolve(10, 20, 3)", RESTRICT).await;
     // One entry does not pay two holds.
     let twice = "INSERT INTO holds (id, account_id, amount, created_at) VALUES (uid(11), purse(1), 20, now());
         SELECT transfer(1), resolve(10, 20, 1), resolve(11, 20, 1), entries(1, purse(1), -20, earnings(), 20)";
     sql.refused(twice, "hold_resolutions_transfer_id_key").await;
     sql.run("SELECT transfer(1), resolve(10, 20, 1), entries(1, purse(1), -20, earnings(), 20)").await.unwrap();
-    assert_eq!(balances(&mut sql, 1).await, (80, 0));
+    assert_eq!(balances(&mut sql, 1).await, (60, 0));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::store::contents::Viewer;
 
 /// Ranks without stated places, a minute apart.
 fn unstated(weights: &[u32]) -> Vec<Rank> {
-    (0u32..).zip(weights).map(|(index, &weight)| Rank { weight, delay_s: index * 60, capacity: None }).collect()
+    (0u32..).zip(weights).map(|(index, &weight)| Rank { weight, delay_s: index * 60, capacity: None, duty: None }).collect()
 }
 
 /// So many bidders for one edition, the first one with the best offer; all want rank 1.

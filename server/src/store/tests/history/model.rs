@@ -13,6 +13,8 @@ use super::super::fixture::CHUNKS;
 pub(super) const FEE_BP: u64 = 1_000;
 pub(super) const RELAY_BP: u64 = 5_000;
 const EDITION: u64 = 1_000;
+/// What every rank with a deposit owes.
+pub(super) const DUTY_MS: u64 = 5_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -32,6 +34,7 @@ pub(super) struct ModelApplication {
     pub(super) terminal: TerminalId,
     pub(super) rank: u32,
     pub(super) maximum: u64,
+    pub(super) deposit: u64,
     pub(super) applied_at: TimestampMs,
     pub(super) state: ApplicationState,
     pub(super) version: u32,
@@ -46,6 +49,11 @@ pub(super) struct ModelDelivery {
     /// Whom each chunk came from.
     pub(super) chunks: [Option<TerminalId>; CHUNKS.len()],
     pub(super) pending: bool,
+    /// What stands beside the price until the duty has ended; nothing where the rank owes none.
+    pub(super) deposit: u64,
+    pub(super) completed_at: Option<TimestampMs>,
+    /// When it was looked for, and whether it was there.
+    pub(super) looks: Vec<(TimestampMs, bool)>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +63,8 @@ pub(super) struct ModelRelease {
     pub(super) reserve: u64,
     /// (weight, capacity)
     pub(super) ranks: Vec<(u32, u32)>,
+    /// Of each rank; 0 where it owes nothing.
+    pub(super) deposits: Vec<u64>,
     pub(super) applications: Vec<ModelApplication>,
     pub(super) deliveries: Vec<ModelDelivery>,
 }
@@ -81,6 +91,11 @@ impl ModelRelease {
         let place = usize::try_from(rank).ok().and_then(|rank| self.ranks.get(rank.checked_sub(1)?));
         let Some((weight, _)) = place else { return Some(ErrorCode::UnknownRank) };
         (maximum * u64::from(self.ranks[0].0) < self.reserve * u64::from(*weight)).then_some(ErrorCode::BelowReserve)
+    }
+
+    /// What is held beside the maximum of a bid for this rank.
+    pub(super) fn deposit_from(&self, rank: u32) -> u64 {
+        self.deposits.iter().skip(rank.saturating_sub(1) as usize).copied().max().unwrap_or(0)
     }
 
     pub(super) fn application(&mut self, id: ApplicationId) -> &mut ModelApplication {
@@ -113,7 +128,7 @@ impl Model {
             return Err(ErrorCode::ReleaseClosed);
         }
         of.refusal(rank, maximum).map_or(Ok(()), Err)?;
-        if self.available(self.owners[&terminal]) < signed(maximum) {
+        if self.available(self.owners[&terminal]) < signed(maximum + of.deposit_from(rank)) {
             return Err(ErrorCode::InsufficientFunds);
         }
         let applied = |application: &ModelApplication| application.terminal == terminal && application.state == ApplicationState::Active;
@@ -128,8 +143,8 @@ impl Model {
             return Err(ErrorCode::PreconditionFailed);
         }
         of.refusal(rank, maximum).map_or(Ok(()), Err)?;
-        let available = self.available(application.user) + signed(application.maximum);
-        if available < signed(maximum) { Err(ErrorCode::InsufficientFunds) } else { Ok(()) }
+        let available = self.available(application.user) + signed(application.maximum + application.deposit);
+        if available < signed(maximum + of.deposit_from(rank)) { Err(ErrorCode::InsufficientFunds) } else { Ok(()) }
     }
 
     pub(super) fn may_withdraw(&self, release: usize, place: usize) -> Result<(), ErrorCode> {
@@ -143,28 +158,29 @@ impl Model {
     }
 
     pub(super) fn applied(&mut self, release: usize, application: ModelApplication) {
-        self.purse(application.user).held += signed(application.maximum);
+        self.purse(application.user).held += signed(application.maximum + application.deposit);
         self.releases[release].applications.push(application);
     }
 
     pub(super) fn changed(&mut self, release: usize, place: usize, rank: u32, maximum: u64, applied_at: TimestampMs) {
+        let deposit = self.releases[release].deposit_from(rank);
         let application = &mut self.releases[release].applications[place];
-        let (user, before) = (application.user, application.maximum);
-        (application.rank, application.maximum, application.applied_at) = (rank, maximum, applied_at);
+        let (user, before) = (application.user, application.maximum + application.deposit);
+        (application.rank, application.maximum, application.deposit, application.applied_at) = (rank, maximum, deposit, applied_at);
         application.version += 1;
-        self.purse(user).held += signed(maximum) - signed(before);
+        self.purse(user).held += signed(maximum + deposit) - signed(before);
     }
 
     pub(super) fn withdrawn(&mut self, release: usize, place: usize) {
         let application = &mut self.releases[release].applications[place];
-        let (user, maximum) = (application.user, application.maximum);
+        let (user, held) = (application.user, application.maximum + application.deposit);
         application.state = ApplicationState::Withdrawn;
         application.version += 1;
-        self.purse(user).held -= signed(maximum);
+        self.purse(user).held -= signed(held);
     }
 
-    /// Who wins at which price, by the definition of the auction; the ids of the deliveries are the store's to say.
-    pub(super) fn closed(&mut self, release: usize) -> Vec<(ApplicationId, u64)> {
+    /// Who wins at which price and deposit, by the definition of the auction; the ids of the deliveries are the store's to say.
+    pub(super) fn closed(&mut self, release: usize) -> Vec<(ApplicationId, u64, u64)> {
         let of = &mut self.releases[release];
         of.stage = Stage::Closed;
         let active: Vec<ModelApplication> =
@@ -178,14 +194,18 @@ impl Model {
         });
         let ranks = of.ranks.iter().map(|&(weight, capacity)| RankTerms { weight, capacity }).collect();
         let book = Book::new(ranks, Amount(of.reserve), bids.collect()).unwrap();
-        let prices: BTreeMap<BidId, u64> = oracle::prices(&book).unwrap().into_iter().map(|(bid, _, price)| (bid, price.0)).collect();
+        let deposits = of.deposits.clone();
+        let deposit_of = |rank: u32| deposits[rank as usize - 1];
+        let won: BTreeMap<BidId, (u64, u64)> =
+            oracle::prices(&book).unwrap().into_iter().map(|(bid, rank, price)| (bid, (price.0, deposit_of(rank)))).collect();
         let mut winners = Vec::new();
         for application in active {
-            let price = prices.get(&application.bid_id).copied();
+            let award = won.get(&application.bid_id).copied();
             self.releases[release].application(application.id).state =
-                if price.is_some() { ApplicationState::Won } else { ApplicationState::Lost };
-            self.purse(application.user).held += signed(price.unwrap_or(0)) - signed(application.maximum);
-            winners.extend(price.map(|price| (application.id, price)));
+                if award.is_some() { ApplicationState::Won } else { ApplicationState::Lost };
+            let (price, deposit) = award.unwrap_or_default();
+            self.purse(application.user).held += signed(price + deposit) - signed(application.maximum + application.deposit);
+            winners.extend(award.map(|(price, deposit)| (application.id, price, deposit)));
         }
         winners
     }
@@ -196,11 +216,12 @@ impl Model {
         of.stage = Stage::Over;
         for application in of.applications.iter_mut().filter(|application| application.state == ApplicationState::Active) {
             application.state = ApplicationState::Cancelled;
-            self.purse(application.user).held -= signed(application.maximum);
+            self.purse(application.user).held -= signed(application.maximum + application.deposit);
         }
         for delivery in of.deliveries.iter_mut().filter(|delivery| delivery.pending) {
             delivery.pending = false;
-            self.purse(delivery.user).held -= signed(delivery.price);
+            self.purse(delivery.user).held -= signed(delivery.price + delivery.deposit);
+            delivery.deposit = 0;
         }
         self.releases[release] = of;
     }
@@ -237,5 +258,48 @@ impl Model {
         purse.posted -= signed(charge);
         self.platform += signed(fee);
         self.publisher += signed(charge - fee - to_relays);
+    }
+
+    /// Whether nothing is left to wait for of a delivery's duty.
+    pub(super) fn duty_is_due(&self, release: usize, place: usize, now: TimestampMs) -> bool {
+        let delivery = &self.releases[release].deliveries[place];
+        let is_over = matches!(self.releases[release].stage, Stage::Aborted | Stage::Over);
+        let ends = delivery.completed_at.map(|completed| completed.0 + DUTY_MS);
+        !delivery.pending && (is_over || ends.is_none_or(|ends| ends <= now.0))
+    }
+
+    /// Ends a duty: what was missed of it goes to the publisher.
+    pub(super) fn duty_ended(&mut self, release: usize, place: usize, now: TimestampMs) {
+        let delivery = &mut self.releases[release].deliveries[place];
+        let deposit = std::mem::take(&mut delivery.deposit);
+        let delivery = delivery.clone();
+        let missed = if delivery.chunks.iter().any(Option::is_some) { delivery.missed_ms(now) } else { 0 };
+        let forfeited = deposit * missed / DUTY_MS;
+        let purse = self.purse(delivery.user);
+        purse.held -= signed(deposit);
+        purse.posted -= signed(forfeited);
+        self.publisher += signed(forfeited);
+    }
+}
+
+impl ModelDelivery {
+    /// From all looks at once: each run of looks that missed it is an absence, the last of them until now if the terminal did not come back.
+    fn missed_ms(&self, now: TimestampMs) -> u64 {
+        let (begins, ends) = match self.completed_at {
+            Some(completed) => (completed.0, completed.0 + DUTY_MS),
+            None => (0, u64::MAX),
+        };
+        let mut missed = 0;
+        for run in self.looks.chunk_by(|first, second| first.1 == second.1) {
+            let [(first, false), ..] = run else { continue };
+            let trails = run.last() == self.looks.last();
+            if !trails && self.completed_at.is_none() {
+                continue;
+            }
+            let until = if trails { now } else { run[run.len() - 1].0 };
+            missed += until.0.min(ends).saturating_sub(first.0.max(begins));
+        }
+        let missed = missed.min(DUTY_MS);
+        if missed > DUTY_MS / 10 { missed } else { 0 }
     }
 }
