@@ -2,6 +2,7 @@
 
 mod account;
 mod application;
+mod audit;
 mod book;
 mod contents;
 mod credentials;
@@ -59,7 +60,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Apply(arguments) => application::apply(arguments, folder).await,
         Command::Measure(arguments) => measure::measure(arguments, folder).await,
         Command::Explain(arguments) => book::explain(arguments, folder).await,
-        Command::Audit(arguments) => book::audit(arguments, folder).await,
+        Command::Audit(arguments) => audit::audit(arguments, folder).await,
         Command::Report(arguments) => report::report(arguments, folder).await,
         Command::Status(arguments) => status::status(arguments, folder).await,
     }?;

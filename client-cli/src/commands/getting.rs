@@ -169,6 +169,7 @@ mod tests {
             length: Bytes(1 << 20),
             terminal_id: TerminalId::from_bytes([6; 16]),
             state: DownloadState::Running,
+            tariff: None,
             price: money(150),
             charged: money(0),
             verified: Bytes(0),
@@ -188,6 +189,7 @@ mod tests {
         assert!(text(&download(vec![], 10, 10)).contains("waiting for somebody"));
         assert!(text(&download(vec![], 10 << 20, 0)).contains("the origin may send 10.0 MiB"));
         let source = |serving| DownloadSource {
+            relay_share: None,
             terminal_id: TerminalId::from_bytes([9; 16]),
             serving,
             reason: "same region".into(),

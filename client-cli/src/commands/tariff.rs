@@ -22,7 +22,11 @@ pub(super) async fn tariff(command: TariffCommand, folder: &Folder) -> Outcome<R
             let terms = read_terms(&arguments.file)?;
             page(&api.create_tariff(&NewTariff { name: arguments.name, terms }).await?)
         }
-        TariffCommand::Change(arguments) => page(&api.change_tariff(arguments.tariff, &read_terms(&arguments.file)?).await?),
+        TariffCommand::Change(arguments) => {
+            let terms = read_terms(&arguments.file)?;
+            let seen = api.tariff(arguments.tariff, None).await?.version;
+            page(&api.change_tariff(arguments.tariff, seen, &terms).await?)
+        }
         TariffCommand::Show(arguments) => match arguments.tariff {
             Some(tariff) => page(&api.tariff(tariff, arguments.version).await?),
             None => {

@@ -389,8 +389,8 @@ mod tests {
         let until = Some(NOW + Duration::minutes(5));
         for (duty, line) in [
             (owed, "relay duty: 1h30m after it has everything"),
-            (DutyStanding { until, ..owed }, "relay duty until 2026-11-21 12:05:00 UTC (in 5m)"),
-            (DutyStanding { until, missed_s: 90, ..owed }, "relay duty until 2026-11-21 12:05:00 UTC (in 5m), 1m30s missed"),
+            (DutyStanding { until, ..owed }, "relay duty until 2026-11-21 12:05:00Z (in 5m)"),
+            (DutyStanding { until, missed_s: 90, ..owed }, "relay duty until 2026-11-21 12:05:00Z (in 5m), 1m30s missed"),
             (DutyStanding { until, forfeited: Some(eur(0)), ..owed }, "relay duty over, the deposit of 2.00 EUR is free"),
             (
                 DutyStanding { until, missed_s: 60, forfeited: Some(eur(2)), ..owed },

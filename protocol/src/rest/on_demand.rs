@@ -86,6 +86,10 @@ pub struct DownloadSource {
     pub bytes: Bytes,
     /// Known once the download is settled.
     pub earned: Money,
+    /// Its share of what is left of the charge of its bytes after the fee, where the tariff gave it another one than those that had sent nothing before. Known
+    /// once the download is settled.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub relay_share: Option<BasisPoints>,
 }
 
 /// One edition on its way to one terminal that asked for it.
@@ -104,6 +108,9 @@ pub struct Download {
     pub state: DownloadState,
     /// What was held for it.
     pub price: Money,
+    /// The version of the tariff that it was asked for under; absent at a flat price.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tariff: Option<TariffVersion>,
     pub charged: Money,
     /// Acknowledged by signed receipts.
     pub verified: Bytes,

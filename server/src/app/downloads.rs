@@ -69,7 +69,8 @@ pub async fn quote(
     now: OffsetDateTime,
 ) -> Result<PriceQuote, ApiError> {
     state.store.content(content, Viewer::User(user)).await?.ok_or_else(ApiError::not_found)?;
-    Ok(state.store.quote(content, edition, (terminal, user), now).await?)
+    let parts = [(ErrorCode::InvalidRequest, "query/terminal_id"), (ErrorCode::UnknownEdition, "query/edition_id")];
+    state.store.quote(content, edition, (terminal, user), now).await.map_err(|error| ApiError::from(error).about(&parts))
 }
 
 /// # Errors

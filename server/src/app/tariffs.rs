@@ -21,11 +21,14 @@ pub async fn create(state: &AppState, new: NewTariff, request: Idempotency, now:
     state.to_the_end(async move { store.create_tariff(&new, &request, now).await }).await
 }
 
+/// `seen` is the version that the publisher has seen; none stands for whichever it is.
+///
 /// # Errors
 /// `invalid_request` names what cannot be; else the store's.
 pub async fn change(
     state: &AppState,
     id: TariffId,
+    seen: Option<u32>,
     terms: TariffTerms,
     request: Idempotency,
     now: OffsetDateTime,
@@ -34,7 +37,7 @@ pub async fn change(
     check_terms(&mut checks, "", &terms, state.config.currency);
     checks.done()?;
     let store = state.store.clone();
-    state.to_the_end(async move { store.change_tariff(id, &terms, &request, now).await }).await
+    state.to_the_end(async move { store.change_tariff(id, seen, &terms, &request, now).await }).await
 }
 
 fn check_terms(checks: &mut Checks, pointer: &str, terms: &TariffTerms, currency: Currency) {

@@ -23,10 +23,10 @@ pub(super) fn once(answer: &Answer) -> Result<HttpResponse, ApiError> {
     Ok(response.json(&answer.body))
 }
 
-/// Like [`once`], with the tag of the application's version. Nothing else of it is read: an answer that is given again may be of an earlier version of the service.
-pub(super) fn once_application(answer: &Answer) -> Result<HttpResponse, ApiError> {
+/// Like [`once`], with the tag of the version of what was made or changed. Nothing else of it is read: an answer that is given again may be of an earlier version of the service.
+pub(super) fn once_versioned(answer: &Answer) -> Result<HttpResponse, ApiError> {
     let version = answer.body.get("version").and_then(serde_json::Value::as_u64).and_then(|version| u32::try_from(version).ok());
-    let version = version.ok_or_else(|| ApiError::internal("an application without a version"))?;
+    let version = version.ok_or_else(|| ApiError::internal("an answer without its version"))?;
     let mut response = once(answer)?;
     let (name, tag) = etag(version);
     let tag = tag.parse().map_err(|_| ApiError::internal("an entity tag is no header"))?;

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use protocol::rest::{Application, ChangeApplication, Explanation, NewApplication, Page};
 use protocol::{ApplicationId, ReleaseId};
 
-use super::answers::once_application;
+use super::answers::once_versioned;
 use super::input::headers::etag;
 use super::input::query::{PagingParameters, cursor_fault};
 use super::input::{Body, IdempotencyKey, IfMatch, Paging};
@@ -36,7 +36,7 @@ pub async fn create(
     body: Body<NewApplication>,
 ) -> Result<HttpResponse, ApiError> {
     let request = key.of(caller.user_id, &body.0)?;
-    once_application(&applications::apply(&state, *id, body.0, request, clock::now()).await?)
+    once_versioned(&applications::apply(&state, *id, body.0, request, clock::now()).await?)
 }
 
 /// The own applications to a release, oldest first.
@@ -81,7 +81,7 @@ pub async fn change(
 ) -> Result<HttpResponse, ApiError> {
     let version = seen.version();
     let request = key.of(caller.user_id, &(version, &body.0))?;
-    once_application(&applications::change(&state, *id, version, body.0, request, clock::now()).await?)
+    once_versioned(&applications::change(&state, *id, version, body.0, request, clock::now()).await?)
 }
 
 /// Take an application back, until the release closes; its hold is released.
@@ -95,5 +95,5 @@ pub async fn withdraw(
     key: IdempotencyKey,
 ) -> Result<HttpResponse, ApiError> {
     let request = key.of(caller.user_id, &())?;
-    once_application(&applications::withdraw(&state, *id, request, clock::now()).await?)
+    once_versioned(&applications::withdraw(&state, *id, request, clock::now()).await?)
 }

@@ -4,10 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use protocol::TariffId;
 use protocol::rest::{NewTariff, Page, Tariff, TariffTerms};
 
-use super::answers::once;
+use super::answers::once_versioned;
+use super::input::headers::{IfMatch, etag};
 use super::input::query::{PagingParameters, Query, cursor_fault};
 use super::input::{Body, IdempotencyKey, Paging};
-use super::refusals::{Conflict, NotFound, Unprocessable};
+use super::refusals::{Conflict, NotFound, Precondition, Unprocessable};
 use crate::app::tariffs;
 use crate::auth::{Caller, Publisher};
 use crate::clock;
@@ -27,7 +28,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 /// Make a tariff in its first version. Publishers only.
 #[utoipa::path(post, path = "/v1/tariffs", tag = "downloads", operation_id = "create_tariff",
     params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")), request_body = NewTariff,
-    responses((status = 201, description = "Made.", body = Tariff), Conflict, Unprocessable))]
+    responses((status = 201, description = "Made.", body = Tariff, headers(("ETag" = String))), Conflict, Unprocessable))]
 pub async fn create(
     state: web::Data<AppState>,
     publisher: Publisher,
@@ -35,7 +36,7 @@ pub async fn create(
     body: Body<NewTariff>,
 ) -> Result<HttpResponse, ApiError> {
     let request = key.of(publisher.user_id, &body.0)?;
-    once(&tariffs::create(&state, body.0, request, clock::now()).await?)
+    once_versioned(&tariffs::create(&state, body.0, request, clock::now()).await?)
 }
 
 /// The own tariffs in their latest versions, oldest first. Publishers only.
@@ -49,28 +50,31 @@ pub async fn list(state: web::Data<AppState>, publisher: Publisher, paging: Pagi
 /// A tariff in its latest version, or in the one that is named: what a price followed from can be read for as long as the price is on a statement.
 #[utoipa::path(get, path = "/v1/tariffs/{id}", tag = "downloads", operation_id = "get_tariff",
     params(("id" = TariffId, Path), ("version" = Option<u32>, Query, minimum = 1, maximum = 2_147_483_647)),
-    responses((status = 200, description = "The tariff.", body = Tariff), NotFound))]
+    responses((status = 200, description = "The tariff.", body = Tariff, headers(("ETag" = String))), NotFound))]
 pub async fn get(state: web::Data<AppState>, _: Caller, id: web::Path<TariffId>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&request)?;
     let version = query.take("version")?.map(|version| version.parse::<u32>()).transpose();
     let version = version.ok().filter(|version| version.is_none_or(|version| (1..=VERSION_MAX).contains(&version)));
     let version = version.ok_or_else(|| ApiError::invalid("query/version", "expected a number from 1 to 2147483647"))?;
     query.done()?;
-    Ok(HttpResponse::Ok().json(state.store.tariff(*id, version).await?))
+    let tariff = state.store.tariff(*id, version).await?;
+    Ok(HttpResponse::Ok().insert_header(etag(tariff.version)).json(tariff))
 }
 
 /// Add a version to an own tariff: downloads that are asked for from now on are under it. Publishers only.
 #[utoipa::path(post, path = "/v1/tariffs/{id}/versions", tag = "downloads", operation_id = "change_tariff",
-    params(("id" = TariffId, Path), ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
+    params(("id" = TariffId, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` that was seen, or `*`. Without it the answer is 428."),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 128, pattern = "^[!-~]+$")),
     request_body = TariffTerms,
-    responses((status = 201, description = "Added.", body = Tariff), NotFound, Conflict, Unprocessable))]
+    responses((status = 201, description = "Added.", body = Tariff, headers(("ETag" = String))), NotFound, Conflict, Precondition, Unprocessable))]
 pub async fn change(
     state: web::Data<AppState>,
     publisher: Publisher,
     id: web::Path<TariffId>,
+    seen: IfMatch,
     key: IdempotencyKey,
     body: Body<TariffTerms>,
 ) -> Result<HttpResponse, ApiError> {
-    let request = key.of(publisher.user_id, &(*id, &body.0))?;
-    once(&tariffs::change(&state, *id, body.0, request, clock::now()).await?)
+    let request = key.of(publisher.user_id, &(*id, seen.version(), &body.0))?;
+    once_versioned(&tariffs::change(&state, *id, seen.version(), body.0, request, clock::now()).await?)
 }

@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::conversions::{bigint, byte_array, bytes, integer, stored_time};
+use super::conversions::{basis_points, bigint, byte_array, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::settlement::read_receipts;
-use super::tariffs::Priced;
+use super::tariffs::{Priced, tariff_version};
 use super::{PageRequest, Store, StoreError, Tx, ledger};
 
 #[derive(sqlx::FromRow)]
@@ -36,6 +36,8 @@ struct DownloadRow {
     limit_bytes: i64,
     sent: i64,
     reserved: i64,
+    tariff_id: Option<Uuid>,
+    tariff_version: Option<i32>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -46,6 +48,7 @@ struct SourceRow {
     failure: Option<String>,
     bytes: Option<i64>,
     earned: Option<i64>,
+    relay_bp: Option<i32>,
 }
 
 /// Who may see a download.
@@ -185,7 +188,7 @@ impl Store {
         let row: Option<DownloadRow> = sqlx::query_as(
             "SELECT releases.id AS release_id, releases.content_id, downloads.swarm_id, delivery_id, edition_id, label, length, terminal_id,
                  releases.state AS release_state, deliveries.state AS delivery_state, price, charged, verified_bytes, starts_at, deadline_at,
-                 completed_at, limit_bytes, sent, reserved_first + reserved_repair AS reserved
+                 completed_at, limit_bytes, sent, reserved_first + reserved_repair AS reserved, tariff_id, tariff_version
              FROM releases
              JOIN deliveries ON deliveries.release_id = releases.id
              JOIN downloads ON downloads.delivery_id = deliveries.id
@@ -209,7 +212,7 @@ impl Store {
     ) -> Result<Vec<DownloadSource>, StoreError> {
         let rows: Vec<SourceRow> = sqlx::query_as(
             "SELECT coalesce(terminal_id, source) AS terminal_id, dropped_at IS NULL AND swarm_id IS NOT NULL AS serving,
-                 coalesce(reason, 'the origin') AS reason, failure, bytes, earned
+                 coalesce(reason, 'the origin') AS reason, failure, bytes, earned, relay_bp
              FROM (SELECT * FROM download_sources WHERE swarm_id = $1) chosen
              FULL JOIN (SELECT * FROM delivery_shares WHERE delivery_id = $2) shares ON source = terminal_id
              ORDER BY source IS NOT DISTINCT FROM '00000000-0000-0000-0000-000000000000', chosen_at, 1",
@@ -227,6 +230,7 @@ impl Store {
                     failure: row.failure,
                     bytes: bytes(row.bytes.unwrap_or(0))?,
                     earned: self.stored_money(row.earned.unwrap_or(0))?,
+                    relay_share: row.relay_bp.map(basis_points).transpose()?,
                 })
             })
             .collect()
@@ -253,6 +257,7 @@ impl Store {
             terminal_id: TerminalId(row.terminal_id),
             state,
             price: self.stored_money(row.price)?,
+            tariff: tariff_version(row.tariff_id, row.tariff_version)?,
             charged: self.stored_money(row.charged)?,
             verified: bytes(row.verified_bytes)?,
             sources,
@@ -276,6 +281,7 @@ pub fn add_received(download: &mut Download, received: BTreeMap<TerminalId, Byte
                 failure: None,
                 bytes,
                 earned: nothing,
+                relay_share: None,
             }),
         }
     }

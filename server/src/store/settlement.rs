@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::bitmap::ChunkSet;
 use protocol::rest::{DeliveryState, TariffVersion};
-use protocol::{Amount, BasisPoints, Bytes, DeliveryId, HoldId, ReleaseId, SwarmId, TariffId, TerminalId, UserId};
+use protocol::{Amount, BasisPoints, Bytes, DeliveryId, HoldId, ReleaseId, SwarmId, TerminalId, UserId};
 use rules::ledger::Transfer;
 use rules::settlement::{Attribution, Charging, Record, Settlement, Terms, attribute, settle};
 use sqlx::PgConnection;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::conversions::{amount, basis_points, bigint, byte_array, bytes, integer, small};
 use super::ledger::{self, PaidFrom};
 use super::lifecycle::{Lock, standing};
-use super::tariffs::relay_shares;
+use super::tariffs::{relay_shares, tariff_version};
 use super::{Store, StoreError, Tx};
 
 /// A delivery that has just been settled.
@@ -74,8 +74,7 @@ struct Pending {
 impl Pending {
     /// The tariff that it was asked for under.
     fn tariff(&self) -> Result<Option<TariffVersion>, StoreError> {
-        let version = self.tariff_version.map(small).transpose()?;
-        Ok(self.tariff_id.zip(version).map(|(id, version)| TariffVersion { tariff_id: TariffId(id), version }))
+        tariff_version(self.tariff_id, self.tariff_version)
     }
 }
 
@@ -137,7 +136,7 @@ impl Store {
             publisher: settlement.publisher,
             shares: shares(TerminalId(pending.terminal_id), &attribution, &settlement, &relay_shares),
         };
-        write_settled(&mut tx, &settled, verified_chunks.len(), now).await?;
+        write_settled(&mut tx, &settled, UserId(pending.publisher_id), verified_chunks.len(), now).await?;
         tx.commit().await?;
         Ok(Some(settled))
     }
@@ -273,17 +272,44 @@ fn shares(
     shares
 }
 
-async fn write_settled(tx: &mut PgConnection, settled: &Settled, chunks: u32, now: OffsetDateTime) -> Result<(), StoreError> {
+async fn write_shares(tx: &mut PgConnection, settled: &Settled, publisher: UserId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let (mut sources, mut bytes, mut earned, mut relay_bps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for share in &settled.shares {
-        sqlx::query("INSERT INTO delivery_shares (delivery_id, source, bytes, earned, relay_bp) VALUES ($1, $2, $3, $4, $5)")
-            .bind(settled.delivery_id.0)
-            .bind(share.source.0)
-            .bind(bigint(share.bytes.0)?)
-            .bind(bigint(share.earned.0)?)
-            .bind(share.relay_share.map(|relay_share| i32::from(relay_share.get())))
-            .execute(&mut *tx)
-            .await?;
+        sources.push(share.source.0);
+        bytes.push(bigint(share.bytes.0)?);
+        earned.push(bigint(share.earned.0)?);
+        relay_bps.push(share.relay_share.map(|relay_share| i32::from(relay_share.get())));
     }
+    // Whose content it was stands with relays alone: neither the origin nor the receiver has sent it a volume.
+    sqlx::query(
+        "INSERT INTO delivery_shares (delivery_id, source, bytes, earned, relay_bp, publisher_id, settled_at, of_complete)
+         SELECT $1, source, bytes, earned, relay_bp, CASE WHEN is_relay THEN $6 END, CASE WHEN is_relay THEN $7 END, CASE WHEN is_relay THEN $8 END
+         FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::integer[]) AS share (source, bytes, earned, relay_bp),
+             LATERAL (SELECT source <> $9 AND source <> $10 AS is_relay) AS kind",
+    )
+    .bind(settled.delivery_id.0)
+    .bind(&sources)
+    .bind(&bytes)
+    .bind(&earned)
+    .bind(&relay_bps)
+    .bind(publisher.0)
+    .bind(now)
+    .bind(settled.complete)
+    .bind(TerminalId::ORIGIN.0)
+    .bind(settled.terminal_id.0)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_settled(
+    tx: &mut PgConnection,
+    settled: &Settled,
+    publisher: UserId,
+    chunks: u32,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    write_shares(tx, settled, publisher, now).await?;
     let state = match settled.state {
         DeliveryState::Settled => "settled",
         DeliveryState::Released => "released",

@@ -69,13 +69,15 @@ impl Store {
         commit_once(tx, request, 201, &made, now).await
     }
 
-    /// Adds a version to an own tariff, which counts from now on. Answered with 201 and the [`Tariff`].
+    /// Adds a version to an own tariff after the one that the publisher has `seen` (none: whichever it is), which counts from now on. Answered with 201 and the
+    /// [`Tariff`].
     ///
     /// # Errors
-    /// `not_found` for a tariff that is not the publisher's, or the errors of a repeated key.
+    /// `not_found` for a tariff that is not the publisher's, `precondition_failed` if another version came since, or the errors of a repeated key.
     pub async fn change_tariff(
         &self,
         id: TariffId,
+        seen: Option<u32>,
         terms: &TariffTerms,
         request: &Idempotency,
         now: OffsetDateTime,
@@ -92,6 +94,9 @@ impl Store {
             .await?;
         let name = name.ok_or(StoreError::NotFound("tariff"))?;
         let latest = latest(&mut tx, id).await?;
+        if seen.is_some_and(|seen| seen != latest.version) {
+            return Err(StoreError::refused(ErrorCode::PreconditionFailed));
+        }
         let version = latest.version.saturating_add(1);
         insert_version(&mut tx, id, version, terms, now).await?;
         let changed = Tariff { id, name, version, terms: terms.clone(), created_at: now };
@@ -206,6 +211,12 @@ pub(super) async fn latest(connection: &mut PgConnection, id: TariffId) -> Resul
     Ok(Version { version: small(version)?, terms })
 }
 
+/// The version that stands in two columns.
+pub(super) fn tariff_version(id: Option<Uuid>, version: Option<i32>) -> Result<Option<TariffVersion>, StoreError> {
+    let version = version.map(small).transpose()?;
+    Ok(id.zip(version).map(|(id, version)| TariffVersion { tariff_id: TariffId(id), version }))
+}
+
 async fn insert_version(
     connection: &mut PgConnection,
     id: TariffId,
@@ -248,9 +259,8 @@ pub(super) async fn relay_shares(
     let since = period_start(&tariff, at)?;
     let ids: Vec<Uuid> = relays.filter(|relay| !relay.is_origin()).map(|relay| relay.0).collect();
     let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(
-        "SELECT source, count(*) FILTER (WHERE completed_at IS NOT NULL), coalesce(sum(bytes), 0)::bigint FROM delivery_shares
-         JOIN deliveries ON deliveries.id = delivery_id JOIN releases ON releases.id = release_id
-         WHERE source = ANY ($1) AND source <> deliveries.terminal_id AND publisher_id = $2 AND settled_at >= $3 AND settled_at <= $4 GROUP BY source",
+        "SELECT source, count(*) FILTER (WHERE of_complete), coalesce(sum(bytes), 0)::bigint FROM delivery_shares
+         WHERE source = ANY ($1) AND publisher_id = $2 AND settled_at >= $3 AND settled_at <= $4 GROUP BY source",
     )
     .bind(ids)
     .bind(publisher.0)

@@ -48,9 +48,10 @@ impl Api {
         self.call(Call::post("v1/tariffs").json(new).keyed()).await
     }
 
-    /// Adds a version to an own tariff. For publishers.
-    pub async fn change_tariff(&self, id: TariffId, terms: &TariffTerms) -> Result<Tariff, ApiError> {
-        self.call(Call::post(format!("v1/tariffs/{id}/versions")).json(terms).keyed()).await
+    /// Adds a version to an own tariff after version `seen`; refused if there is a later one. For publishers.
+    pub async fn change_tariff(&self, id: TariffId, seen: u32, terms: &TariffTerms) -> Result<Tariff, ApiError> {
+        let call = Call::post(format!("v1/tariffs/{id}/versions")).json(terms).header("If-Match", format!("\"{seen}\""));
+        self.call(call.keyed()).await
     }
 
     /// A tariff in this version, or in its latest one.

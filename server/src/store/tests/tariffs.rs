@@ -8,6 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::fixture::{CHUNKS, START, World, code_of, eur, request};
 use crate::store::PageRequest;
+use crate::store::downloads::DownloadViewer;
 use crate::store::settlement::{Settled, Share};
 
 fn bp(value: u16) -> BasisPoints {
@@ -84,7 +85,10 @@ async fn a06_a_tariff_is_never_edited_and_a_download_stays_under_its_version() {
     assert_eq!((first.price, shop.world.purse(customer.0).await), (eur(1_000), (9_000, 1_000)), "the price is held");
 
     let dearer = TariffTerms { flat: Amount(2_000), relay_share: bp(10_000), ..terms() };
-    let changed: Tariff = store.change_tariff(shop.tariff, &dearer, &request(shop.publisher), START).await.unwrap().read().unwrap();
+    let changed: Tariff =
+        store.change_tariff(shop.tariff, Some(1), &dearer, &request(shop.publisher), START).await.unwrap().read().unwrap();
+    let late = store.change_tariff(shop.tariff, Some(1), &terms(), &request(shop.publisher), START).await;
+    assert_eq!(code_of(late), ErrorCode::PreconditionFailed, "somebody else has changed it since");
     assert_eq!((changed.version, changed.terms.flat), (2, Amount(2_000)));
     assert_eq!(store.tariff(shop.tariff, Some(1)).await.unwrap().terms, terms());
     assert_eq!(store.tariff(shop.tariff, None).await.unwrap(), changed);
@@ -119,12 +123,13 @@ async fn a07_volumes_of_the_period_make_prices_lower_and_shares_higher() {
     let second = shop.ask(customer, START).await;
     let settled = shop.delivered(&second, relay, START).await;
     assert_eq!((settled.charged, settled.shares[0].earned, settled.shares[0].relay_share), (Amount(900), Amount(540), Some(bp(6_000))));
-    let kept: Option<i32> = sqlx::query_scalar("SELECT relay_bp FROM delivery_shares WHERE delivery_id = $1")
-        .bind(second.delivery_id.0)
-        .fetch_one(shop.world.store.raw())
-        .await
-        .unwrap();
-    assert_eq!(kept, Some(6_000), "it is on record what the relay was paid by");
+    let shown = shop.world.store.download(second.id, DownloadViewer::User(customer.0)).await.unwrap();
+    assert_eq!(shown.tariff, Some(TariffVersion { tariff_id: shop.tariff, version: 1 }));
+    assert_eq!(
+        (shown.sources[0].terminal_id, shown.sources[0].relay_share),
+        (relay, Some(bp(6_000))),
+        "so that the receiver can recompute it"
+    );
 
     // Somebody else, another publisher's content and the day after begin at nothing. Midnight in Berlin is at 23:00.
     assert_eq!(shop.quote(shop.world.bidder(0).await, START).await, 1_000);
@@ -209,7 +214,7 @@ async fn a06_a_tariff_of_somebody_else_is_refused() {
     let (other, content, _) = shop.world.content(1).await;
     let store = &shop.world.store;
     assert_eq!(code_of(store.set_on_demand(other, content, &by(shop.tariff), None, START).await), ErrorCode::InvalidRequest);
-    assert_eq!(code_of(store.change_tariff(shop.tariff, &terms(), &request(other), START).await), ErrorCode::NotFound);
+    assert_eq!(code_of(store.change_tariff(shop.tariff, None, &terms(), &request(other), START).await), ErrorCode::NotFound);
     let customer = shop.world.bidder(0).await;
     let foreign = store.quote(shop.content, shop.edition, (customer.1, other), START).await;
     assert_eq!(code_of(foreign), ErrorCode::InvalidRequest, "a quote is for an own terminal");
