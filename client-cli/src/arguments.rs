@@ -3,6 +3,7 @@
 mod account;
 mod market;
 mod publisher;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub(crate) use market::{
     ApplyArguments, BookArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments,
 };
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand, TariffCommand};
+pub(crate) use webhook::{DeliveriesArguments, RetryArguments, WebhookCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     Redeem(RedeemArguments),
     /// Show what the wallet holds and its last entries
     Wallet(WalletArguments),
+    /// Have addresses told of what happens: places won, deliveries paid, releases begun
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// List the releases, or show one of them
     List(ListArguments),
     /// Apply to a release, or change or withdraw the application
@@ -153,6 +158,16 @@ mod tests {
             &format!("tariff change {RELEASE} terms.json"),
             "tariff show",
             &format!("tariff show {RELEASE} --version 2"),
+            "webhook create https://a.example/x --event delivery.settled --event release.live --description accounts",
+            "webhook list",
+            &format!("webhook rotate {RELEASE}"),
+            &format!("webhook deliveries {RELEASE} --state dead --entries 5"),
+            &format!("webhook retry {RELEASE} {RELEASE}"),
+            &format!("webhook retry {RELEASE} --dead"),
+            &format!("webhook test {RELEASE}"),
+            &format!("webhook delete {RELEASE}"),
+            &format!("webhook enable {RELEASE}"),
+            &format!("webhook disable {RELEASE}"),
             "status --all",
             "measure",
             "measure --region 7",
@@ -231,6 +246,12 @@ mod tests {
             &format!("get {RELEASE} --quote --cancel"),
             "tariff create Nights",
             "tariff show --version 2",
+            "webhook create",
+            "webhook create https://a.example --event delivery.sent",
+            &format!("webhook retry {RELEASE}"),
+            &format!("webhook retry {RELEASE} {RELEASE} --dead"),
+            &format!("webhook deliveries {RELEASE} --state lost"),
+            &format!("webhook deliveries {RELEASE} --entries 0"),
             "status --release",
             "measure --region 65536",
             "report",
@@ -271,6 +292,7 @@ mod tests {
             "offer 42 --price 1",
             "tariff change 42 terms.json",
             "report 42",
+            "webhook test 42",
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");

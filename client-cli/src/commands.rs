@@ -17,6 +17,7 @@ mod report;
 mod running;
 mod status;
 mod tariff;
+mod webhook;
 
 use protocol::rest::{Content, Edition, Page, Release, ReleaseEdition};
 use protocol::{Currency, EditionId, ReleaseId};
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Publish(arguments) => publication::publish(arguments, setting).await,
         Command::Offer(arguments) => offering::offer(arguments, folder).await,
         Command::Tariff(command) => tariff::tariff(command, folder).await,
+        Command::Webhook(command) => webhook::webhook(command, folder).await,
         Command::Contents(arguments) => contents::contents(arguments, folder).await,
         Command::Release(ReleaseCommand::Create(arguments)) => release::create(*arguments, folder).await,
         Command::Release(ReleaseCommand::Cancel(arguments)) => release::cancel(arguments.release, folder).await,

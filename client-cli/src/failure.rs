@@ -115,6 +115,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::UnknownEdition | ErrorCode::UnknownRank | ErrorCode::BelowReserve | ErrorCode::ReleaseNotOpen => {
             Some("see `spillway list RELEASE`")
         }
+        ErrorCode::WebhookLimit => Some("remove one with `spillway webhook delete`"),
         ErrorCode::PreconditionFailed => Some("it has changed meanwhile: try again"),
         ErrorCode::PriceAboveMaximum => Some("give a higher `--maximum`"),
         ErrorCode::NotOnDemand => Some("wait for a release of it: see `spillway list`"),

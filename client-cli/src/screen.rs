@@ -7,6 +7,7 @@ mod report;
 mod running;
 mod table;
 mod tariff;
+mod webhook;
 
 use std::io::{ErrorKind, Write};
 
@@ -25,6 +26,7 @@ pub(crate) use report::report_page;
 pub(crate) use running::standing_for_tests;
 pub(crate) use running::{Named, RunScreen, Standing};
 pub(crate) use tariff::{quote_line, tariff_page, tariffs_table};
+pub(crate) use webhook::{attempt_line, secret_page, webhook_deliveries_table, webhooks_page};
 
 /// A command's result.
 #[derive(Debug)]

@@ -54,6 +54,7 @@ error_codes! {
     IdempotencyKeyReused, "idempotency_key_reused", 422, false, "This idempotency key was used with another request";
     IdempotencyKeyBusy, "idempotency_key_busy", 409, true, "The first request with this idempotency key is still running";
     VoucherUsed, "voucher_used", 409, false, "This voucher was redeemed before";
+    WebhookLimit, "webhook_limit", 409, false, "This account has as many webhooks as it may";
     VoucherExpired, "voucher_expired", 409, false, "This voucher has expired";
     PreconditionFailed, "precondition_failed", 412, false, "The resource was changed by somebody else";
     PayloadTooLarge, "payload_too_large", 413, false, "The body or frame is too large";

@@ -85,6 +85,12 @@ uuid_id!(/// One double-entry transfer.
     TransferId);
 uuid_id!(/// A batch of prepaid vouchers made at once.
     VoucherBatchId);
+uuid_id!(/// An address of an owner's that outgoing events are sent to.
+    WebhookId);
+uuid_id!(/// Something that happened, for one owner: the same in every sending of it.
+    EventId);
+uuid_id!(/// An event on its way to one webhook.
+    WebhookDeliveryId);
 uuid_id!(/// One HTTP request, quoted in problems and logs.
     RequestId);
 

@@ -8,6 +8,7 @@ mod on_demand;
 mod release;
 mod report;
 mod tariff;
+mod webhook;
 
 pub use account::*;
 pub use book::*;
@@ -17,6 +18,7 @@ pub use on_demand::*;
 pub use release::*;
 pub use report::*;
 pub use tariff::*;
+pub use webhook::*;
 
 use serde::{Deserialize, Serialize};
 

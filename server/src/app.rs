@@ -13,3 +13,4 @@ pub mod swarm;
 pub mod tariffs;
 pub mod terminals;
 pub mod wallet;
+pub mod webhooks;

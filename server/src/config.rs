@@ -7,7 +7,9 @@ use protocol::BitsPerSecond;
 use protocol::units::Currency;
 use protocol::ws::IceServer;
 
+use crate::prefix::Prefix;
 use crate::regions::Regions;
+use crate::secrets::KEY_FILE;
 
 /// Settings of one instance. All instances of a service share everything but `listen` and `public_url`.
 #[derive(Clone, clap::Args)]
@@ -80,6 +82,22 @@ pub struct Config {
     #[arg(long, env = "SPILLWAY_REGIONS", default_value = "[]")]
     pub regions: Regions,
 
+    /// Hosts that webhooks may be called at by plain HTTP, on any port; all others by HTTPS only.
+    #[arg(long = "webhook-http-host", value_name = "HOST", env = "SPILLWAY_WEBHOOK_HTTP_HOSTS", value_delimiter = ',')]
+    pub webhook_http_hosts: Vec<String>,
+
+    /// Networks that webhooks may lead into although they are not the Internet, such as 10.1.0.0/16; for tests and private installations.
+    #[arg(long = "webhook-allow-network", value_name = "CIDR", env = "SPILLWAY_WEBHOOK_ALLOW_NETWORKS", value_delimiter = ',')]
+    pub webhook_allow_networks: Vec<Prefix>,
+
+    /// Seconds that a webhook may take to answer.
+    #[arg(long, value_name = "SECONDS", env = "SPILLWAY_WEBHOOK_TIMEOUT", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub webhook_timeout: u16,
+
+    /// The key that wraps what must stay secret in the database; all instances need the same one. The first instance makes it [default: secrets.key in the data folder]
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_SECRETS_KEY_FILE")]
+    pub secrets_key_file: Option<PathBuf>,
+
     /// Threads that serve HTTP; by default one per core.
     #[arg(long, env = "SPILLWAY_WORKERS")]
     pub workers: Option<std::num::NonZeroUsize>,
@@ -100,6 +118,11 @@ impl Config {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", self.listen),
         }
+    }
+
+    /// Where the key for secrets is.
+    pub fn secrets_key_file(&self) -> PathBuf {
+        self.secrets_key_file.clone().unwrap_or_else(|| self.data_dir.join(KEY_FILE))
     }
 }
 
@@ -152,7 +175,13 @@ mod tests {
 
     #[test]
     fn a_currency_or_a_list_of_servers_that_cannot_be_read_stops_the_start() {
-        for bad in [["--currency", "euro"], ["--ice-servers", "stun:host"], ["--key-rotation-days", "0"]] {
+        for bad in [
+            ["--currency", "euro"],
+            ["--ice-servers", "stun:host"],
+            ["--key-rotation-days", "0"],
+            ["--webhook-allow-network", "10.0.0.0"],
+            ["--webhook-timeout", "0"],
+        ] {
             assert!(Arguments::try_parse_from(NEEDED.into_iter().chain(bad)).is_err(), "{bad:?} was accepted");
         }
         let servers = r#"[{"urls":["stun:host:3478"]}]"#;

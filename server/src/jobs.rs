@@ -1,8 +1,9 @@
-//! Work with a due time: releases open, close, start, go on wave by wave, and end, on whichever instance is free.
+//! Work with a due time, and events to be sent ([`outgoing`]). Of the first kind: releases open, close, start, go on wave by wave, and end, on whichever instance is free.
 //!
 //! Each piece may be done twice (an instance that is slow loses its claim and goes on): everything done here finds out what was done before. Pieces of one
 //! release are done in their order; after a standstill everything overdue is done at once.
 
+pub mod outgoing;
 mod work;
 
 #[cfg(test)]

@@ -10,11 +10,14 @@ pub mod jobs;
 pub mod live;
 pub mod metrics;
 pub mod origin;
+pub mod prefix;
 pub mod regions;
 pub mod routes;
+pub mod secrets;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod webhooks;
 pub mod ws;
 
 pub use error::ApiError;

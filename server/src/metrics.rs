@@ -16,6 +16,15 @@ pub const UPLOADED_CHUNKS: &str = "spillway_uploaded_chunks_total";
 /// Bytes of manifests sent.
 pub const MANIFEST_BYTES: &str = "spillway_manifest_bytes_total";
 
+/// Attempts to tell a webhook of an event, by outcome.
+pub const WEBHOOK_ATTEMPTS: &str = "spillway_webhook_attempts_total";
+/// Events that wait to be sent, in the whole service.
+pub const WEBHOOK_PENDING: &str = "spillway_webhook_pending";
+/// Events that were given up and have not been sent again, in the whole service.
+pub const WEBHOOK_DEAD: &str = "spillway_webhook_dead_letters";
+/// How long the event that is due for longest has waited for somebody to send it, in seconds: large when the instances cannot keep up.
+pub const WEBHOOK_OLDEST_DUE: &str = "spillway_webhook_oldest_due_age";
+
 /// From a health check to an upload of minutes.
 const SECONDS_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// How often histograms are folded together; the exporter's own advice.

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::prefix::{InvalidPrefix, Prefix};
+
 /// Address prefixes and their regions; the longest prefix that an address has counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Regions(Vec<Block>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Block {
-    address: IpAddr,
-    bits: u8,
+    prefix: Prefix,
     region: u16,
 }
 
@@ -37,38 +38,17 @@ impl TryFrom<Entry> for Block {
     type Error = String;
 
     fn try_from(entry: Entry) -> Result<Self, String> {
-        let fault = || format!("{:?} is no address prefix; expected one like 192.0.2.0/24 or 2001:db8::/32", entry.prefix);
-        let (address, bits) = entry.prefix.split_once('/').ok_or_else(fault)?;
-        let address: IpAddr = address.parse().map_err(|_| fault())?;
-        let bits: u8 = bits.parse().map_err(|_| fault())?;
-        if u32::from(bits) > length_of(address) {
-            return Err(fault());
-        }
-        Ok(Self { address, bits, region: entry.region })
+        let prefix = entry.prefix.parse().map_err(|error: InvalidPrefix| error.to_string())?;
+        Ok(Self { prefix, region: entry.region })
     }
-}
-
-fn length_of(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The first `bits` of an address, as a number.
-fn prefix_of(address: IpAddr, bits: u8) -> u128 {
-    let number = match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    };
-    number.checked_shr(length_of(address) - u32::from(bits)).unwrap_or(0)
 }
 
 impl Regions {
     /// The region of an address, if the operator has said one. IPv4 addresses within IPv6 count as what they are.
     pub fn of(&self, address: IpAddr) -> Option<u16> {
         let address = address.to_canonical();
-        let same = |block: &&Block| {
-            block.address.is_ipv4() == address.is_ipv4() && prefix_of(block.address, block.bits) == prefix_of(address, block.bits)
-        };
-        self.0.iter().filter(same).max_by_key(|block| block.bits).map(|block| block.region)
+        let blocks = self.0.iter().filter(|block| block.prefix.contains(address));
+        blocks.max_by_key(|block| block.prefix.bits()).map(|block| block.region)
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod tests;
 pub mod uploads;
 pub mod users;
 pub mod wallet;
+pub mod webhooks;
 
 use actix_web::error::PathError;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -42,6 +43,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(releases::configure)
         .configure(applications::configure)
         .configure(wallet::configure)
+        .configure(webhooks::configure)
         .configure(origin::configure)
         .configure(crate::ws::configure)
         .configure(service::configure)

@@ -17,14 +17,17 @@ use crate::auth::passwords::HashError;
 use crate::auth::{Keys, Passwords};
 use crate::clock;
 use crate::config::Config;
+use crate::jobs;
 use crate::live::{Live, LiveError};
 use crate::origin::budget::Budgets;
 use crate::origin::pace::Pace;
 use crate::origin::{ChunkStore, ChunkStoreError};
 use crate::routes;
 use crate::routes::problems::RequestSpan;
+use crate::secrets::{SecretsError, SecretsKey};
 use crate::state::AppState;
 use crate::store::{Store, StoreError};
+use crate::webhooks::{Addresses, Sender};
 
 /// How long open requests may take to end at a stop; the whole stop takes less than ten seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
@@ -46,6 +49,10 @@ pub enum StartError {
     Chunks(#[from] ChunkStoreError),
     #[error("the signing keys are not ready")]
     Keys(#[from] KeyError),
+    #[error("the key for secrets is not ready")]
+    Secrets(#[from] SecretsError),
+    #[error("webhooks cannot be called")]
+    Webhooks(#[from] reqwest::Error),
     #[error("passwords cannot be hashed")]
     Passwords(#[from] HashError),
     #[error("the metrics cannot be recorded")]
@@ -70,6 +77,9 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
     let keys = Keys::open(store.clone(), config.key_rotation_days, clock::now()).await?;
     let live = Live::connect(&config.redis_url, &config.redis_namespace).await?;
     let chunks = ChunkStore::local(&config.data_dir, config.sync_chunks)?;
+    let secrets = SecretsKey::open(&config.secrets_key_file())?;
+    let addresses = Addresses::new(&config.webhook_allow_networks, &config.webhook_http_hosts);
+    let webhooks = Sender::new(addresses, Duration::from_secs(config.webhook_timeout.into()))?;
     let (stop, stopping) = watch::channel(false);
     let runtime = tokio::runtime::Handle::current();
     let state = AppState {
@@ -81,6 +91,8 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
         live,
         chunks,
         keys,
+        secrets,
+        webhooks,
         passwords: Passwords::new()?,
         metrics: crate::metrics::install()?,
         stopping,
@@ -123,7 +135,8 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
     tokio::spawn(crate::metrics::keep_up(state.metrics.clone()));
     tokio::spawn(state.budgets.clone().keep_written(state.stopping.clone()));
     tokio::spawn(state.reselections.clone().keep_written(state.stopping.clone()));
-    let jobs = tokio::spawn(crate::jobs::run(state.clone()));
+    let working = state.clone();
+    let jobs = tokio::spawn(async move { tokio::join!(jobs::run(working.clone()), jobs::outgoing::run(working)) });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -137,7 +150,7 @@ pub async fn run(mut config: Config) -> Result<(), StartError> {
     announce(&state);
     server.await?;
     match tokio::time::timeout(JOBS_STOP_WITHIN, jobs).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(((), ()))) => {}
         Ok(Err(error)) => tracing::error!(%error, "the work with a due time did not end well"),
         // Its claims run out in a few seconds, and what was half done is rolled back.
         Err(_) => tracing::warn!("work with a due time is left to another instance"),

@@ -16,7 +16,9 @@ use crate::live::Live;
 use crate::origin::ChunkStore;
 use crate::origin::budget::Budgets;
 use crate::origin::pace::Pace;
+use crate::secrets::SecretsKey;
 use crate::store::Store;
+use crate::webhooks::Sender;
 
 #[derive(Debug, Clone)]
 pub struct AppState {
@@ -34,6 +36,10 @@ pub struct AppState {
     pub pace: Pace,
     pub keys: Keys,
     pub passwords: Passwords,
+    /// Reads again what the database has wrapped.
+    pub secrets: SecretsKey,
+    /// Sends to owners' webhooks.
+    pub webhooks: Sender,
     pub metrics: PrometheusHandle,
     /// Becomes true when the instance is told to stop: WebSockets close, jobs take nothing new.
     pub stopping: watch::Receiver<bool>,

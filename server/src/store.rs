@@ -11,6 +11,8 @@
 //! 4. the voucher row,
 //! 5. wallet rows in the order of their owners' ids (the order of [`rules::ledger::AccountRef`]); then entries and holds on them.
 //!
+//! What is to be told of it goes into the outbox at the end, which locks nothing that anybody else holds.
+//!
 //! Publishers, the platform and the vouchers issued are never locked: their accounts only grow.
 
 pub mod applications;
@@ -31,6 +33,8 @@ pub mod keys;
 pub mod ledger;
 pub mod lifecycle;
 pub mod on_demand;
+pub(crate) mod outbox;
+pub mod outgoing;
 pub mod page;
 pub mod plan;
 pub mod receipts;
@@ -42,6 +46,7 @@ pub mod reports;
 pub mod reselections;
 mod scaling;
 pub mod scheduling;
+pub mod sending;
 pub mod sessions;
 pub mod settlement;
 pub mod tariffs;
@@ -53,6 +58,7 @@ mod tests;
 pub mod users;
 pub mod vouchers;
 pub mod wallets;
+pub mod webhooks;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -43,6 +43,9 @@ fn known(field: &str) -> Option<&'static str> {
         "value" => "--value",
         "expires_at" => "--expires",
         "role" => "the role",
+        "url" => "URL",
+        "events" => "--event",
+        "description" => "--description",
         "terminal_id" => "this terminal",
         _ => return None,
     })

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use protocol::{ContentId, ReleaseId, TariffId};
+use protocol::{ContentId, ReleaseId, TariffId, WebhookDeliveryId, WebhookId};
 
 /// What an id looks like, for people who have not seen one.
 const EXAMPLE: &str = "01a1fc1f-9f34-72a5-bbb5-2ca69802b664";
@@ -20,6 +20,16 @@ pub(crate) fn content_id(text: &str) -> Result<ContentId, String> {
 /// A tariff's id, as `tariff show` lists it.
 pub(crate) fn tariff_id(text: &str) -> Result<TariffId, String> {
     id(text, "a tariff id", "tariff show")
+}
+
+/// A webhook's id, as `webhook list` shows it.
+pub(crate) fn webhook_id(text: &str) -> Result<WebhookId, String> {
+    id(text, "a webhook id", "webhook list")
+}
+
+/// The id of what was sent to a webhook, as `webhook deliveries` shows it.
+pub(crate) fn webhook_delivery_id(text: &str) -> Result<WebhookDeliveryId, String> {
+    id(text, "a delivery id", "webhook deliveries")
 }
 
 fn id<T: FromStr>(text: &str, what: &str, shown_by: &str) -> Result<T, String> {

@@ -6,6 +6,7 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use protocol::ErrorCode;
 use protocol::error::{Problem, ProblemError};
+use protocol::rest::Event;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, OpenApi as Document, RefOr, Schema, SchemaFormat, Type};
@@ -15,6 +16,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::refusals::problem;
 use super::{
     applications, contents, downloads, measurements, origin, releases, service, sessions, tariffs, terminals, uploads, users, wallet,
+    webhooks,
 };
 
 #[derive(OpenApi)]
@@ -39,9 +41,11 @@ use super::{
         tariffs::create, tariffs::list, tariffs::get, tariffs::change,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw, applications::explanation,
         wallet::get, wallet::entries, wallet::statement, wallet::holds, wallet::redeem, wallet::make_vouchers, wallet::totals,
+        webhooks::create, webhooks::list, webhooks::get, webhooks::change, webhooks::remove, webhooks::rotate, webhooks::test, webhooks::deliveries,
+        webhooks::delivered, webhooks::retry,
         service::home, service::live, service::ready, service::metrics, service::jwks,
     ),
-    components(schemas(Problem, ProblemError, ErrorCode)),
+    components(schemas(Problem, ProblemError, ErrorCode, Event)),
     security(("access_token" = [])),
     tags(
         (name = "users", description = "Accounts."),
@@ -52,6 +56,7 @@ use super::{
         (name = "downloads", description = "Contents at any time, from terminals that have them."),
         (name = "applications", description = "Bids for an edition and a rank."),
         (name = "wallet", description = "Prepaid money."),
+        (name = "webhooks", description = "Being told of events: signed as Standard Webhooks has it, at least once, in no order. The body is an `Event`."),
         (name = "service", description = "For machines: health, metrics, keys."),
     ),
     modifiers(&Completed)
@@ -85,7 +90,7 @@ impl Modify for Completed {
 }
 
 fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
 }
 
 fn complete(operation: &mut Operation) {

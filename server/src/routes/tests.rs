@@ -10,6 +10,7 @@ mod sessions;
 mod terminals;
 mod uploads;
 mod users;
+mod webhooks;
 
 use std::net::TcpListener;
 
@@ -78,6 +79,10 @@ impl Service {
             login_limit: 0,
             behind_proxy: false,
             regions: crate::regions::Regions::default(),
+            webhook_http_hosts: Vec::new(),
+            webhook_allow_networks: Vec::new(),
+            webhook_timeout: 15,
+            secrets_key_file: None,
             workers: std::num::NonZeroUsize::new(1),
         };
         change(&mut config);

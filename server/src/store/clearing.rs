@@ -14,7 +14,7 @@ use super::duties::write_duties;
 use super::lifecycle::{Lock, lift_statement_timeout, standing, void_holds};
 use super::releases::selection_of;
 use super::scaling::{ScaledSwarm, Seat, read_applicants, read_limits, scale_editions, seats, write_last_waves};
-use super::{Store, StoreError, Tx, books};
+use super::{Store, StoreError, Tx, books, outbox};
 use crate::clock::to_timestamp_ms;
 
 /// What closing did.
@@ -141,6 +141,8 @@ impl Store {
         write_duties(&mut tx, release_id, standing.starts_at, now).await?;
         write_last_waves(&mut tx, release_id, &limits, last_wave).await?;
         write_closed(&mut tx, release_id, &cleared, &verdicts).await?;
+        outbox::tell_closed(&mut tx, release_id, standing.publisher_id, &cleared, now).await?;
+        outbox::tell_awards(&mut tx, release_id, self.currency, now).await?;
         tx.commit().await?;
         Ok(Closing::Cleared(cleared))
     }

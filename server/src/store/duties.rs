@@ -1,10 +1,11 @@
 //! Relay duties: the deposits that stand beside prices, who was seen to be there, and how each duty ends. What counts and what it costs is decided in
 //! [`rules::duty`].
 
-use protocol::rest::{DeliveryState, DutyStanding, ReleaseState};
+use protocol::rest::{DeliveryState, DutyStanding, EventType, ReleaseState};
 use protocol::{DeliveryId, HoldId, ReleaseId, TerminalId, UserId};
 use rules::duty::{Duty, Look, Outcome, Presence};
 use rules::ledger::Transfer;
+use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use super::conversions::{amount, bigint, integer, small, unsigned};
 use super::deliveries::state_of;
 use super::ledger::{self, PaidFrom};
 use super::lifecycle::{Lock, standing};
+use super::outbox::{self, Told};
 use super::{Store, StoreError, Tx, releases};
 use crate::clock::{from_timestamp_ms, to_timestamp_ms};
 
@@ -317,6 +319,10 @@ impl Store {
             .bind(transfer_id.map(|id| id.0))
             .execute(&mut *tx)
             .await?;
+        let data = json!({ "delivery_id": delivery_id, "release_id": release_id, "missed_s": outcome.missed_ms / 1_000,
+            "forfeited": self.money(outcome.forfeited) });
+        let told = [owner, publisher_id].map(|user_id| Told::new(user_id, EventType::DutyEnded, delivery_id, data.clone()));
+        outbox::tell(&mut tx, &told, now).await?;
         tx.commit().await?;
         Ok(Some(outcome))
     }

@@ -1,7 +1,7 @@
 //! A release on its way: draft → open → closed → live → settled, cancelled from the first three, and aborted from live. Closing, which decides, is in
 //! [`super::clearing`].
 
-use protocol::rest::ReleaseState;
+use protocol::rest::{EventType, ReleaseState};
 use protocol::{ErrorCode, ReleaseId, UserId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::duties::cancel_duties;
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::releases::state_of;
-use super::{Store, StoreError, ledger};
+use super::{Store, StoreError, ledger, outbox};
 
 /// On whose behalf a release is cancelled or aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,12 +155,18 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn start_release(&self, release_id: ReleaseId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
         let started = sqlx::query("UPDATE releases SET state = 'live' WHERE id = $1 AND state = 'closed' AND starts_at <= $2")
             .bind(release_id.0)
             .bind(now)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(started.rows_affected() > 0)
+        if started.rows_affected() == 0 {
+            return Ok(false);
+        }
+        outbox::tell_participants(&mut tx, release_id, EventType::ReleaseLive, now).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Ends a release before its start and releases every hold; answered with 200 and the release.
@@ -184,6 +190,8 @@ impl Store {
         standing.may_be_cancelled(now)?;
         void_holds(&mut tx, release_id, now).await?;
         cancel_duties(&mut tx, release_id, now).await?;
+        // While the applications still stand.
+        outbox::tell_participants(&mut tx, release_id, EventType::ReleaseCancelled, now).await?;
         for ended_at in [
             "UPDATE deliveries SET state = 'released', settled_at = $2 WHERE release_id = $1 AND state = 'pending'",
             "UPDATE due_work SET done_at = $2 WHERE release_id = $1 AND done_at IS NULL",
@@ -228,6 +236,7 @@ impl Store {
         .bind(now)
         .execute(&mut *tx)
         .await?;
+        outbox::tell_participants(&mut tx, release_id, EventType::ReleaseAborted, now).await?;
         let release = self.release_in(&mut tx, release_id).await?;
         commit_once(tx, request, 200, &release, now).await
     }
@@ -258,6 +267,9 @@ impl Store {
             .bind(release_id.0)
             .fetch_one(&mut *tx)
             .await?;
+        if !on_demand {
+            outbox::tell_publisher(&mut tx, release_id, standing.publisher_id, EventType::ReleaseSettled, now).await?;
+        }
         tx.commit().await?;
         if !on_demand {
             self.tidy(now).await;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::lifecycle::{Lock, standing};
 use super::settlement::Settled;
-use super::{Store, StoreError, ledger};
+use super::{Store, StoreError, ledger, outbox};
 
 #[derive(sqlx::FromRow)]
 struct Empty {
@@ -27,7 +27,7 @@ impl Store {
         let release_id: Option<Uuid> =
             sqlx::query_scalar("SELECT release_id FROM deliveries WHERE id = $1").bind(delivery_id.0).fetch_optional(&mut *tx).await?;
         let release_id = ReleaseId(release_id.ok_or(StoreError::NotFound("delivery"))?);
-        standing(&mut tx, release_id, Some(Lock::Shared)).await?;
+        let standing = standing(&mut tx, release_id, Some(Lock::Shared)).await?;
         let empty: Option<Empty> = sqlx::query_as(
             "SELECT swarm_id, terminal_id, user_id, hold_id FROM deliveries
              WHERE id = $1 AND state = 'pending' AND verified_chunks = 0 FOR UPDATE",
@@ -52,8 +52,7 @@ impl Store {
             .bind(now)
             .execute(&mut *tx)
             .await?;
-        tx.commit().await?;
-        Ok(Some(Settled {
+        let released = Settled {
             delivery_id,
             release_id,
             swarm_id: SwarmId(empty.swarm_id),
@@ -66,6 +65,9 @@ impl Store {
             fee: Amount(0),
             publisher: Amount(0),
             shares: Vec::new(),
-        }))
+        };
+        outbox::tell_settled(&mut tx, &released, standing.publisher_id, |_| None, self.currency, now).await?;
+        tx.commit().await?;
+        Ok(Some(released))
     }
 }

@@ -1,6 +1,6 @@
 //! Scheduling a release: its terms are checked, its swarms, ranks and origin budget written, and the work that falls due noted.
 
-use protocol::rest::{NewRelease, Selection};
+use protocol::rest::{EventType, NewRelease, Selection};
 use protocol::{Bytes, ErrorCode, ReleaseId, SwarmId, UserId};
 use rules::auction::{Book, RankTerms};
 use rules::scale::PRIMARIES_MAX;
@@ -12,7 +12,7 @@ use super::conversions::{bigint, bytes, integer, stored_time};
 use super::duties::stored_duty;
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::scaling::limits_of;
-use super::{Store, StoreError, Tx, budget};
+use super::{Store, StoreError, Tx, budget, outbox};
 
 fn selection_text(selection: Selection) -> &'static str {
     match selection {
@@ -52,6 +52,7 @@ impl Store {
         self.insert_ranks(&mut tx, release_id, new).await?;
         insert_editions(&mut tx, release_id, new, &parts).await?;
         insert_due_work(&mut tx, release_id, new, &schedule).await?;
+        outbox::tell_publisher(&mut tx, release_id, request.user_id, EventType::ReleaseScheduled, now).await?;
         let release = self.release_in(&mut tx, release_id).await?;
         commit_once(tx, request, 201, &release, now).await
     }

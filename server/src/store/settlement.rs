@@ -15,7 +15,7 @@ use super::conversions::{amount, basis_points, bigint, byte_array, bytes, intege
 use super::ledger::{self, PaidFrom};
 use super::lifecycle::{Lock, standing};
 use super::tariffs::{relay_shares, tariff_version};
-use super::{Store, StoreError, Tx};
+use super::{Store, StoreError, Tx, outbox};
 
 /// A delivery that has just been settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,9 @@ impl Store {
         };
         let settlement =
             settle(&terms, attribution.edition_bytes, &attribution.sources, attribution.held, &relay_shares).map_err(invariant)?;
-        pay(&mut tx, delivery_id, &pending, &settlement, now).await?;
+        let relays: Vec<Uuid> = settlement.relays.iter().map(|part| part.terminal_id.0).collect();
+        let owners = owners_of(&mut tx, &relays).await?;
+        pay(&mut tx, delivery_id, &pending, &settlement, &owners, now).await?;
         let settled = Settled {
             delivery_id,
             release_id,
@@ -137,9 +139,18 @@ impl Store {
             shares: shares(TerminalId(pending.terminal_id), &attribution, &settlement, &relay_shares),
         };
         write_settled(&mut tx, &settled, UserId(pending.publisher_id), verified_chunks.len(), now).await?;
+        let owner_of = |terminal: TerminalId| owners.get(&terminal).copied();
+        outbox::tell_settled(&mut tx, &settled, UserId(pending.publisher_id), owner_of, self.currency, now).await?;
         tx.commit().await?;
         Ok(Some(settled))
     }
+}
+
+/// Whose terminals these are.
+async fn owners_of(tx: &mut PgConnection, terminals: &[Uuid]) -> Result<BTreeMap<TerminalId, UserId>, StoreError> {
+    let owners: Vec<(Uuid, Uuid)> =
+        sqlx::query_as("SELECT id, user_id FROM terminals WHERE id = ANY ($1)").bind(terminals).fetch_all(tx).await?;
+    Ok(owners.into_iter().map(|(id, user)| (TerminalId(id), UserId(user))).collect())
 }
 
 /// Posts the settlement out of the delivery's hold.
@@ -148,12 +159,9 @@ async fn pay(
     delivery_id: DeliveryId,
     pending: &Pending,
     settlement: &Settlement,
+    owners: &BTreeMap<TerminalId, UserId>,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let relays: Vec<Uuid> = settlement.relays.iter().map(|part| part.terminal_id.0).collect();
-    let owners: Vec<(Uuid, Uuid)> =
-        sqlx::query_as("SELECT id, user_id FROM terminals WHERE id = ANY ($1)").bind(&relays).fetch_all(&mut **tx).await?;
-    let owners: BTreeMap<TerminalId, UserId> = owners.into_iter().map(|(id, user)| (TerminalId(id), UserId(user))).collect();
     let payer = UserId(pending.user_id);
     let transfer = Transfer::delivery(settlement, payer, UserId(pending.publisher_id), |terminal| owners.get(&terminal).copied())
         .map_err(invariant)?;

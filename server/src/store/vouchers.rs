@@ -4,7 +4,7 @@
 //! bits, which are stored, and the request's idempotency key, of which only a hash is: so a repeated request shows the same codes again although
 //! nobody can read them out of the database. They are as secret as the key is; a client uses a random UUID.
 
-use protocol::rest::{NewVouchers, Vouchers};
+use protocol::rest::{EventType, NewVouchers, Vouchers};
 use protocol::{ErrorCode, UserId, VoucherBatchId};
 use rules::ledger::Transfer;
 use time::OffsetDateTime;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::conversions::{amount, bigint, byte_array, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once, commit_once_showing};
+use super::outbox::{self, Told};
 use super::{Store, StoreError, Tx, ledger};
 
 /// Most vouchers of one batch, as in the API.
@@ -143,6 +144,8 @@ impl Store {
         };
         let code = Code::parse(code).ok_or(StoreError::NotFound("voucher"))?;
         let entry = self.redeem(&mut tx, &code, request.user_id, now).await?;
+        let data = serde_json::json!({ "transfer_id": entry.transfer_id, "amount": entry.amount });
+        outbox::tell(&mut tx, &[Told::new(request.user_id, EventType::VoucherRedeemed, entry.transfer_id, data)], now).await?;
         commit_once(tx, request, 201, &entry, now).await
     }
 

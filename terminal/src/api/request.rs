@@ -60,6 +60,10 @@ impl Call {
         Self::new(Method::PUT, path, Repeat::Always)
     }
 
+    pub(super) fn patch(path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path, Repeat::Always)
+    }
+
     pub(super) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path, Repeat::Always)
     }

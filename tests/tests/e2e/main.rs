@@ -28,3 +28,4 @@ mod scene;
 mod sparse;
 mod turn;
 mod updates;
+mod webhooks;
