@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::ws::{Peer, SwarmPlan};
 use protocol::{DeliveryId, EditionId, GroupId, ReleaseId, SwarmId, TerminalId, TerminalKey, TimestampMs};
 use rules::relay_plan::{Candidate, CommunicationState, PlanError, Region, SwarmTree, choose_shape, plan_wave};
+use rules::ties::{Placed, ties};
 use swarm::Now;
 
 use crate::rng::mix;
@@ -49,6 +50,21 @@ fn candidate(identity: &Identity, spec: &TerminalSpec) -> Candidate {
     Candidate { peer, state, primary: None }
 }
 
+/// Ties everybody of a later wave to a terminal of the first one, as closing does.
+fn tied(mut candidates: Vec<Candidate>, scenario: &Scenario) -> Vec<Candidate> {
+    let placed =
+        |candidate: &Candidate| Placed { terminal_id: candidate.peer.terminal_id, up: candidate.peer.up, region: candidate.state.region };
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by_key(|&index| scenario.terminals[index].wave);
+    let (first, later): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|&index| scenario.terminals[index].wave == 0);
+    let of = |indices: &[usize]| indices.iter().map(|&index| placed(&candidates[index])).collect::<Vec<_>>();
+    let primaries = ties(&of(&first), &of(&later));
+    for (index, primary) in later.into_iter().zip(primaries) {
+        candidates[index].primary = primary;
+    }
+    candidates
+}
+
 /// The time of the server's clock at a moment of the run.
 pub(crate) fn timestamp(at: Now) -> TimestampMs {
     TimestampMs(CLOCK_AT_ZERO + u64::try_from(at.as_millis()).unwrap_or(0))
@@ -71,7 +87,10 @@ impl Planner {
             seed: scenario.seed,
             edition_id,
             chunks: u32::try_from(scenario.chunks.len()).unwrap_or(u32::MAX),
-            candidates: identities.iter().zip(&scenario.terminals).map(|(identity, spec)| candidate(identity, spec)).collect(),
+            candidates: tied(
+                identities.iter().zip(&scenario.terminals).map(|(identity, spec)| candidate(identity, spec)).collect(),
+                scenario,
+            ),
             indices: identities.iter().enumerate().map(|(index, identity)| (identity.id, index)).collect(),
             tree: SwarmTree::default(),
         }
@@ -133,5 +152,24 @@ impl Planner {
         let contacts = view.children.iter().flat_map(|child| &child.contacts);
         let peers = view.members.iter().chain(&view.parents).chain(contacts).chain(&view.serves);
         peers.filter_map(|peer| self.indices.get(&peer.terminal_id).copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Wish;
+
+    #[test]
+    fn a17_everybody_of_a_later_wave_is_tied_to_a_terminal_of_the_first() {
+        let wish = Wish { seed: 7, terminals: 24, chunks: 8, waves: 3, faults: BTreeSet::new(), strict: false };
+        let scenario = Scenario::new(&wish);
+        let identities: Vec<Identity> = (0..24).map(|index| Identity::new(7, index)).collect();
+        let planner = Planner::new(&scenario, EditionId([0; 32]), &identities);
+        for (candidate, spec) in planner.candidates.iter().zip(&scenario.terminals) {
+            let primary = candidate.primary.and_then(|id| planner.indices.get(&id));
+            assert_eq!(primary.is_some(), spec.wave > 0);
+            assert!(primary.is_none_or(|&index| scenario.terminals[index].wave == 0));
+        }
     }
 }

@@ -45,7 +45,7 @@ fn a18_a_tenth_is_forgiven_in_all_and_beyond_it_everything_counts() {
     let complete = duty(Some(0));
     assert_eq!(forfeited(&complete, 100, |second| second < 90), 0);
     assert_eq!(forfeited(&complete, 100, |second| second < 85), 150);
-    let flickers = |second: u64| (second / 5) % 3 == 0;
+    let flickers = |second: u64| (second / 5).is_multiple_of(3);
     assert!(forfeited(&complete, 100, flickers) >= 300, "two looks of three miss it");
     let long = Duty { after_ms: 10_000_000, ..complete };
     assert_eq!(long.missed_ms(Presence { absent_since: None, absent_ms: 60_000 }, TimestampMs(0)), 0, "a minute at most");

@@ -159,3 +159,43 @@ fn a18_what_is_forfeited_of_a_deposit_goes_to_the_publisher() {
     assert!(Transfer::duty_forfeit(Amount(0), user(1), user(2)).unwrap().is_empty());
     assert_eq!(Transfer::duty_forfeit(Amount(JSON_INTEGER_MAX + 1), user(1), user(2)), Err(LedgerError::OutOfBounds));
 }
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn x03_a_ring_that_signs_for_itself_loses_the_fee_and_the_publishers_part(
+        deliveries in proptest::collection::vec(
+            (0..1u64 << 40, 0..=10_000u16, 0..=10_000u16, proptest::collection::vec((0..6u8, 1..1u64 << 30), 1..6), 0..1u64 << 30),
+            1..12,
+        ),
+    ) {
+        // Users 10 to 15 own terminals 0 to 5, receive from each other, and sign whatever they like; the publisher is none of them.
+        let (mut ring, mut kept_by_others) = (0i128, 0i128);
+        for (number, (price, fee, relay_share, relays, origin)) in deliveries.iter().enumerate() {
+            let terms = Terms {
+                price: Amount(*price),
+                charging: Charging::Release,
+                fee: BasisPoints::new(*fee).unwrap(),
+                relay_share: BasisPoints::new(*relay_share).unwrap(),
+            };
+            let mut sources: Vec<_> = relays.iter().map(|&(of, bytes)| SourceBytes { source: terminal(of), bytes: Bytes(bytes) }).collect();
+            sources.push(SourceBytes { source: TerminalId::ORIGIN, bytes: Bytes(*origin) });
+            let edition: u64 = sources.iter().map(|source| source.bytes.0).sum();
+            let settlement = settle(&terms, Bytes(edition), &sources, Bytes(0), &BTreeMap::new()).unwrap();
+            let receiver = user(10 + u8::try_from(number % 6).unwrap());
+            let transfer = Transfer::delivery(&settlement, receiver, user(60), owner).unwrap();
+            for (account, amount) in transfer.entries() {
+                match account {
+                    AccountRef::Wallet(_) => ring += i128::from(*amount),
+                    AccountRef::Publisher(_) | AccountRef::Platform | AccountRef::VouchersIssued => kept_by_others += i128::from(*amount),
+                }
+            }
+            // Nobody outside is ever paid less than the fee and what the relays' share leaves.
+            let least = u128::from(settlement.fee.0) + u128::from(settlement.charge.0 - settlement.fee.0) * u128::from(10_000 - relay_share) / 10_000;
+            prop_assert!(u128::from(settlement.fee.0) + u128::from(settlement.publisher.0) >= least);
+        }
+        prop_assert_eq!(ring, -kept_by_others);
+        prop_assert!(ring <= 0, "money out of nothing: {}", ring);
+    }
+}

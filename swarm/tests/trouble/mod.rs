@@ -232,3 +232,19 @@ fn what_is_asked_of_a_second_member_because_the_first_is_slow_is_not_sent_by_bot
     let sent = (world.copied - before) / 100_000;
     assert!(sent <= 43, "{sent} chunks were sent for the 40 that were wanted");
 }
+
+#[test]
+fn x03_a_receiver_that_denies_what_it_got_is_sent_one_window_by_each_relay_and_no_more() {
+    let mut world = World::new(200, &[10 * MBIT; 6], one_group(6));
+    world.denier = Some(5);
+    let others_complete = |world: &World| world.nodes[..5].iter().all(|node| node.disk.len() == 200);
+    assert!(world.run_until(LONG, others_complete), "stuck at {:?}", world.now);
+    // However long it waits.
+    world.run_until(world.now + Duration::from_secs(30), |_| false);
+    assert_eq!(world.sent_to_denier.len(), 5, "each of them has tried");
+    for (relay, sent) in &world.sent_to_denier {
+        assert!(*sent <= swarm::WINDOW_BYTES, "{sent} bytes of relay {relay} are lost");
+    }
+    let denied: u64 = world.sent_to_denier.values().sum();
+    assert!(denied < world.manifest.length.0 / 10, "{denied} bytes for nothing are far from the whole");
+}

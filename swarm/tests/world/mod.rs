@@ -89,6 +89,9 @@ pub(crate) struct World {
     /// Flips a byte of every chunk frame on this (from, to).
     pub(crate) corrupt: Option<(usize, usize)>,
     pub(crate) corrupted: usize,
+    /// A terminal that signs nothing to those who send it chunks, and what each of them has sent it.
+    pub(crate) denier: Option<usize>,
+    pub(crate) sent_to_denier: BTreeMap<usize, u64>,
     /// Chunk payload sent between terminals.
     pub(crate) copied: u64,
     /// Copies with destinations: from, to, chunk, and whom they named.
@@ -177,6 +180,8 @@ impl World {
             epoch: 1,
             corrupt: None,
             corrupted: 0,
+            denier: None,
+            sent_to_denier: BTreeMap::new(),
             copied: 0,
             handed: vec![],
             spoilt: BTreeMap::new(),
@@ -334,6 +339,9 @@ impl World {
                 self.corrupted += 1;
             }
             self.copied += u64::from(transmit.len);
+            if self.denier == Some(to) {
+                *self.sent_to_denier.entry(node).or_default() += u64::from(transmit.len);
+            }
             if !transmit.destinations.is_empty() {
                 self.handed.push((node, to, transmit.chunk, transmit.destinations.clone()));
             }
@@ -368,6 +376,7 @@ impl World {
 
     fn carry_out(&mut self, node: usize, action: Action) {
         match action {
+            Action::Send { frame: Frame::Receipt { .. } | Frame::Duplicate(_), .. } if self.denier == Some(node) => {}
             Action::Send { peer, frame } => {
                 let to = self.nodes.iter().position(|other| other.id == peer).unwrap();
                 if let Frame::Request { chunks, .. } = &frame {

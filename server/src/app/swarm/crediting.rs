@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_cannot_void_what_it_signed_by_signing_something_else_first() {
+    fn x03_a_receiver_cannot_void_what_it_signed_by_signing_something_else_first() {
         let mut recorded = delivery(10);
         judged(&mut recorded, vec![receipt(1, u32::MAX, 0, &[9])]);
         let judgement = judged(&mut recorded, vec![receipt(1, 3, 0, &[0, 1, 2]), receipt(1, u32::MAX, 0, &[3])]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_count_the_same_in_any_order() {
+    fn x03_receipts_count_the_same_in_any_order() {
         let receipts = [receipt(1, 1, 0, &[0]), receipt(1, 2, 0, &[0, 3]), receipt(1, 3, 0, &[0, 3, 4])];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut recorded = delivery(10);

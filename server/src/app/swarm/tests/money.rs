@@ -108,7 +108,7 @@ async fn settled(stage: &mut Stage, machine: usize) -> (Amount, Amount) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn receipts_from_both_ends_and_repeated_ones_count_once() {
+async fn x03_receipts_from_both_ends_and_repeated_ones_count_once() {
     let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
     stage.connect(0..2).await;
     let (delivery, source) = (stage.delivery(0), stage.machines[1].id());
@@ -123,7 +123,7 @@ async fn receipts_from_both_ends_and_repeated_ones_count_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_that_somebody_made_up_is_refused_and_the_good_one_beside_it_is_taken() {
+async fn x03_a_receipt_that_somebody_made_up_is_refused_and_the_good_one_beside_it_is_taken() {
     let mut stage = Stage::started(Script { ranks: &[3], ..Script::default() }).await;
     stage.connect(0..3).await;
     let (own, other) = (stage.delivery(0), stage.delivery(1));

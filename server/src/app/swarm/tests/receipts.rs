@@ -52,7 +52,7 @@ fn credited(known: &[RecordedReceipt], source: TerminalId) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_signs_the_highest_sequence_number_first_pays_its_relay_all_the_same() {
+async fn x03_a_receiver_that_signs_the_highest_sequence_number_first_pays_its_relay_all_the_same() {
     let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
     stage.connect(0..2).await;
     let relay = stage.machines[1].id();
@@ -113,7 +113,7 @@ async fn what_is_known_is_dropped_before_anybody_looks_at_its_signature() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_counts_once_the_plan_pairs_it_with_the_receiver_and_a_winner_elsewhere_does_not() {
+async fn x03_a_source_counts_once_the_plan_pairs_it_with_the_receiver_and_a_winner_elsewhere_does_not() {
     // Two of the second wave: one pairs with two of the first wave, the other with the third of them.
     let mut stage = Stage::started(Script { ranks: &[3, 2], ..Script::default() }).await;
     stage.connect(0..3).await;
@@ -148,7 +148,7 @@ async fn a_source_counts_once_the_plan_pairs_it_with_the_receiver_and_a_winner_e
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_a_relays_chunks_for_the_origin_as_well_does_not_keep_the_relay_from_being_paid() {
+async fn x03_signing_a_relays_chunks_for_the_origin_as_well_does_not_keep_the_relay_from_being_paid() {
     let mut stage = Stage::started(Script { ranks: &[2], ..Script::default() }).await;
     stage.connect(0..2).await;
     let relay = stage.machines[1].id();
