@@ -41,7 +41,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let measured = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| runtime.block_on(measure(&options)));
+    // One thread for all clients, as pgbench has it, and as each worker of the service has its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let measured = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(measure(&options)));
     match measured.and_then(|figures| figures.tell(&options).map(|()| figures)) {
         Ok(figures) if figures.ratio() >= RATIO_MIN && figures.hot_ratio() >= HOT_RATIO_MIN => ExitCode::SUCCESS,
         Ok(_) => {
