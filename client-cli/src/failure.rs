@@ -118,6 +118,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::WebhookLimit => Some("remove one with `spillway webhook delete`"),
         ErrorCode::PreconditionFailed => Some("it has changed meanwhile: try again"),
         ErrorCode::PriceAboveMaximum => Some("give a higher `--maximum`"),
+        ErrorCode::EditionSealed => Some("apply for its release: see `spillway list`"),
         ErrorCode::NotOnDemand => Some("wait for a release of it: see `spillway list`"),
         ErrorCode::BudgetTooSmall => Some("give at least `--origin-budget 1.01x`"),
         ErrorCode::TooManyRequests | ErrorCode::Internal | ErrorCode::Unavailable | ErrorCode::IdempotencyKeyBusy => {

@@ -64,6 +64,8 @@ error_codes! {
     BelowReserve, "below_reserve", 422, false, "The maximum price is below the reserve";
     InsufficientFunds, "insufficient_funds", 422, false, "The wallet cannot pay for this";
     PriceAboveMaximum, "price_above_maximum", 422, false, "The price is above the stated maximum";
+    /// The edition is part of a sealed release whose last rank has not come yet.
+    EditionSealed, "edition_sealed", 409, true, "The edition is sealed until its release";
     NotOnDemand, "not_on_demand", 409, false, "The content cannot be had on demand";
     EmptyEdition, "empty_edition", 422, false, "An edition must have at least one byte";
     BudgetTooSmall, "budget_too_small", 422, false, "The origin budget is too small for the editions";

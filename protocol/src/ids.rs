@@ -184,6 +184,10 @@ impl TerminalKey {
     pub fn secret(&self) -> [u8; 32] {
         self.0.to_bytes()
     }
+    /// The X25519 private key whose public key is [`PublicKey`] on the Montgomery curve (RFC 7748, 4.1).
+    pub(crate) fn agreement_secret(&self) -> [u8; 32] {
+        self.0.to_scalar_bytes()
+    }
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.verifying_key().to_bytes())
     }

@@ -1,4 +1,4 @@
-//! What crosses a border of Spillway: typed ids and units, REST bodies, WebSocket messages, data-channel frames, receipts, the manifest, and the one
+//! What crosses a border of Spillway: typed ids and units, REST bodies, WebSocket messages, data-channel frames, receipts, the manifest, what is sealed until its second, and the one
 //! table of error codes. No I/O, no clock, no randomness: every other crate depends on this one and it depends on no runtime.
 //!
 //! JSON integers stay below 2^53 so that a browser reads them exactly.
@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod plan_change;
 pub mod receipt;
 pub mod rest;
+pub mod sealing;
 pub mod units;
 pub mod wire;
 pub mod ws;

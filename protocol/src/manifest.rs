@@ -143,6 +143,13 @@ impl Manifest {
 
     /// Reads and checks a manifest: whatever it says, the receiver can act on it safely.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest = Self::read(bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Reads a manifest whose parts need not agree with each other yet.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, ManifestError> {
         let mut reader = Reader::new(bytes);
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(DecodeError::OutOfRange("magic").into());
@@ -168,9 +175,7 @@ impl Manifest {
             chunks.push(ChunkEntry { length: reader.u32()?, hash: Blake3(reader.array()?) });
         }
         reader.end()?;
-        let manifest = Self { directory, length, blake3, files, chunks };
-        manifest.check()?;
-        Ok(manifest)
+        Ok(Self { directory, length, blake3, files, chunks })
     }
 
     /// Whether the parts agree with each other.

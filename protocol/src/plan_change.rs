@@ -177,6 +177,7 @@ mod tests {
             parents: Vec::new(),
             children: vec![ChildGroup { group_id: GroupId::from_bytes([8; 16]), contacts: peers(&[9]), ways: vec![] }],
             serves,
+            sealed: None,
         }
     }
 

@@ -70,6 +70,9 @@ pub enum ClientMessage {
     Suspect { swarm_id: SwarmId, terminal_id: TerminalId, reason: SuspectReason },
     /// Distribution state (a10, a12): cumulative, sent about once a second while a swarm is active.
     Progress { swarm_id: SwarmId, progress: Progress },
+    /// Asks for the key of a sealed swarm. It comes by [`ServerMessage::Key`] at the second of the terminal's rank, or at once if that is over; to whom it
+    /// does not come is to ask again after a reconnection.
+    WantKey { swarm_id: SwarmId },
     /// Complete editions that this terminal holds and serves to others (a01, a22). `whole`: these and no others; else these as well. Told after every
     /// connection, and whenever it changes.
     Holds { editions: Vec<EditionId>, whole: bool },
@@ -155,6 +158,16 @@ pub enum ServerMessage {
     Push {
         position: PushPosition,
         message: PushMessage,
+    },
+    /// The key of a sealed swarm: base64 of a [`crate::sealing::envelope`] to the terminal's own key. Not a push: it is kept nowhere on its way.
+    Key {
+        swarm_id: SwarmId,
+        envelope: String,
+    },
+    /// The key of a swarm that was asked for is not given, now or later.
+    NoKey {
+        swarm_id: SwarmId,
+        code: ErrorCode,
     },
     /// The answer to a message that was refused. Nothing was changed by it.
     Error {
@@ -272,6 +285,18 @@ pub struct SwarmPlan {
     pub children: Vec<ChildGroup>,
     /// Terminals of later groups that may pull from this one.
     pub serves: Vec<Peer>,
+    /// Of a sealed release, what travels before the key does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedPlan>,
+}
+
+/// What travels instead of an edition's own chunks (x02).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPlan {
+    /// The BLAKE3 hash of the [`crate::sealing::manifest::SealedManifest`].
+    pub manifest: Blake3,
+    /// When this terminal is given the key, if it asks for it.
+    pub key_at: TimestampMs,
 }
 
 /// One group below this terminal's group.

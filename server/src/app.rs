@@ -9,6 +9,7 @@ pub mod duties;
 pub mod measurements;
 pub mod releases;
 pub mod reports;
+pub mod sealing;
 pub mod swarm;
 pub mod tariffs;
 pub mod terminals;

@@ -83,7 +83,7 @@ pub async fn open(config: Config) -> Result<Opened, StartError> {
     let (stop, stopping) = watch::channel(false);
     let runtime = tokio::runtime::Handle::current();
     let state = AppState {
-        swarms: Swarms::new(store.clone(), chunks.clone()),
+        swarms: Swarms::new(store.clone(), chunks.clone(), secrets.clone()),
         reselections: Reselections::new(store.clone(), live.clone()),
         budgets: Budgets::new(store.clone(), runtime.clone()),
         pace: Pace::new(config.origin_up),

@@ -46,6 +46,7 @@ pub mod reports;
 pub mod reselections;
 mod scaling;
 pub mod scheduling;
+pub mod sealing;
 pub mod sending;
 pub mod sessions;
 pub mod settlement;

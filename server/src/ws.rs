@@ -5,6 +5,7 @@
 //! pushed to it, and what it is owed live in Redis and Postgres: a session holds nothing that its successor, on any instance, does not find there.
 
 mod handshake;
+mod keys;
 mod messages;
 mod observing;
 mod outbox;

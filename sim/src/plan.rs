@@ -133,6 +133,7 @@ impl Planner {
             parents: view.parents,
             children: view.children,
             serves: view.serves,
+            sealed: None,
         })
     }
 

@@ -52,6 +52,7 @@ fn who_serves_only_offers_everything_sends_what_is_asked_and_signs_and_reports_n
         parents: vec![],
         children: vec![],
         serves: vec![peer],
+        sealed: None,
     };
     assert!(plan.serves_only());
     let config = Config { me, key: TerminalKey::from_secret(&[1; 32]), up: BitsPerSecond(0) };

@@ -24,6 +24,7 @@ mod shelf;
 mod task;
 #[cfg(test)]
 mod tests;
+mod unsealing;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -156,6 +157,7 @@ pub(crate) struct Context {
     report_interval: watch::Receiver<Duration>,
     shelf: Shelf,
     keeping: Keeping,
+    keys: unsealing::Keys,
     listener: Listener,
 }
 
@@ -263,6 +265,7 @@ impl Engine {
             report_interval,
             shelf,
             keeping: Keeping::new(config.quota),
+            keys: unsealing::Keys::default(),
             listener,
         });
         let only_releases = config.only_releases.into_iter().collect();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::ws::{Capabilities, IceServer, PushMessage};
-use protocol::{ErrorCode, TerminalId, TerminalKey};
+use protocol::{ErrorCode, SwarmId, TerminalId, TerminalKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -91,6 +91,16 @@ pub enum SocketEvent {
         report_interval: Duration,
     },
     Push(PushMessage),
+    /// The key of a sealed swarm, in its envelope.
+    Key {
+        swarm_id: SwarmId,
+        envelope: Vec<u8>,
+    },
+    /// The key of a swarm is not given.
+    NoKey {
+        swarm_id: SwarmId,
+        code: ErrorCode,
+    },
     /// A better estimate of the server's clock.
     Clock(ServerClock),
     /// The server refused a message; nothing was changed by it.

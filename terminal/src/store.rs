@@ -6,6 +6,7 @@
 //!                                     journal        which chunks are there, and whose copies they are
 //!                                     complete       after the end: where the files went
 //!                                     laid           which files this delivery has put there, and how it left them
+//!                                     sealed, key    of what came sealed: see [`seal`]
 //!                                     used           its time of change: when it was last of use to somebody
 //! <dir>/<name>                                       the content itself: a file is `content.part` renamed, a directory is copied out of it
 //! ```
@@ -36,6 +37,7 @@ mod layout;
 mod opening;
 pub mod quota;
 mod reuse;
+mod seal;
 mod source;
 mod sparse;
 #[cfg(test)]
@@ -45,7 +47,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::manifest::Manifest;
-use protocol::{Bytes, EditionId, ReleaseId, TerminalId};
+use protocol::sealing::ContentKey;
+use protocol::sealing::manifest::SealedManifest;
+use protocol::{Blake3, Bytes, EditionId, ReleaseId, TerminalId};
 use swarm::Held;
 
 pub use error::StoreError;
@@ -57,7 +61,10 @@ pub struct StoreConfig {
     /// The folder of the user's choice. It may be a link; nothing below it is followed through one.
     pub dir: PathBuf,
     pub release_id: ReleaseId,
+    /// What travels.
     pub manifest: Arc<Manifest>,
+    /// Set if that is sealed: `manifest` is [`SealedManifest::travelling`] then.
+    pub sealed: Option<Arc<SealedManifest>>,
     /// This terminal: the source of what nobody had to send.
     pub me: TerminalId,
     /// Other folders that contents were received into: what they hold is not fetched again.
@@ -206,6 +213,43 @@ impl Store {
     /// Nothing is lost by an error: the chunks stay where they are, and finishing can be tried again.
     pub async fn finish(&self) -> Result<Finished, StoreError> {
         self.actor.finish().await
+    }
+
+    /// Whether the content came sealed and its key is not here yet.
+    #[must_use]
+    pub fn wants_key(&self) -> bool {
+        self.actor.wants_key()
+    }
+
+    /// The hash of the whole content; none while it is sealed.
+    #[must_use]
+    pub fn content_hash(&self) -> Option<Blake3> {
+        self.actor.content_hash()
+    }
+
+    /// The bytes of the whole content.
+    #[must_use]
+    pub fn length(&self) -> Bytes {
+        self.actor.length()
+    }
+
+    /// Decrypts what came sealed in place. All chunks must have been put. Chunks are read as they travelled, before, meanwhile and afterwards. Without a
+    /// `key` the one is used that an earlier run was given.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKey`]; [`StoreError::Corrupt`] for a chunk that was changed. Nothing is lost, and it can be tried again.
+    pub async fn unseal(&self, key: Option<ContentKey>) -> Result<(), StoreError> {
+        self.actor.unseal(key).await
+    }
+
+    /// The sealed manifest that an earlier run has stored.
+    pub async fn stored_sealed(dir: PathBuf, release_id: ReleaseId, edition_id: EditionId) -> Option<SealedManifest> {
+        tokio::task::spawn_blocking(move || seal::stored(&dir, release_id, edition_id)).await.ok().flatten()
+    }
+
+    /// What lies in a folder sealed and was not opened yet.
+    pub async fn unopened(dir: PathBuf) -> Vec<SealedManifest> {
+        tokio::task::spawn_blocking(move || seal::unopened(&dir)).await.unwrap_or_default()
     }
 
     /// Waits until everything that was put survives a power cut.

@@ -101,7 +101,9 @@ impl Hostile {
                 ServerMessage::Challenge { .. }
                 | ServerMessage::Welcome { .. }
                 | ServerMessage::Clock { .. }
-                | ServerMessage::Push { .. } => {}
+                | ServerMessage::Push { .. }
+                | ServerMessage::Key { .. }
+                | ServerMessage::NoKey { .. } => {}
             }
         }
     }

@@ -23,6 +23,7 @@ pub struct Plan {
     pub ranks: Vec<(u32, u32, u32)>,
     /// (seconds, deposit) of each rank that owes a relay duty, from the first one on.
     pub duties: Vec<(u32, u64)>,
+    pub sealed: bool,
     pub closes_in_ms: i64,
     pub starts_in_ms: i64,
     pub reserve: u64,
@@ -36,6 +37,7 @@ impl Default for Plan {
         Self {
             ranks: vec![(100, 0, 64)],
             duties: Vec::new(),
+            sealed: false,
             closes_in_ms: 4_000,
             starts_in_ms: 6_000,
             reserve: 100,
@@ -93,6 +95,7 @@ impl Person {
         json!({
             "content_id": published[0].content.id,
             "title": "A release",
+            "sealed": plan.sealed,
             "editions": published.iter().map(|published| published.edition.id).collect::<Vec<_>>(),
             "ranks": ranks,
             "reserve": money(plan.reserve),

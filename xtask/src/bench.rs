@@ -6,6 +6,7 @@ mod goodput;
 mod ledger;
 mod planner;
 mod program;
+mod seal;
 
 use clap::Subcommand;
 
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Ledger(ledger::Options),
     /// Plan one wave of many terminals, beside one sort of them
     Planner(planner::Options),
+    /// Open a content that came sealed, beside decrypting and writing as many bytes
+    Seal(seal::Options),
 }
 
 pub(crate) fn run(project: &Project, part: &Part, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -31,5 +34,6 @@ pub(crate) fn run(project: &Project, part: &Part, interrupt: &Interrupt) -> Resu
         Part::Goodput(options) => goodput::run(project, options, interrupt),
         Part::Ledger(options) => ledger::run(project, options, interrupt),
         Part::Planner(options) => planner::run(project, options, interrupt),
+        Part::Seal(options) => seal::run(project, options, interrupt),
     }
 }

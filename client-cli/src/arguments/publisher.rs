@@ -156,6 +156,9 @@ pub(crate) struct NewReleaseArguments {
     /// What a rank owes the others: to stay for this long after it has everything, or forfeit the part of the deposit that it was away
     #[arg(long = "duty", value_name = "RANK:SPAN:DEPOSIT", num_args = 1.., value_parser = duty)]
     pub duties: Vec<DutyOfRank>,
+    /// Send it sealed from the closing on, and give each rank the key at its second; else nothing moves before the start
+    #[arg(long)]
+    pub sealed: bool,
     /// Most primary terminals per edition, where the first rank has no places stated [default: 16]
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=4096))]
     pub primaries_max: Option<u32>,

@@ -109,6 +109,7 @@ mod tests {
             primaries_max: 16,
             places_max: None,
             wave_interval_s: None,
+            sealed: false,
             selection: Selection::Auction,
             reserve: Money { amount: Amount(100), currency: "USD".parse().unwrap() },
             opens_at: NOW,

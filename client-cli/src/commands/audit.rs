@@ -294,6 +294,7 @@ mod tests {
             primaries_max: 16,
             places_max: None,
             wave_interval_s: None,
+            sealed: false,
             selection: Selection::Auction,
             reserve: eur(0),
             opens_at: moment,

@@ -42,6 +42,7 @@ fn described(arguments: NewReleaseArguments, content: &Content, currency: Curren
     Ok(NewRelease {
         content_id: content.id,
         title: arguments.title.unwrap_or_else(|| content.title.clone()),
+        sealed: arguments.sealed,
         editions: editions.iter().map(|edition| edition.id).collect(),
         ranks: with_duties(arguments.ranks, &arguments.duties, currency)?,
         selection: arguments.selection.into(),

@@ -254,7 +254,7 @@ mod tests {
             (vec![swarm(Some("a")), SwarmSummary { serving: true, ..swarm(None) }], None, None),
         ];
         for (swarms, stop, code) in cases {
-            let summary = Summary { swarms };
+            let summary = Summary { swarms, opened: 0 };
             assert_eq!(conclusion(&summary, stop).err().map(|failure| failure.exit_code()), code, "{summary:?} {stop:?}");
         }
     }

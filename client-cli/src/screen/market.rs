@@ -38,6 +38,9 @@ pub(crate) fn release_page(release: &Release, now: OffsetDateTime) -> String {
     for (name, moment) in times {
         page.push_str(&format!("{name:<11}{} ({})\n", date_time(moment), distance(moment, now)));
     }
+    if release.sealed {
+        page.push_str("Sealed     comes encrypted from the closing on; each rank is given the key at its second\n");
+    }
     let selection = match release.selection {
         Selection::Auction => "auction: who pays is decided by all bids, never by one's own",
         Selection::FirstCome => "first come, first served, at the reserve",
@@ -261,6 +264,7 @@ mod tests {
             primaries_max: 16,
             places_max: None,
             wave_interval_s: None,
+            sealed: false,
             selection: Selection::Auction,
             reserve: eur(101),
             opens_at: NOW,

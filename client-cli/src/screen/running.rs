@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use indicatif::MultiProgress;
 use protocol::ws::Progress;
-use protocol::{Amount, BitsPerSecond, Bytes, Currency, Money, SwarmId};
+use protocol::{Amount, BitsPerSecond, Bytes, Currency, Money, SwarmId, TimestampMs};
 use terminal::engine::{EngineEvent, Protected, Summary, SwarmSummary};
 use terminal::store::quota::Stays;
 use time::OffsetDateTime;
@@ -88,6 +88,8 @@ impl RunScreen {
             | EngineEvent::QuotaRoom { swarm_id }
             | EngineEvent::Replaced { swarm_id, .. }
             | EngineEvent::Completed { swarm_id, .. }
+            | EngineEvent::Sealed { swarm_id, .. }
+            | EngineEvent::KeyCame { swarm_id }
             | EngineEvent::Settled { swarm_id, .. }
             | EngineEvent::Earned { swarm_id, .. }
             | EngineEvent::Failed { swarm_id, .. }
@@ -147,7 +149,7 @@ impl RunScreen {
             let name = self.swarm(swarm).name.clone().or(release).unwrap_or_else(|| swarm.to_string());
             self.named(Named { swarm, name })?;
         }
-        if summary.swarms.is_empty() {
+        if summary.swarms.is_empty() && summary.opened == 0 {
             return self.print("Nothing was received.");
         }
         for swarm in &summary.swarms {
@@ -200,9 +202,7 @@ impl RunScreen {
     fn line(&self, event: &EngineEvent, is_new: bool, now: OffsetDateTime) -> Option<String> {
         match event {
             EngineEvent::Plan { rank, peers, opens_at, .. } if is_new => {
-                let opens = i128::from(opens_at.0) * 1_000_000;
-                let when = OffsetDateTime::from_unix_timestamp_nanos(opens)
-                    .map_or_else(|_| "opens at an unknown time".to_owned(), |opens| happens("open", opens, now));
+                let when = moment_of(*opens_at).map_or_else(|| "opens at an unknown time".to_owned(), |opens| happens("open", opens, now));
                 Some(format!("rank {rank} {when}, {} planned", links(*peers)))
             }
             EngineEvent::Serving { .. } if is_new => Some("another terminal downloads it from here".to_owned()),
@@ -220,6 +220,10 @@ impl RunScreen {
                 let time = elapsed.map(|elapsed| format!(" in {}.{:01}s", elapsed.as_secs(), elapsed.subsec_millis() / 100));
                 Some(format!("complete{}, in {}", time.unwrap_or_default(), path.display()))
             }
+            EngineEvent::Sealed { key_at, .. } => {
+                let when = key_at.and_then(moment_of).map_or_else(|| "opens when its key comes".to_owned(), |at| happens("open", at, now));
+                Some(format!("all of it is here, sealed: {when}"))
+            }
             EngineEvent::Settled { charged, .. } => Some(format!("paid {}", self.money(*charged))),
             EngineEvent::Failed { error, .. } => Some(format!("cannot be received: {error}")),
             EngineEvent::Left { reason, .. } => Some(event::leave_words(*reason).to_owned()),
@@ -227,6 +231,7 @@ impl RunScreen {
             | EngineEvent::Serving { .. }
             | EngineEvent::Opened { .. }
             | EngineEvent::Replaced { .. }
+            | EngineEvent::KeyCame { .. }
             | EngineEvent::Earned { .. }
             | EngineEvent::Progress { .. }
             | EngineEvent::Connected { .. }
@@ -240,6 +245,7 @@ impl RunScreen {
         let received = match (&swarm.path, swarm.total) {
             _ if swarm.serving => "served to another terminal".to_owned(),
             (Some(path), _) => format!("received, in {}", path.display()),
+            (None, Some(total)) if swarm.progress.verified == total => "received, and not opened yet".to_owned(),
             (None, Some(total)) => format!("not complete: {} of {total} received", swarm.progress.verified),
             (None, None) => "not begun".to_owned(),
         };
@@ -266,6 +272,11 @@ fn quota_full((quota, needed): (Bytes, Bytes), (kept, missing): (Bytes, Bytes), 
         "the store quota of {quota} is {missing} too small: up to {needed} needed, {kept} kept{stays}; \
          goes on when there is room; or stop, and give a larger --store-quota"
     )
+}
+
+/// A time of the server's clock.
+fn moment_of(at: TimestampMs) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0) * 1_000_000).ok()
 }
 
 /// How much somebody has to send.

@@ -75,6 +75,9 @@ pub struct NewRelease {
     pub content_id: ContentId,
     #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub title: String,
+    /// Bytes travel sealed from the closing on, and each rank is given the key at its second (x02). Else nothing moves before the start.
+    #[serde(default)]
+    pub sealed: bool,
     /// Which of the content's editions take part.
     #[schema(min_items = 1, max_items = 64)]
     pub editions: Vec<EditionId>,
@@ -152,6 +155,9 @@ pub struct Release {
     pub places_max: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wave_interval_s: Option<u32>,
+    /// Whether bytes travel sealed before the start.
+    #[serde(default)]
+    pub sealed: bool,
     pub selection: Selection,
     pub reserve: Money,
     #[serde(with = "time::serde::rfc3339")]

@@ -8,7 +8,7 @@ use protocol::{Amount, Bytes, ContentId, Currency, DownloadId, EditionId, ErrorC
 use time::OffsetDateTime;
 
 use super::checks::Checks;
-use super::swarm;
+use super::{sealing, swarm};
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::store::contents::Viewer;
@@ -96,6 +96,7 @@ pub async fn ask(
     checks.done()?;
     let viewer = Viewer::User(request.user_id);
     state.store.content(content, viewer).await?.ok_or_else(ApiError::not_found)?;
+    sealing::check_released(state, new.edition_id, viewer, now).await?;
     let own = state.clone();
     let asked = async move {
         let answer = own.store.create_download(content, &new, &request, now).await?;

@@ -140,6 +140,7 @@ mod tests {
     fn release() -> NewRelease {
         NewRelease {
             content_id: ContentId::from_bytes([1; 16]),
+            sealed: false,
             title: "A film".to_owned(),
             editions: vec![EditionId([1; 32]), EditionId([2; 32])],
             ranks: vec![

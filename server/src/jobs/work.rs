@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::ReleaseId;
 
-use crate::app::swarm;
+use crate::app::{sealing, swarm};
 use crate::clock;
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -79,6 +79,7 @@ async fn act(state: &AppState, kind: WorkKind, release_id: ReleaseId) -> Result<
             tracing::info!(%release_id, ?closing, "closed");
             swarm::on_closed(state, release_id).await
         }
+        WorkKind::Seal => sealing::seal(state, release_id).await,
         WorkKind::Wave(wave) => swarm::on_wave(state, release_id, wave).await,
         WorkKind::Deadline => swarm::on_deadline(state, release_id).await,
     }

@@ -1,4 +1,4 @@
-//! Chunks and manifests in an object store, each under its own hash: `chunks/ab/cdef…`, `manifests/ab/cdef…`.
+//! Chunks and manifests in an object store, each under its own hash: `chunks/ab/cdef…`, `manifests/ab/cdef…`, `sealed/ab/cdef…`.
 //!
 //! A name says what the bytes must be, so that writing twice is harmless, two editions share their equal chunks, and what was damaged is noticed.
 
@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use protocol::manifest::{Manifest, ManifestError};
+use protocol::sealing::manifest::SealedManifest;
 use protocol::{Blake3, EditionId};
 
 use super::manifests::ManifestCache;
@@ -87,6 +88,23 @@ impl ChunkStore {
     pub async fn manifest_bytes(&self, id: EditionId) -> Result<Bytes, ChunkStoreError> {
         let hash = Blake3(id.0);
         let bytes = self.objects.get(&object_path("manifests", hash)).await?.bytes().await?;
+        if Blake3::of(&bytes) != hash {
+            return Err(ChunkStoreError::Damaged(hash));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a sealed manifest under its hash, which is returned.
+    pub async fn put_sealed_manifest(&self, manifest: &SealedManifest) -> Result<Blake3, ChunkStoreError> {
+        let bytes = Bytes::from(manifest.encode());
+        let hash = Blake3::of(&bytes);
+        self.objects.put(&object_path("sealed", hash), PutPayload::from_bytes(bytes)).await?;
+        Ok(hash)
+    }
+
+    /// A sealed manifest as it travels.
+    pub async fn sealed_manifest_bytes(&self, hash: Blake3) -> Result<Bytes, ChunkStoreError> {
+        let bytes = self.objects.get(&object_path("sealed", hash)).await?.bytes().await?;
         if Blake3::of(&bytes) != hash {
             return Err(ChunkStoreError::Damaged(hash));
         }

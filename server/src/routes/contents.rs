@@ -11,7 +11,7 @@ use super::input::{Body, Paging};
 use super::openapi::RawBytes;
 use super::refusals::NotFound;
 use crate::app::checks::Checks;
-use crate::app::contents;
+use crate::app::{contents, sealing};
 use crate::auth::{Caller, Publisher};
 use crate::clock;
 use crate::error::ApiError;
@@ -87,6 +87,7 @@ pub async fn manifest(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     state.store.edition(*id, viewer(caller)).await?.ok_or_else(ApiError::not_found)?;
+    sealing::check_released(&state, *id, viewer(caller), clock::now()).await?;
     let tag = format!("\"{id}\"");
     let known = request.headers().get_all(header::IF_NONE_MATCH).filter_map(|tags| tags.to_str().ok());
     let known = known.flat_map(|tags| tags.split(',')).any(|known| matches!(known.trim(), known if known == "*" || known == tag));

@@ -36,7 +36,7 @@ use super::{
         uploads::announce, uploads::receive,
         releases::create, releases::list, releases::get, releases::cancel, releases::abort, releases::deliveries, releases::report,
         releases::book, releases::book_bids,
-        origin::chunk,
+        origin::chunk, origin::sealed_manifest,
         downloads::terms, downloads::offer, downloads::withdraw, downloads::quote, downloads::ask, downloads::list, downloads::get, downloads::cancel,
         tariffs::create, tariffs::list, tariffs::get, tariffs::change,
         applications::create, applications::list, applications::get, applications::change, applications::withdraw, applications::explanation,

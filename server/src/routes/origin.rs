@@ -1,11 +1,13 @@
 //! `/v1/swarms/{swarm_id}/chunks/{index}`: the origin's payload, to who holds a lease and within the budget.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream;
+use protocol::sealing::Sealing;
 use protocol::{ErrorCode, SwarmId, TerminalId};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -16,6 +18,7 @@ use crate::auth::Caller;
 use crate::clock;
 use crate::error::ApiError;
 use crate::live::{Budget, FetchRight, Sender, Table};
+use crate::metrics::MANIFEST_BYTES;
 use crate::origin::budget::Taken;
 use crate::origin::pace::PIECE;
 use crate::state::AppState;
@@ -28,6 +31,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(web::resource("/v1/swarms/{swarm_id}/chunks/{index}").route(web::get().to(chunk)));
+    config.service(web::resource("/v1/swarms/{swarm_id}/sealed-manifest").route(web::get().to(sealed_manifest)));
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,15 +61,50 @@ pub async fn chunk(
     let index = usize::try_from(path.index).map_err(ApiError::internal)?;
     let entry = *member.swarm.manifest.chunks.get(index).ok_or_else(ApiError::not_found)?;
     member.check_open(clock::now())?;
+    let sealing = member.swarm.sealing.clone();
+    if sealing.is_some() != member.swarm.facts.sealed.is_some() {
+        return Err(ApiError::internal("a sealed swarm has no key"));
+    }
     let fetch = Fetch { state: AppState::clone(&state), sender: allocation::sender(&state, &member), chunk: path.index };
     // A client that leaves in between must neither keep the mark of sending nor the bytes that were taken for it.
     let paid = state.to_the_end(async move { fetch.pay(&member, entry.length).await }).await?;
     let bytes = state.chunks.chunk(entry.hash).await?;
+    let bytes = match sealing {
+        Some(sealing) => sealed(sealing, path.index, bytes).await?,
+        None => bytes,
+    };
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .no_chunking(u64::from(entry.length))
         .streaming(paid.body(bytes)))
+}
+
+/// A chunk of a sealed release as it travels.
+async fn sealed(sealing: Arc<Sealing>, index: u32, bytes: Bytes) -> Result<Bytes, ApiError> {
+    let sealed = web::block(move || {
+        let mut bytes = Vec::from(bytes);
+        sealing.seal(index, &mut bytes).map(|_| Bytes::from(bytes))
+    });
+    sealed.await.map_err(ApiError::internal)?.map_err(ApiError::internal)
+}
+
+/// The sealed manifest of a swarm of a sealed release, in the fixed binary layout of the protocol: what a terminal needs to receive what it cannot read
+/// yet. It never changes, and names no file.
+#[utoipa::path(get, path = "/v1/swarms/{swarm_id}/sealed-manifest", tag = "releases", operation_id = "get_sealed_manifest",
+    params(("swarm_id" = SwarmId, Path)),
+    responses((status = 200, description = "The sealed manifest.", content_type = "application/octet-stream", body = Vec<u8>,
+            headers(("ETag" = String, description = "Its BLAKE3 hash in quotes."))),
+        NotFound))]
+pub async fn sealed_manifest(state: web::Data<AppState>, _caller: Caller, swarm_id: web::Path<SwarmId>) -> Result<HttpResponse, ApiError> {
+    let hash = state.store.swarm_facts(*swarm_id).await?.sealed.and_then(|sealed| sealed.manifest).ok_or_else(ApiError::not_found)?;
+    let bytes = state.chunks.sealed_manifest_bytes(hash).await?;
+    metrics::counter!(MANIFEST_BYTES).increment(bytes.len() as u64);
+    Ok(HttpResponse::Ok()
+        .insert_header((header::ETAG, format!("\"{hash}\"")))
+        .insert_header((header::CACHE_CONTROL, "private, max-age=31536000, immutable"))
+        .content_type("application/octet-stream")
+        .body(bytes))
 }
 
 pub(super) fn terminal_of(request: &HttpRequest) -> Result<TerminalId, ApiError> {

@@ -61,7 +61,7 @@ impl CandidateRow {
 }
 
 impl Store {
-    /// The winners of one wave whose deliveries are pending.
+    /// The winners of one wave whose deliveries are pending; of a sealed release, which has one wave of copying, those of all ranks.
     ///
     /// # Errors
     /// The database fails.
@@ -72,7 +72,9 @@ impl Store {
                  CASE WHEN down_bps > 0 THEN down_bps ELSE coalesce(down_seen_bps, 0) END AS down_bps
              FROM deliveries JOIN terminals ON terminals.id = terminal_id
              LEFT JOIN communication_states ON communication_states.terminal_id = terminals.id
-             WHERE swarm_id = $1 AND wave = $2 AND state = 'pending' ORDER BY deliveries.id",
+             WHERE swarm_id = $1 AND state = 'pending'
+                 AND (wave = $2 OR ($2 = 0 AND (SELECT sealed FROM releases WHERE releases.id = deliveries.release_id)))
+             ORDER BY deliveries.id",
         )
         .bind(swarm_id.0)
         .bind(integer(wave)?)

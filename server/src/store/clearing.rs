@@ -138,7 +138,7 @@ impl Store {
         };
         void_holds(&mut tx, release_id, now).await?;
         write_awards(&mut tx, &awards, now).await?;
-        write_duties(&mut tx, release_id, standing.starts_at, now).await?;
+        write_duties(&mut tx, release_id, standing.begins_at, now).await?;
         write_last_waves(&mut tx, release_id, &limits, last_wave).await?;
         write_closed(&mut tx, release_id, &cleared, &verdicts).await?;
         outbox::tell_closed(&mut tx, release_id, standing.publisher_id, &cleared, now).await?;

@@ -141,7 +141,7 @@ impl Store {
         Ok(sqlx::query_scalar(
             "SELECT EXISTS (
                  SELECT FROM releases JOIN origin_budgets ON origin_budgets.release_id = releases.id
-                 WHERE (state = 'live' OR (state = 'closed' AND starts_at <= $1)) AND deadline_at > $2
+                 WHERE (state = 'live' OR (state = 'closed' AND begins_at <= $1)) AND deadline_at > $2
                    AND reserved_first - cut < first_copy_bytes AND EXISTS (SELECT FROM deliveries WHERE deliveries.release_id = releases.id))",
         )
         .bind(now + ahead)

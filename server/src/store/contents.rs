@@ -27,7 +27,7 @@ pub enum Viewer {
 
 impl Viewer {
     /// The user whose unreleased contents are included; none stands for everybody's.
-    fn user(self) -> Option<Uuid> {
+    pub(super) fn user(self) -> Option<Uuid> {
         match self {
             Self::User(id) => Some(id.0),
             Self::Operator => None,

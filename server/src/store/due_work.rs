@@ -15,6 +15,8 @@ pub const CLAIM_FOR: Duration = Duration::seconds(5);
 pub enum WorkKind {
     Open,
     Close,
+    /// The chunks of a sealed release are encrypted once, to know their hashes.
+    Seal,
     /// Counted from 0, the start.
     Wave(u32),
     Deadline,
@@ -31,12 +33,12 @@ pub struct Work {
 }
 
 /// Work of one release is done in this order, whatever has become of due times: nothing before what precedes it is done. But the deadline waits for no
-/// wave: money must not stay held because a wave cannot be planned.
+/// wave: money must not stay held because a wave cannot be planned. And sealing waits for nothing: it is to be done long before the closing.
 const UNBLOCKED: &str =
     "NOT EXISTS (SELECT FROM due_work earlier WHERE earlier.release_id = due_work.release_id AND earlier.done_at IS NULL
-    AND (array_position(ARRAY['open', 'close', 'wave', 'deadline'], earlier.kind), earlier.wave)
-        < (array_position(ARRAY['open', 'close', 'wave', 'deadline'], due_work.kind), due_work.wave)
-    AND NOT (due_work.kind = 'deadline' AND earlier.kind = 'wave'))";
+    AND (array_position(ARRAY['open', 'close', 'seal', 'wave', 'deadline'], earlier.kind), earlier.wave)
+        < (array_position(ARRAY['open', 'close', 'seal', 'wave', 'deadline'], due_work.kind), due_work.wave)
+    AND NOT (due_work.kind = 'deadline' AND earlier.kind IN ('seal', 'wave')) AND due_work.kind <> 'seal')";
 
 impl Store {
     /// Claims the work that has been due for longest, if any is due.
@@ -57,6 +59,7 @@ impl Store {
             let kind = match kind.as_str() {
                 "open" => WorkKind::Open,
                 "close" => WorkKind::Close,
+                "seal" => WorkKind::Seal,
                 "wave" => WorkKind::Wave(small(wave)?),
                 "deadline" => WorkKind::Deadline,
                 other => return Err(StoreError::Invariant(format!("{other} is no kind of work"))),

@@ -134,11 +134,11 @@ impl DutyColumns {
     }
 }
 
-/// Holds the deposits of a release's new deliveries, and has their presence watched from the start.
+/// Holds the deposits of a release's new deliveries, and has their presence watched from when bytes begin to move.
 pub(super) async fn write_duties(
     tx: &mut Tx,
     release_id: ReleaseId,
-    starts_at: OffsetDateTime,
+    begins_at: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let deliveries: Vec<Uuid> = sqlx::query_scalar(
@@ -178,7 +178,7 @@ pub(super) async fn write_duties(
     .await?;
     sqlx::query("INSERT INTO duty_watches (release_id, due_at) VALUES ($1, $2)")
         .bind(release_id.0)
-        .bind(starts_at)
+        .bind(begins_at)
         .execute(&mut **tx)
         .await?;
     Ok(())

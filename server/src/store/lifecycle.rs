@@ -36,7 +36,8 @@ pub(crate) struct Standing {
     pub(crate) state: ReleaseState,
     pub(crate) opens_at: OffsetDateTime,
     pub(crate) closes_at: OffsetDateTime,
-    pub(crate) starts_at: OffsetDateTime,
+    /// When bytes begin to move: at the start, or at the closing of a sealed release.
+    pub(crate) begins_at: OffsetDateTime,
 }
 
 impl Standing {
@@ -58,7 +59,7 @@ impl Standing {
     /// A release that has begun is not cancelled: bytes are on their way.
     fn may_be_cancelled(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         match self.state {
-            ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed if now < self.starts_at => Ok(()),
+            ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed if now < self.begins_at => Ok(()),
             ReleaseState::Draft
             | ReleaseState::Open
             | ReleaseState::Closed
@@ -75,7 +76,7 @@ impl Standing {
     fn may_be_aborted(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         match self.state {
             ReleaseState::Live => Ok(()),
-            ReleaseState::Closed if now >= self.starts_at => Ok(()),
+            ReleaseState::Closed if now >= self.begins_at => Ok(()),
             ReleaseState::Draft | ReleaseState::Open | ReleaseState::Closed => {
                 Err(StoreError::refused_because(ErrorCode::Conflict, "The release has not started; cancel it."))
             }
@@ -94,9 +95,9 @@ pub(crate) enum Lock {
 }
 
 pub(crate) async fn standing(tx: &mut PgConnection, release_id: ReleaseId, lock: Option<Lock>) -> Result<Standing, StoreError> {
-    const READ: &str = "SELECT publisher_id, state, opens_at, closes_at, starts_at FROM releases WHERE id = $1";
-    const SHARED: &str = "SELECT publisher_id, state, opens_at, closes_at, starts_at FROM releases WHERE id = $1 FOR SHARE";
-    const EXCLUSIVE: &str = "SELECT publisher_id, state, opens_at, closes_at, starts_at FROM releases WHERE id = $1 FOR UPDATE";
+    const READ: &str = "SELECT publisher_id, state, opens_at, closes_at, begins_at FROM releases WHERE id = $1";
+    const SHARED: &str = "SELECT publisher_id, state, opens_at, closes_at, begins_at FROM releases WHERE id = $1 FOR SHARE";
+    const EXCLUSIVE: &str = "SELECT publisher_id, state, opens_at, closes_at, begins_at FROM releases WHERE id = $1 FOR UPDATE";
     let statement = match lock {
         None => READ,
         Some(Lock::Shared) => SHARED,
@@ -104,8 +105,8 @@ pub(crate) async fn standing(tx: &mut PgConnection, release_id: ReleaseId, lock:
     };
     let row: Option<(Uuid, String, OffsetDateTime, OffsetDateTime, OffsetDateTime)> =
         sqlx::query_as(statement).bind(release_id.0).fetch_optional(tx).await?;
-    let (publisher_id, state, opens_at, closes_at, starts_at) = row.ok_or(StoreError::NotFound("release"))?;
-    Ok(Standing { publisher_id: UserId(publisher_id), state: state_of(&state)?, opens_at, closes_at, starts_at })
+    let (publisher_id, state, opens_at, closes_at, begins_at) = row.ok_or(StoreError::NotFound("release"))?;
+    Ok(Standing { publisher_id: UserId(publisher_id), state: state_of(&state)?, opens_at, closes_at, begins_at })
 }
 
 /// Voids every hold that stands behind the release's applications, deliveries and duties. The release is locked, and with it its applications.
@@ -156,7 +157,7 @@ impl Store {
     /// The database fails.
     pub async fn start_release(&self, release_id: ReleaseId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let started = sqlx::query("UPDATE releases SET state = 'live' WHERE id = $1 AND state = 'closed' AND starts_at <= $2")
+        let started = sqlx::query("UPDATE releases SET state = 'live' WHERE id = $1 AND state = 'closed' AND begins_at <= $2")
             .bind(release_id.0)
             .bind(now)
             .execute(&mut *tx)
@@ -227,7 +228,11 @@ impl Store {
         let standing = standing(&mut tx, release_id, Some(Lock::Exclusive)).await?;
         by.check(&standing)?;
         standing.may_be_aborted(now)?;
-        sqlx::query("UPDATE releases SET state = 'aborted' WHERE id = $1").bind(release_id.0).execute(&mut *tx).await?;
+        sqlx::query("UPDATE releases SET state = 'aborted', aborted_at = $2 WHERE id = $1")
+            .bind(release_id.0)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query(
             "UPDATE due_work SET done_at = CASE WHEN kind = 'deadline' THEN done_at ELSE $2 END, due_at = least(due_at, $2)
              WHERE release_id = $1 AND done_at IS NULL",
@@ -256,7 +261,7 @@ impl Store {
         let standing = standing(&mut tx, release_id, Some(Lock::Exclusive)).await?;
         let started = match standing.state {
             ReleaseState::Live => true,
-            ReleaseState::Closed => now >= standing.starts_at,
+            ReleaseState::Closed => now >= standing.begins_at,
             ReleaseState::Draft | ReleaseState::Open | ReleaseState::Settled | ReleaseState::Cancelled | ReleaseState::Aborted => false,
         };
         let pending: bool = sqlx::query_scalar(PENDING).bind(release_id.0).fetch_one(&mut *tx).await?;
@@ -308,7 +313,7 @@ mod tests {
             state,
             opens_at,
             closes_at: opens_at + second,
-            starts_at: opens_at + second * 2,
+            begins_at: opens_at + second * 2,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::rest::{DeliveryState, ReleaseState, Wave};
 use protocol::ws::Peer;
-use protocol::{Amount, BitsPerSecond, DeliveryId, EditionId, GroupId, PublicKey, ReleaseId, SwarmId, TerminalId, UserId};
+use protocol::{Amount, BitsPerSecond, Blake3, DeliveryId, EditionId, GroupId, PublicKey, ReleaseId, SwarmId, TerminalId, UserId};
 use rules::relay_plan::PlannedGroup;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -25,16 +25,28 @@ pub struct SwarmFacts {
     /// Whether it is a download: one receiver, and sources that hold everything.
     pub on_demand: bool,
     pub state: ReleaseState,
-    pub starts_at: OffsetDateTime,
+    /// When bytes begin to move.
+    pub begins_at: OffsetDateTime,
     pub deadline_at: OffsetDateTime,
-    /// The first one is the start.
+    /// Those in which chunks are copied; the first one is the beginning. A sealed release has one.
     pub waves: Vec<Wave>,
+    pub sealed: Option<SealedFacts>,
+}
+
+/// What a sealed release adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedFacts {
+    /// The BLAKE3 hash of the sealed manifest; none until every chunk was sealed.
+    pub manifest: Option<Blake3>,
+    /// When the terminals of each wave of the book are given the key.
+    pub keys: Vec<Wave>,
 }
 
 impl SwarmFacts {
-    /// The rank that a wave belongs to.
+    /// The rank that a wave of the book belongs to.
     pub fn rank_of(&self, wave: u32) -> u32 {
-        usize::try_from(wave).ok().and_then(|wave| self.waves.get(wave)).map_or(1, |wave| wave.rank)
+        let waves = self.sealed.as_ref().map_or(&self.waves, |sealed| &sealed.keys);
+        usize::try_from(wave).ok().and_then(|wave| waves.get(wave)).map_or(1, |wave| wave.rank)
     }
 }
 
@@ -43,6 +55,8 @@ impl SwarmFacts {
 pub struct StoredPlan {
     pub groups: Vec<PlannedGroup>,
     pub owners: BTreeMap<TerminalId, UserId>,
+    /// The wave that each member was awarded, whenever its group copies.
+    pub awarded: BTreeMap<TerminalId, u32>,
 }
 
 /// A swarm that a terminal is a planned member of.
@@ -70,6 +84,7 @@ struct MemberRow {
     group_id: Uuid,
     wave: i32,
     position: i32,
+    awarded: i32,
     parent_id: Option<Uuid>,
     root: bool,
     delivery_id: Uuid,
@@ -80,8 +95,19 @@ struct MemberRow {
     primary_terminal_id: Option<Uuid>,
 }
 
-/// Release, edition, budget, whether it is a download, state, start, deadline.
-type FactsRow = (Uuid, Vec<u8>, Uuid, bool, String, OffsetDateTime, OffsetDateTime);
+#[derive(sqlx::FromRow)]
+struct FactsRow {
+    release_id: Uuid,
+    edition_id: Vec<u8>,
+    budget_id: Uuid,
+    on_demand: bool,
+    state: String,
+    begins_at: OffsetDateTime,
+    starts_at: OffsetDateTime,
+    deadline_at: OffsetDateTime,
+    sealed: bool,
+    sealed_manifest: Option<Vec<u8>>,
+}
 
 impl Store {
     /// The swarms of a release, in its order.
@@ -100,27 +126,35 @@ impl Store {
     /// `not_found`, or the database fails.
     pub async fn swarm_facts(&self, swarm_id: SwarmId) -> Result<SwarmFacts, StoreError> {
         let row: Option<FactsRow> = sqlx::query_as(
-            "SELECT release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at FROM release_editions
+            "SELECT release_id, edition_id, budget_id, on_demand, state, begins_at, starts_at, deadline_at, sealed, sealed_manifest FROM release_editions
              JOIN releases ON releases.id = release_id WHERE swarm_id = $1",
         )
         .bind(swarm_id.0)
         .fetch_optional(&self.pool)
         .await?;
-        let (release_id, edition_id, budget_id, on_demand, state, starts_at, deadline_at) = row.ok_or(StoreError::NotFound("swarm"))?;
+        let row = row.ok_or(StoreError::NotFound("swarm"))?;
         let waves: Vec<(i32, i64)> = sqlx::query_as("SELECT rank, delay_s FROM release_waves WHERE release_id = $1 ORDER BY wave")
-            .bind(release_id)
+            .bind(row.release_id)
             .fetch_all(&self.pool)
             .await?;
+        let waves = waves.into_iter().map(|(rank, delay_s)| wave_of(row.starts_at, rank, delay_s)).collect::<Result<Vec<Wave>, _>>()?;
+        let (waves, sealed) = if row.sealed {
+            let manifest = row.sealed_manifest.map(|hash| byte_array(&hash).map(Blake3)).transpose()?;
+            (vec![Wave { rank: 1, opens_at: row.begins_at }], Some(SealedFacts { manifest, keys: waves }))
+        } else {
+            (waves, None)
+        };
         Ok(SwarmFacts {
             swarm_id,
-            release_id: ReleaseId(release_id),
-            edition_id: EditionId(byte_array(&edition_id)?),
-            budget_id: BudgetId(budget_id),
-            on_demand,
-            state: state_of(&state)?,
-            starts_at,
-            deadline_at,
-            waves: waves.into_iter().map(|(rank, delay_s)| wave_of(starts_at, rank, delay_s)).collect::<Result<_, _>>()?,
+            release_id: ReleaseId(row.release_id),
+            edition_id: EditionId(byte_array(&row.edition_id)?),
+            budget_id: BudgetId(row.budget_id),
+            on_demand: row.on_demand,
+            state: state_of(&row.state)?,
+            begins_at: row.begins_at,
+            deadline_at: row.deadline_at,
+            waves,
+            sealed,
         })
     }
 
@@ -167,7 +201,7 @@ impl Store {
     /// The database fails.
     pub async fn stored_plan(&self, swarm_id: SwarmId) -> Result<StoredPlan, StoreError> {
         let rows: Vec<MemberRow> = sqlx::query_as(
-            "SELECT swarm_groups.id AS group_id, swarm_groups.wave, swarm_groups.position, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
+            "SELECT swarm_groups.id AS group_id, swarm_groups.wave, swarm_groups.position, deliveries.wave AS awarded, parent_id, root, delivery_id, terminal_id, deliveries.user_id, public_key,
                  coalesce(swarm_group_members.up_bps, terminals.up_bps) AS up_bps, primary_terminal_id
              FROM swarm_groups
              JOIN swarm_group_members ON swarm_group_members.group_id = swarm_groups.id
@@ -183,6 +217,7 @@ impl Store {
         for row in rows {
             let peer = peer_of(row.delivery_id, row.terminal_id, &row.public_key, row.up_bps)?;
             plan.owners.insert(peer.terminal_id, UserId(row.user_id));
+            plan.awarded.insert(peer.terminal_id, small(row.awarded)?);
             if plan.groups.last().is_none_or(|group| group.id.0 != row.group_id) {
                 plan.groups.push(PlannedGroup {
                     id: GroupId(row.group_id),
@@ -354,17 +389,24 @@ impl Store {
     }
 
     /// Deliveries of which every chunk was received and which nobody has settled, of all releases: whoever recorded the last receipt is about to settle
-    /// it, or has died. Those after `after` in the order of their ids.
+    /// it, or has died. Not those that are sealed still. Those after `after` in the order of their ids.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn unsettled_deliveries(&self, after: Option<DeliveryId>, limit: u32) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
+    pub async fn unsettled_deliveries(
+        &self,
+        after: Option<DeliveryId>,
+        limit: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<(DeliveryId, SwarmId)>, StoreError> {
         let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
             "SELECT id, swarm_id FROM deliveries
-             WHERE state = 'pending' AND completed_at IS NOT NULL AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+             WHERE state = 'pending' AND completed_at IS NOT NULL AND ($1::uuid IS NULL OR id > $1) AND NOT is_unopened(release_id, wave, $3)
+             ORDER BY id LIMIT $2",
         )
         .bind(after.map(|id| id.0))
         .bind(i64::from(limit))
+        .bind(now)
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(|(delivery_id, swarm_id)| (DeliveryId(delivery_id), SwarmId(swarm_id))).collect())

@@ -18,7 +18,8 @@ impl Store {
     pub(crate) async fn pass_time(&self, by: Duration) {
         for statement in [
             "UPDATE releases SET opens_at = opens_at - make_interval(secs => $1), closes_at = closes_at - make_interval(secs => $1),
-                 starts_at = starts_at - make_interval(secs => $1), deadline_at = deadline_at - make_interval(secs => $1)",
+                 starts_at = starts_at - make_interval(secs => $1), deadline_at = deadline_at - make_interval(secs => $1),
+                 aborted_at = aborted_at - make_interval(secs => $1)",
             "UPDATE due_work SET due_at = due_at - make_interval(secs => $1)",
         ] {
             sqlx::query(statement).bind(by.as_seconds_f64()).execute(&self.pool).await.unwrap();
@@ -47,6 +48,11 @@ impl Store {
             .execute(&self.pool)
             .await
             .unwrap();
+    }
+
+    /// As if whoever sealed had died before it was written down.
+    pub(crate) async fn forget_sealed_manifests(&self) {
+        sqlx::query("UPDATE release_editions SET sealed_manifest = NULL").execute(&self.pool).await.unwrap();
     }
 
     /// As if every release had been ended by a fault.

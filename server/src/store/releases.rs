@@ -41,6 +41,7 @@ struct ReleaseRow {
     content_id: Uuid,
     title: String,
     state: String,
+    sealed: bool,
     selection: String,
     reserve: i64,
     opens_at: OffsetDateTime,
@@ -100,7 +101,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Release>, StoreError> {
         let rows: Vec<ReleaseRow> = sqlx::query_as(
-            "SELECT releases.id, publisher_id, releases.content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
+            "SELECT releases.id, publisher_id, releases.content_id, title, state, sealed, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
                  primaries_max, places_max, wave_interval_s, limit_s, relay_bp, fee_bp, book_hash, limit_bytes, sent, reserved_first + reserved_repair AS reserved
              FROM releases JOIN origin_budgets ON origin_budgets.id = releases.budget_id
              WHERE (CASE WHEN $1::uuid IS NULL THEN NOT on_demand ELSE releases.id = $1 END) AND ($2::uuid IS NULL OR releases.id > $2) ORDER BY releases.id LIMIT $3",
@@ -141,6 +142,7 @@ impl Store {
             primaries_max: small(row.primaries_max)?,
             places_max: row.places_max.map(small).transpose()?,
             wave_interval_s: row.wave_interval_s.map(small).transpose()?,
+            sealed: row.sealed,
             selection: selection_of(&row.selection)?,
             reserve: self.stored_money(row.reserve)?,
             opens_at: row.opens_at,

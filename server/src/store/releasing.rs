@@ -30,17 +30,22 @@ impl Store {
         let standing = standing(&mut tx, release_id, Some(Lock::Shared)).await?;
         let empty: Option<Empty> = sqlx::query_as(
             "SELECT swarm_id, terminal_id, user_id, hold_id FROM deliveries
-             WHERE id = $1 AND state = 'pending' AND verified_chunks = 0 FOR UPDATE",
+             WHERE id = $1 AND state = 'pending' AND (verified_chunks = 0 OR is_unopened(release_id, wave, $2)) FOR UPDATE",
         )
         .bind(delivery_id.0)
+        .bind(now)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(empty) = empty else { return Ok(None) };
         // Money follows the receipts, not the count that is kept beside them.
-        let receipted: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM receipts WHERE delivery_id = $1 AND bit_count(credited) > 0)")
-            .bind(delivery_id.0)
-            .fetch_one(&mut *tx)
-            .await?;
+        let receipted: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM receipts JOIN deliveries ON deliveries.id = delivery_id
+                 WHERE delivery_id = $1 AND bit_count(credited) > 0 AND NOT is_unopened(release_id, wave, $2))",
+        )
+        .bind(delivery_id.0)
+        .bind(now)
+        .fetch_one(&mut *tx)
+        .await?;
         if receipted {
             return Ok(None);
         }

@@ -186,7 +186,7 @@ pub(super) async fn write_last_waves(tx: &mut Tx, release_id: ReleaseId, limits:
             .await?;
         sqlx::query(
             "INSERT INTO due_work (kind, release_id, wave, due_at)
-             SELECT 'wave', id, $2, starts_at + $3 * interval '1 second' FROM releases WHERE id = $1",
+             SELECT 'wave', id, $2, starts_at + $3 * interval '1 second' FROM releases WHERE id = $1 AND NOT sealed",
         )
         .bind(release_id.0)
         .bind(wave)

@@ -51,7 +51,7 @@ impl Store {
         self.insert_release(&mut tx, release_id, new, request.user_id, &schedule, now).await?;
         self.insert_ranks(&mut tx, release_id, new).await?;
         insert_editions(&mut tx, release_id, new, &parts).await?;
-        insert_due_work(&mut tx, release_id, new, &schedule).await?;
+        insert_due_work(&mut tx, release_id, new, &schedule, now).await?;
         outbox::tell_publisher(&mut tx, release_id, request.user_id, EventType::ReleaseScheduled, now).await?;
         let release = self.release_in(&mut tx, release_id).await?;
         commit_once(tx, request, 201, &release, now).await
@@ -81,8 +81,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO releases (id, publisher_id, content_id, title, state, selection, reserve, opens_at, closes_at, starts_at, deadline_at,
-                 limit_s, relay_bp, fee_bp, created_at, primaries_max, places_max, wave_interval_s)
-             VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                 limit_s, relay_bp, fee_bp, created_at, primaries_max, places_max, wave_interval_s, sealed)
+             VALUES ($1, $2, $3, $4, 'draft', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
         )
         .bind(release_id.0)
         .bind(publisher_id.0)
@@ -101,6 +101,7 @@ impl Store {
         .bind(integer(new.primaries_max.unwrap_or(PRIMARIES_MAX))?)
         .bind(new.places_max.map(integer).transpose()?)
         .bind(new.wave_interval_s.map(integer).transpose()?)
+        .bind(new.sealed)
         .execute(&mut **tx)
         .await?;
         Ok(())
@@ -225,10 +226,21 @@ async fn insert_editions(tx: &mut PgConnection, release_id: ReleaseId, new: &New
     Ok(())
 }
 
-/// What any instance does when the time has come: open, close, one wave per rank, and give up at the deadline.
-async fn insert_due_work(tx: &mut PgConnection, release_id: ReleaseId, new: &NewRelease, schedule: &Schedule) -> Result<(), StoreError> {
-    let waves =
-        (0i32..).zip(&new.ranks).map(|(wave, rank)| ("wave", wave, schedule.starts_at + Duration::seconds(i64::from(rank.delay_s))));
+/// What any instance does when the time has come: open, close, one wave per rank, and give up at the deadline. A sealed release is sealed at once, and all
+/// its ranks are one wave from the closing on.
+async fn insert_due_work(
+    tx: &mut PgConnection,
+    release_id: ReleaseId,
+    new: &NewRelease,
+    schedule: &Schedule,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let opening = |delay_s: u32| schedule.starts_at + Duration::seconds(i64::from(delay_s));
+    let waves: Vec<(&str, i32, OffsetDateTime)> = if new.sealed {
+        vec![("seal", 0, now), ("wave", 0, schedule.closes_at)]
+    } else {
+        (0..).zip(&new.ranks).map(|(wave, rank)| ("wave", wave, opening(rank.delay_s))).collect()
+    };
     let once = [("open", 0, schedule.opens_at), ("close", 0, schedule.closes_at), ("deadline", 0, schedule.deadline_at)];
     for (kind, wave, due_at) in once.into_iter().chain(waves) {
         sqlx::query("INSERT INTO due_work (kind, release_id, wave, due_at) VALUES ($1, $2, $3, $4)")

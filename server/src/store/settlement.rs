@@ -69,6 +69,7 @@ struct Pending {
     starts_at: OffsetDateTime,
     tariff_id: Option<Uuid>,
     tariff_version: Option<i32>,
+    unopened: bool,
 }
 
 impl Pending {
@@ -80,7 +81,7 @@ impl Pending {
 
 impl Store {
     /// Settles a delivery if all of it was received, or, on the `last_call` at the deadline, as far as it was; what was held beyond the charge is
-    /// available again, and nothing received costs nothing. Happens once: `None` if it was settled before or is not complete yet.
+    /// available again, and nothing received costs nothing. Happens once: `None` if it was settled before, is not complete yet or is sealed still.
     ///
     /// `chunk_lengths` are those of the edition's manifest.
     ///
@@ -94,7 +95,7 @@ impl Store {
         last_call: bool,
     ) -> Result<Option<Settled>, StoreError> {
         let mut tx = self.begin().await?;
-        let Some((release_id, pending)) = lock_pending(&mut tx, delivery_id).await? else { return Ok(None) };
+        let Some((release_id, pending)) = lock_pending(&mut tx, delivery_id, now).await? else { return Ok(None) };
         check_edition(&pending, chunk_lengths)?;
         let receipts = read_receipts(&mut tx, delivery_id).await?;
         let attribution = attribute_receipts(delivery_id, TerminalId(pending.terminal_id), chunk_lengths, &receipts)?;
@@ -175,15 +176,19 @@ fn invariant(error: impl std::fmt::Display) -> StoreError {
     StoreError::Invariant(error.to_string())
 }
 
-/// Locks the delivery, after its release; `None` if it is not pending any more.
-async fn lock_pending(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<Option<(ReleaseId, Pending)>, StoreError> {
+/// Locks the delivery, after its release; `None` if it is not pending any more, or sealed still: what cannot be opened is not paid.
+async fn lock_pending(
+    tx: &mut PgConnection,
+    delivery_id: DeliveryId,
+    now: OffsetDateTime,
+) -> Result<Option<(ReleaseId, Pending)>, StoreError> {
     let release_id: Option<Uuid> =
         sqlx::query_scalar("SELECT release_id FROM deliveries WHERE id = $1").bind(delivery_id.0).fetch_optional(&mut *tx).await?;
     let release_id = ReleaseId(release_id.ok_or(StoreError::NotFound("delivery"))?);
     standing(tx, release_id, Some(Lock::Shared)).await?;
     let pending: Pending = sqlx::query_as(
         "SELECT deliveries.state, deliveries.swarm_id, terminal_id, user_id, price, hold_id, length, chunks, relay_bp, fee_bp, on_demand, publisher_id,
-             starts_at, tariff_id, tariff_version
+             starts_at, tariff_id, tariff_version, is_unopened(deliveries.release_id, wave, $2) AS unopened
          FROM deliveries
          JOIN release_editions ON release_editions.swarm_id = deliveries.swarm_id
          JOIN releases ON releases.id = deliveries.release_id
@@ -191,9 +196,10 @@ async fn lock_pending(tx: &mut PgConnection, delivery_id: DeliveryId) -> Result<
          WHERE deliveries.id = $1 FOR UPDATE OF deliveries",
     )
     .bind(delivery_id.0)
+    .bind(now)
     .fetch_one(&mut *tx)
     .await?;
-    Ok((pending.state == "pending").then_some((release_id, pending)))
+    Ok((pending.state == "pending" && !pending.unopened).then_some((release_id, pending)))
 }
 
 /// Money is not computed from another edition's chunks.

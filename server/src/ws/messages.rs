@@ -7,6 +7,7 @@ use protocol::ws::{ClientMessage, MESSAGE_MAX, ServerMessage};
 use protocol::{BitsPerSecond, ErrorCode, TerminalId};
 use tokio::time::Instant;
 
+use super::keys::Keys;
 use super::observing::Observed;
 use super::outbox::Outbox;
 use super::pushes::Links;
@@ -25,6 +26,7 @@ pub(super) struct Desk<'session> {
     pub(super) outbox: &'session Outbox,
     pub(super) links: &'session Links,
     pub(super) observed: &'session Observed,
+    pub(super) keys: &'session Keys,
     pub(super) terminal: TerminalId,
     /// When the plans were last asked for.
     pub(super) synced_at: &'session Cell<Option<Instant>>,
@@ -88,6 +90,7 @@ impl Desk<'_> {
                 state.live.set_progress(member.place.delivery_id, &progress).await?;
                 note_rates(state, terminal, self.observed.progress(&progress, Instant::now())).await
             }
+            ClientMessage::WantKey { swarm_id } => self.keys.want(state, self.outbox, swarm_id, terminal).await,
             ClientMessage::Holds { editions, whole } => swarm::sources::holds(state, terminal, editions, whole).await,
             ClientMessage::Sync => {
                 if self.synced_at.get().is_some_and(|synced_at| synced_at.elapsed() < SYNC_EVERY) {

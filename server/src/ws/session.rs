@@ -1,7 +1,7 @@
 //! One WebSocket from its opening to its end.
 //!
-//! Four things run side by side on one thread: the writer (see [`super::outbox`]), the reader, the forwarder of pushes, and a watch that ends the session
-//! when the terminal is silent, its token expires or the instance stops. The first end is the end of all.
+//! Five things run side by side on one thread: the writer (see [`super::outbox`]), the reader, the forwarder of pushes, the keys that fall due
+//! ([`super::keys`]), and a watch that ends the session when the terminal is silent, its token expires or the instance stops. The first end is the end of all.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::handshake::{self, Claim, Greeted, HELLO_WITHIN};
+use super::keys::Keys;
 use super::messages::{self, Desk};
 use super::observing::Observed;
 use super::outbox::{Closing, Outbox};
@@ -147,13 +148,15 @@ async fn serve(
     }
     let heard_at = Cell::new(Instant::now());
     let synced_at = Cell::new(None);
-    let desk = Desk { state, outbox, links, observed, terminal, synced_at: &synced_at };
+    let keys = Keys::default();
+    let desk = Desk { state, outbox, links, observed, keys: &keys, terminal, synced_at: &synced_at };
     let forwarder =
         Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position, untold: BTreeMap::new() };
     let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
     tokio::select! {
         closing = listen(desk, stream, &heard_at) => closing,
         () = forwarder.run() => Closing::Gone,
+        () = keys.send_when_due(state, outbox, terminal) => Closing::Gone,
         () = watch_silence(outbox, &heard_at, observed) => Closing::Silent,
         () = tokio::time::sleep(expiry) => Closing::Expired,
         () = stopped(state) => Closing::Stopping,

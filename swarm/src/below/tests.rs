@@ -65,6 +65,7 @@ fn machine(chunks: u32) -> Swarm {
         parents: vec![peer(PARENT)],
         children: vec![child(GROUP, vec![peer(FIRST), peer(SECOND)]), child(GROUP + 1, vec![peer(OTHER)])],
         serves: vec![],
+        sealed: None,
     };
     let config = Config { me: id(1), key: TerminalKey::from_secret(&[1; 32]), up: BitsPerSecond(0) };
     let mut swarm = Swarm::new(config, plan, Arc::new(manifest), &[], &[], TimestampMs(0), Now::ZERO).unwrap();

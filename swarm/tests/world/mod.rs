@@ -247,6 +247,7 @@ impl World {
             members: group.members.iter().filter(|member| **member != node).map(|member| self.peer(*member)).collect(),
             parents: parents.iter().filter(|(_, to)| *to == node).map(|(from, _)| self.peer(*from)).collect(),
             serves: children.iter().flat_map(|child| child.contacts.clone()).collect(),
+            sealed: None,
             children,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use protocol::manifest::{CHUNKS_MAX, FILES_MAX, Manifest, PATH_MAX};
 use protocol::rest::{Edition, Upload};
+use protocol::sealing::manifest::{SEALED_MANIFEST_MAX, SealedManifest};
 use protocol::{Blake3, Bytes as ByteCount, EditionId, SwarmId, TerminalId};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, Response};
@@ -38,6 +39,16 @@ impl Api {
         drop(bytes);
         // What is read must also be what would be written: the id is later computed from the manifest and not from these bytes.
         if manifest.edition_id() == id { Ok(manifest) } else { Err(ApiError::WrongBytes) }
+    }
+
+    /// The sealed manifest of a swarm, checked against the hash that its plan names.
+    pub async fn sealed_manifest(&self, swarm: SwarmId, wanted: Blake3) -> Result<SealedManifest, ApiError> {
+        let most = u64::try_from(SEALED_MANIFEST_MAX).unwrap_or(u64::MAX);
+        let bytes = self.fetch(Call::get(format!("v1/swarms/{swarm}/sealed-manifest")), most).await?;
+        if Blake3::of(&bytes) != wanted {
+            return Err(ApiError::WrongBytes);
+        }
+        SealedManifest::decode(&bytes).map_err(|error| ApiError::Answer(error.to_string()))
     }
 
     /// One chunk from the origin, for which `terminal` holds a lease. The bytes are of the right length; their hash is the caller's to check.

@@ -8,21 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::plan_change::PlanChange;
+use protocol::sealing::manifest::SealedManifest;
 use protocol::ws::{LeaveReason, PushMessage, SwarmPlan};
 use protocol::{ErrorCode, ReleaseId, SwarmId, TimestampMs};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::releases::{self, ASK_AFTER_CONNECT, ASK_AFTER_LEAVE, ASK_EVERY};
 use super::running::{Input, chain, planned_peers};
 use super::task::{self, Outcome};
-use super::{Context, EngineError, EngineEvent, SwarmSummary};
+use super::{Context, EngineError, EngineEvent, SwarmSummary, unsealing};
 use crate::socket::{ServerClock, SocketEvent};
-use crate::store::StoreError;
+use crate::store::{Finished, Store, StoreError};
 
 /// Inputs that wait for a swarm's task, which takes them between two frames. When it is full the socket is not read.
 const MAILBOX: usize = 256;
+/// Plans come first: what they are about is opened by its swarm.
+const OPEN_AFTER_CONNECT: Duration = Duration::from_secs(3);
 /// What comes after the deadline may take this long to be pushed.
 const AFTER_DEADLINE_MS: u64 = 30_000;
 
@@ -55,6 +58,24 @@ pub(super) struct Coordinator {
     asking: JoinSet<Ended>,
     ask_at: Instant,
     ask_about_all: bool,
+    /// What earlier runs received sealed, unless its swarm goes on.
+    unopened: BTreeMap<SwarmId, Unopened>,
+    open_at: Option<Instant>,
+    opening: JoinSet<(SwarmId, Result<Option<Finished>, StoreError>)>,
+    pub(super) opened: usize,
+}
+
+/// A content that is complete and sealed.
+enum Unopened {
+    Known(Box<SealedManifest>),
+    Opening(AbortHandle),
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether the engine goes on.
@@ -85,6 +106,10 @@ impl Coordinator {
             asking: JoinSet::new(),
             ask_at: Instant::now() + ASK_AFTER_CONNECT,
             ask_about_all: false,
+            unopened: BTreeMap::new(),
+            open_at: None,
+            opening: JoinSet::new(),
+            opened: 0,
         }
     }
 
@@ -95,6 +120,11 @@ impl Coordinator {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EngineError> {
         let mut shutdown = std::pin::pin!(shutdown);
+        for sealed in Store::unopened(self.context.dir.clone()).await {
+            if self.only_releases.is_empty() || self.only_releases.contains(&sealed.release_id) {
+                self.unopened.insert(sealed.swarm_id, Unopened::Known(Box::new(sealed)));
+            }
+        }
         loop {
             let step = tokio::select! {
                 () = &mut shutdown => return Ok(()),
@@ -104,6 +134,12 @@ impl Coordinator {
                 },
                 Some(ended) = self.tasks.join_next() => self.swarm_ended(ended)?,
                 Some(ended) = self.asking.join_next() => self.releases_ended(ended.unwrap_or_default()).await,
+                Some(opened) = self.opening.join_next() => self.content_opened(opened),
+                () = sleep_until(self.open_at) => {
+                    self.open_at = None;
+                    self.open_late();
+                    Step::GoOn
+                }
                 () = tokio::time::sleep_until(self.ask_at) => {
                     self.ask();
                     Step::GoOn
@@ -128,6 +164,8 @@ impl Coordinator {
                     self.ask_about_all = true;
                     self.ask_at = Instant::now() + ASK_AFTER_CONNECT;
                 }
+                self.context.keys.ask_again(&self.context.outbox);
+                self.open_at = (!self.unopened.is_empty()).then(|| Instant::now() + OPEN_AFTER_CONNECT);
                 self.context.tell(EngineEvent::Connected { resumed });
                 self.context.tell_holdings();
                 for active in self.active.values() {
@@ -135,6 +173,8 @@ impl Coordinator {
                 }
             }
             SocketEvent::Push(message) => self.push(message).await,
+            SocketEvent::Key { swarm_id, envelope } => self.context.keys.given(&self.context, swarm_id, &envelope),
+            SocketEvent::NoKey { swarm_id, code } => self.context.keys.refused(swarm_id, code),
             SocketEvent::Clock(clock) => drop(self.clock.send_replace(Some(clock))),
             SocketEvent::Refused { code, detail, pointer } => self.refused(code, &detail, &pointer),
             SocketEvent::Disconnected { reason } => self.context.tell(EngineEvent::Disconnected { reason }),
@@ -257,6 +297,10 @@ impl Coordinator {
     fn begin(&mut self, plan: Box<SwarmPlan>) {
         let (mailbox, inputs) = mpsc::channel(MAILBOX);
         let swarm = plan.swarm_id;
+        if let Some(Unopened::Opening(task)) = self.unopened.remove(&swarm) {
+            // Its swarm goes on, and opens it itself. Opening waits until the files are free.
+            task.abort();
+        }
         let active =
             Active { release: plan.release_id, deadline_at: plan.deadline_at, plan: plan.clone(), mailbox, left: false, again: None };
         self.active.insert(swarm, active);
@@ -296,7 +340,32 @@ impl Coordinator {
 
     /// Whether there is something left to do, once a swarm or a release is over.
     fn next_step(&self) -> Step {
-        if self.exit_when_done && self.active.is_empty() && self.only_releases.is_subset(&self.over) { Step::Done } else { Step::GoOn }
+        let is_idle = self.active.is_empty() && self.unopened.is_empty();
+        if self.exit_when_done && is_idle && self.only_releases.is_subset(&self.over) { Step::Done } else { Step::GoOn }
+    }
+
+    /// Opens what no swarm has come for: its release is over, or goes on without this terminal.
+    fn open_late(&mut self) {
+        for (swarm_id, unopened) in &mut self.unopened {
+            if let Unopened::Known(sealed) = unopened {
+                let (swarm_id, opening) = (*swarm_id, unsealing::open_late(Arc::clone(&self.context), (**sealed).clone()));
+                *unopened = Unopened::Opening(self.opening.spawn(async move { (swarm_id, opening.await) }));
+            }
+        }
+    }
+
+    fn content_opened(&mut self, opened: Result<(SwarmId, Result<Option<Finished>, StoreError>), tokio::task::JoinError>) -> Step {
+        // One that was ended to make place for its swarm.
+        let Ok((swarm_id, outcome)) = opened else { return Step::GoOn };
+        if self.unopened.remove(&swarm_id).is_none() {
+            return Step::GoOn;
+        }
+        match outcome {
+            Ok(finished) => self.opened += usize::from(finished.is_some()),
+            Err(error) => self.context.warn(format!("a sealed content cannot be opened: {}", chain(&error))),
+        }
+        self.context.tell(EngineEvent::Left { swarm_id, reason: LeaveReason::Settled });
+        self.next_step()
     }
 
     /// Asks about the releases whose end may have been missed.

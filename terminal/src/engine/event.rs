@@ -79,6 +79,10 @@ pub enum EngineEvent {
         /// From the wave's opening to the last chunk, by the server's clock. Absent if an earlier run completed it.
         elapsed: Option<Duration>,
     },
+    /// Every chunk is here and cannot be read yet: the content is opened when its key comes, at `key_at` if that is known.
+    Sealed { swarm_id: SwarmId, release_id: ReleaseId, key_at: Option<TimestampMs> },
+    /// The key of what came sealed is here: it is being decrypted.
+    KeyCame { swarm_id: SwarmId },
     /// The delivery is paid for.
     Settled { swarm_id: SwarmId, delivery_id: DeliveryId, charged: Amount, earned: Amount },
     /// What this terminal was paid as a relay has grown.
@@ -133,6 +137,8 @@ impl SwarmSummary {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     pub swarms: Vec<SwarmSummary>,
+    /// Contents that earlier runs received sealed, and that were opened now.
+    pub opened: usize,
 }
 
 impl Summary {
@@ -141,9 +147,9 @@ impl Summary {
         self.swarms.iter().filter(|swarm| !swarm.serving)
     }
 
-    /// Whether every swarm was received completely; `false` if there was none.
+    /// Whether every swarm was received completely; `false` if there was none, and nothing was opened.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.received().next().is_some() && self.received().all(|swarm| swarm.path.is_some())
+        (self.opened > 0 || self.received().next().is_some()) && self.received().all(|swarm| swarm.path.is_some())
     }
 }

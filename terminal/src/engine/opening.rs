@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
-use protocol::ws::{LeaveReason, SwarmPlan};
+use protocol::sealing::manifest::SealedManifest;
+use protocol::ws::{LeaveReason, SealedPlan, SwarmPlan};
 use protocol::{Bytes, EditionId, ReleaseId, SwarmId};
 
 use super::running::{Ending, LOOK_FOR_ROOM_EVERY};
 use super::{Context, EngineError, EngineEvent, keeping};
+use crate::api::ApiError;
 use crate::backoff::Backoff;
 use crate::socket::ServerClock;
 use crate::store::{Opened, Store, StoreConfig, StoreError};
@@ -27,12 +29,20 @@ pub(super) struct Ready {
 /// Waits for everything. Dropping the future stops the verification.
 pub(super) async fn ready(context: &Context, plan: &SwarmPlan) -> Result<Ready, EngineError> {
     let (release, edition) = (plan.release_id, plan.edition_id);
-    let manifest = Arc::new(manifest(context, release, edition).await?);
+    let sealed = match plan.sealed {
+        Some(wanted) => Some(Arc::new(sealed_manifest(context, plan, wanted).await?)),
+        None => None,
+    };
+    let manifest = Arc::new(match &sealed {
+        Some(sealed) => sealed.travelling(),
+        None => manifest(context, release, edition).await?,
+    });
     let clock = clock(context).await?;
     let config = StoreConfig {
         dir: context.dir.clone(),
         release_id: release,
         manifest: Arc::clone(&manifest),
+        sealed,
         me: context.me,
         others: context.other_dirs.clone(),
     };
@@ -62,9 +72,26 @@ async fn manifest(context: &Context, release: ReleaseId, edition: EditionId) -> 
     if let Some(manifest) = Store::stored_manifest(context.dir.clone(), release, edition).await {
         return Ok(manifest);
     }
+    until_had(context, || context.api.manifest(edition)).await
+}
+
+async fn sealed_manifest(context: &Context, plan: &SwarmPlan, wanted: SealedPlan) -> Result<SealedManifest, EngineError> {
+    let stored = Store::stored_sealed(context.dir.clone(), plan.release_id, plan.edition_id).await;
+    if let Some(stored) = stored.filter(|stored| stored.id() == wanted.manifest) {
+        return Ok(stored);
+    }
+    let sealed = until_had(context, || context.api.sealed_manifest(plan.swarm_id, wanted.manifest)).await?;
+    if (sealed.release_id, sealed.swarm_id, sealed.edition_id) != (plan.release_id, plan.swarm_id, plan.edition_id) {
+        return Err(EngineError::Manifest(ApiError::WrongBytes));
+    }
+    Ok(sealed)
+}
+
+/// Asks until there is an answer that is no passing failure.
+async fn until_had<T, F: Future<Output = Result<T, ApiError>>>(context: &Context, ask: impl Fn() -> F) -> Result<T, EngineError> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
     loop {
-        match context.api.manifest(edition).await {
+        match ask().await {
             Ok(manifest) => return Ok(manifest),
             Err(error) if error.is_retryable() => {
                 context.warn(format!("the manifest cannot be had yet: {error}"));

@@ -310,6 +310,10 @@ impl<'a> Running<'a> {
                 self.last_words(now);
                 self.carry_out().await?;
                 self.context.links.leave(self.summary.swarm_id).await;
+                // What is never opened is not waited for; of a settled release the key is due.
+                if self.store.wants_key() && reason != LeaveReason::Settled {
+                    self.finishing = None;
+                }
                 self.leaving = Some(reason);
             }
             Input::Stop => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use protocol::ws::{ClientMessage, MESSAGE_MAX, PushMessage, PushPosition, ServerMessage, challenge_bytes};
 use protocol::{ErrorCode, PROTOCOL_VERSION, Problem, TimestampMs};
@@ -207,9 +209,11 @@ impl Connection<'_> {
             }
             ServerMessage::Error { code, detail, .. } if code.is_retryable() => Err(Ending::lost(format_args!("{code}: {detail}"))),
             ServerMessage::Error { code, detail, .. } => Err(Ending::Rejected(SocketError::Refused { code, detail })),
-            ServerMessage::Challenge { .. } | ServerMessage::Clock { .. } | ServerMessage::Push { .. } => {
-                Err(Ending::lost("the server did not answer the hello with a welcome"))
-            }
+            ServerMessage::Challenge { .. }
+            | ServerMessage::Clock { .. }
+            | ServerMessage::Push { .. }
+            | ServerMessage::Key { .. }
+            | ServerMessage::NoKey { .. } => Err(Ending::lost("the server did not answer the hello with a welcome")),
         }
     }
 
@@ -269,6 +273,11 @@ impl Connection<'_> {
                 self.exchanged(Duration::from_micros(sent_at), server_time).await?;
                 self.send_barrier().await
             }
+            ServerMessage::Key { swarm_id, envelope } => {
+                let envelope = STANDARD.decode(envelope).unwrap_or_default();
+                self.tell(SocketEvent::Key { swarm_id, envelope }).await
+            }
+            ServerMessage::NoKey { swarm_id, code } => self.tell(SocketEvent::NoKey { swarm_id, code }).await,
             ServerMessage::Error { code, detail, pointer } => {
                 if code.is_retryable() && self.outbox.keep_back() && self.again_at.is_none() {
                     self.again_at = Some(Instant::now() + self.again_after.wait());

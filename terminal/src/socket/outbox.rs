@@ -5,6 +5,7 @@
 //! | credits, progress, missing, holdings | the latest per swarm replaces the one before | stays, and is sent next time |
 //! | receipts | the latest per (delivery, source, segment): they are cumulative | sent again unless the server has surely taken them |
 //! | notices | the latest per chunk, [`NOTICES_MAX`] in all, the oldest give way | sent again unless the server has surely taken them |
+//! | keys wanted | each swarm once | asked for again by whoever waits |
 //! | signals | [`SIGNALS_MAX`], the oldest give way | stays; an attempt that is over is ignored by its session |
 //! | complete editions held | the latest replaces the one before | stays, and is sent next time |
 //! | suspicions | [`SUSPECTS_MAX`], the oldest give way | dropped: a terminal that was cut off itself has nothing to say about others |
@@ -12,7 +13,7 @@
 //! The server reads in order. A clock request that is sent behind receipts and notices and is answered therefore proves that they were read: only then
 //! are they forgotten. If the server says before that answer that it could not do something at the moment, it may be about them: they are sent again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
@@ -78,6 +79,7 @@ impl Kept {
 #[derive(Debug, Default)]
 struct State {
     sync: bool,
+    keys: BTreeSet<SwarmId>,
     signals: VecDeque<(TerminalId, Signal)>,
     credits: BTreeMap<SwarmId, u32>,
     missing: BTreeMap<SwarmId, Vec<u32>>,
@@ -148,6 +150,11 @@ impl Outbox {
 
     pub fn suspect(&self, swarm: SwarmId, terminal: TerminalId, reason: SuspectReason) {
         self.add(|state| push_bounded(&mut state.suspects, (swarm, terminal, reason), SUSPECTS_MAX));
+    }
+
+    /// Asks for the key of a sealed swarm.
+    pub fn want_key(&self, swarm: SwarmId) {
+        self.add(|state| _ = state.keys.insert(swarm));
     }
 
     /// Asks for all plans again.
@@ -250,6 +257,9 @@ impl State {
     fn take(&mut self) -> Option<ClientMessage> {
         if std::mem::take(&mut self.sync) {
             return Some(ClientMessage::Sync);
+        }
+        if let Some(swarm_id) = self.keys.pop_first() {
+            return Some(ClientMessage::WantKey { swarm_id });
         }
         if let Some((swarm_id, open)) = self.credits.pop_first() {
             return Some(ClientMessage::Credits { swarm_id, open });

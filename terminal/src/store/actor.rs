@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::TerminalId;
+use protocol::sealing::ContentKey;
+use protocol::{Blake3, TerminalId};
 use swarm::Held;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +16,7 @@ use super::cache::SharedCache;
 use super::error::Doing;
 use super::journal::Journal;
 use super::opening::{CancelOnDrop, Home, PART, Parts};
+use super::seal::{self, Seal};
 use super::source::{LaidOut, Source};
 use super::{Finished, Room, StoreError, finish, kept, sparse};
 
@@ -139,6 +141,32 @@ impl Handle {
         Ok(place)
     }
 
+    /// Whether it came sealed and the key is not here.
+    pub(super) fn wants_key(&self) -> bool {
+        self.home.seal.as_ref().is_some_and(|seal| !seal.has_key())
+    }
+
+    pub(super) fn content_hash(&self) -> Option<Blake3> {
+        let is_open = self.home.seal.as_ref().is_none_or(|seal| seal.plain().is_some());
+        is_open.then(|| self.home.files().manifest().blake3)
+    }
+
+    pub(super) fn length(&self) -> protocol::Bytes {
+        self.home.layout.manifest().length
+    }
+
+    /// Decrypts what came sealed, if there is anything to decrypt. Without a key the one that is here already is used.
+    pub(super) async fn unseal(&self, key: Option<ContentKey>) -> Result<(), StoreError> {
+        // One at a time, and neither while the files are laid out nor after.
+        let finished = self.finished.lock().await;
+        if finished.is_some() {
+            return Ok(());
+        }
+        let cancel = CancelOnDrop::default();
+        let (home, cancelled) = (Arc::clone(&self.home), Arc::clone(&cancel.0));
+        tokio::task::spawn_blocking(move || seal::open(&home, key.as_ref(), &cancelled)).await.map_err(|_| StoreError::Stopped)?
+    }
+
     pub(super) fn passed_on(&self) {
         // If the queue is full, the next one comes in a second.
         let _ = self.requests.try_send(Request::PassedOn);
@@ -225,7 +253,9 @@ impl Actor {
         if self.home.layout.chunk(chunk).is_none() {
             return Err(StoreError::NoSuchChunk(chunk));
         }
-        let bytes = self.source.chunk(&self.home.layout, chunk).doing("read", &self.part_path())?;
+        // A chunk that is being decrypted is half of each.
+        let _turn = self.home.seal.as_ref().map(Seal::turn);
+        let bytes = self.source.chunk((&*self.home).into(), chunk).doing("read", &self.part_path())?;
         let bytes = bytes.map(Bytes::from).ok_or(StoreError::Corrupt(chunk))?;
         self.cache.insert(chunk, bytes.clone());
         Ok(bytes)

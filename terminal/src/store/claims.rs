@@ -109,7 +109,7 @@ pub(super) fn adopt(home: &Home, root_name: &str, present: &[usize]) -> Result<(
     let path = home.state.path_of(laid::LAID);
     let mut log = laid::Log::open(&home.state).doing("write", &path)?;
     for index in others {
-        let below = laid::path_of(root_name, &home.layout.manifest().files[index].path);
+        let below = laid::path_of(root_name, &home.files().manifest().files[index].path);
         // As the other one has left it, and not as it may be by now.
         if let Some((metadata, _)) = claims.get(&below) {
             log.note(root_name, index, Mark::of(metadata)).doing("write", &path)?;

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use protocol::Bytes;
 use protocol::manifest::ManifestError;
+use protocol::sealing::manifest::OpenError;
+use protocol::{Bytes, ErrorCode};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -29,6 +30,14 @@ pub enum StoreError {
     /// Every chunk is as the manifest says, the whole is not: the manifest contradicts itself.
     #[error("the content does not have the hash that its manifest states")]
     WholeHash,
+    #[error("the key that was given does not open the content")]
+    WrongKey,
+    /// Every chunk opens, and what they make up is not the edition that the release names.
+    #[error("what the key opens is not what was released")]
+    Unsealed(#[from] OpenError),
+    /// The release was cancelled or aborted before its second, or nothing of it was for this terminal.
+    #[error("the content stays sealed: the service gives no key for it ({0})")]
+    NoKey(ErrorCode),
     #[error("{0} exists and holds something else")]
     Taken(PathBuf),
     #[error("the work on the files was stopped")]
@@ -56,6 +65,9 @@ impl StoreError {
             | Self::Corrupt(_)
             | Self::NoSuchChunk(_)
             | Self::WholeHash
+            | Self::WrongKey
+            | Self::Unsealed(_)
+            | Self::NoKey(_)
             | Self::Taken(_)
             | Self::Stopped => false,
         }

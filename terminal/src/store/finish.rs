@@ -33,7 +33,7 @@ pub(super) fn run(home: &Home, cancelled: &AtomicBool) -> Result<(Finished, Laid
     let part_path = home.state.path_of(PART);
     let part = home.state.open(PART, Open::Read).doing("open", &part_path)?;
     part.sync_all().doing("sync", &part_path)?;
-    let manifest = home.layout.manifest();
+    let manifest = home.files().manifest();
     if hash(&part, manifest.length.0, cancelled).map_err(|error| error.doing(home))? != manifest.blake3 {
         return Err(StoreError::WholeHash);
     }
@@ -164,7 +164,7 @@ pub(super) fn is_obstacle(error: &io::Error) -> bool {
 
 /// Gives the part file its name. `false` if it is taken.
 fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelled: &AtomicBool) -> Result<bool, StoreError> {
-    let Some(entry) = home.layout.manifest().files.first() else { return Ok(false) };
+    let Some(entry) = home.files().manifest().files.first() else { return Ok(false) };
     let path = root.path_of(&entry.path);
     let (folder, name) = match root.descend(&entry.path, true) {
         Ok(found) => found,
@@ -202,7 +202,7 @@ fn place_file(home: &Home, root: &Folder, root_name: &str, part: &File, cancelle
 /// Copies the files of a directory out of the part file. `false` if a name is taken.
 fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, cancelled: &AtomicBool) -> Result<bool, StoreError> {
     let Some(missing) = missing_files(home, root, part, cancelled)? else { return Ok(false) };
-    let manifest = home.layout.manifest();
+    let manifest = home.files().manifest();
     let length: u64 = missing.iter().map(|&index| manifest.files[index].length.0).sum();
     // What is a hole here stays one.
     let allocated = part.metadata().doing("measure", root.path())?.blocks().saturating_mul(512);
@@ -231,10 +231,10 @@ fn place_directory(home: &Home, root: &Folder, root_name: &str, part: &File, can
 /// The files that are not in their places yet; `None` if a name is taken by something else.
 fn missing_files(home: &Home, root: &Folder, part: &File, cancelled: &AtomicBool) -> Result<Option<Vec<usize>>, StoreError> {
     let mut missing = Vec::new();
-    for (index, entry) in home.layout.manifest().files.iter().enumerate() {
+    for (index, entry) in home.files().manifest().files.iter().enumerate() {
         let found = match root.descend(&entry.path, false) {
             Ok((folder, name)) => {
-                compare(part, home.layout.file_start(index), &folder, name, entry, cancelled).map_err(|error| error.doing(home))?
+                compare(part, home.files().file_start(index), &folder, name, entry, cancelled).map_err(|error| error.doing(home))?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) if is_obstacle(&error) => Some(false),
@@ -258,11 +258,11 @@ fn copy_out(
     sync: bool,
     cancelled: &AtomicBool,
 ) -> Result<(), StoreError> {
-    let entry = &home.layout.manifest().files[index];
+    let entry = &home.files().manifest().files[index];
     let (path, temporary) = (root.path_of(&entry.path), home.state.path_of(FILE));
     let file = home.state.open(FILE, Open::Fresh).doing("open", &temporary)?;
     file.set_len(entry.length.0).doing("make", &temporary)?;
-    let copied = each_buffer(part, home.layout.file_start(index), entry.length.0, cancelled, |done, bytes| {
+    let copied = each_buffer(part, home.files().file_start(index), entry.length.0, cancelled, |done, bytes| {
         sparse::write(&file, done, bytes)?;
         Ok(true)
     });

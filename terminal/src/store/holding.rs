@@ -45,7 +45,7 @@ pub(super) fn open_complete(dir: &Path, release_id: ReleaseId, edition: EditionI
     let states = root.child(STATE_FOLDER, false).doing("open", &path)?;
     let release = states.child(&release_id.to_string(), false).doing("open", &path)?;
     let state = release.child(&edition.to_string(), false).doing("open", &path)?;
-    let home = Arc::new(Home { root, state, layout: Layout::new(Arc::clone(&manifest)), edition, _lock: None });
+    let home = Arc::new(Home { root, state, layout: Layout::new(Arc::clone(&manifest)), seal: None, edition, _lock: None });
     let Some(complete) = read_complete(&home.state) else { return Ok(None) };
     let files = match complete.root.as_str() {
         "" => home.root.descend("x", false).map(|(root, _)| root),

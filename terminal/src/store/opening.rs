@@ -17,6 +17,7 @@ use super::error::Doing;
 use super::folder::{Folder, Open};
 use super::journal::{Journal, Replay};
 use super::layout::{Layout, data_bytes};
+use super::seal::{self, SEALED, Seal};
 use super::source::{LaidOut, Source};
 use super::sparse::{self, ZeroHashes};
 use super::{Finished, Opened, Room, Store, StoreConfig, StoreError, actor, reuse};
@@ -38,7 +39,9 @@ const NEW_SUFFIX: &str = ".new";
 pub(super) struct Home {
     pub(super) root: Folder,
     pub(super) state: Folder,
+    /// What travels.
     pub(super) layout: Layout,
+    pub(super) seal: Option<Seal>,
     pub(super) edition: EditionId,
     pub(super) _lock: Option<File>,
 }
@@ -100,7 +103,10 @@ pub(super) fn read_manifest(state: &Folder) -> Option<Manifest> {
 fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, StoreError> {
     config.manifest.check()?;
     let home = Arc::new(home(config)?);
-    replace(&home.state, MANIFEST, config.manifest.pieces())?;
+    match &config.sealed {
+        Some(sealed) => replace(&home.state, SEALED, [sealed.encode()])?,
+        None => replace(&home.state, MANIFEST, config.manifest.pieces())?,
+    }
     let journal_path = home.state.path_of(JOURNAL);
     let journal_file = home.state.open(JOURNAL, Open::Write).doing("open", &journal_path)?;
     let replay = Journal::replay(&journal_file, home.edition, config.manifest.chunk_count()).doing("read", &journal_path)?;
@@ -113,7 +119,8 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
     };
     let on_disk: ChunkSet = held.iter().map(|held| held.chunk).collect();
     let mut lost: Vec<Held> = replay.held.into_iter().filter(|promise| !on_disk.contains(promise.chunk)).collect();
-    if let Source::Part(part) = &source {
+    // No other edition has a chunk that was encrypted for this release.
+    if let (Source::Part(part), None) = (&source, &home.seal) {
         let taken = reuse::take_over(&home, (part, &mut journal), (&held, &lost), (config.me, &config.others), cancelled)?;
         let found: ChunkSet = taken.iter().map(|held| held.chunk).collect();
         lost.retain(|lost| !found.contains(lost.chunk));
@@ -124,12 +131,13 @@ fn open_blocking(config: &StoreConfig, cancelled: &AtomicBool) -> Result<Parts, 
 }
 
 fn home(config: &StoreConfig) -> Result<Home, StoreError> {
-    let edition = config.manifest.edition_id();
+    let edition = config.sealed.as_ref().map_or_else(|| config.manifest.edition_id(), |sealed| sealed.edition_id);
     let root = Folder::root(&config.dir).doing("open", &config.dir)?;
     let states = root.child(STATE_FOLDER, true).doing("open", &root.path_of(STATE_FOLDER))?;
     let (release, state) = state_folder(&states, config.release_id, edition)?;
     let lock = lock_at(&release, &edition.to_string(), &state)?;
-    Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), edition, _lock: Some(lock) })
+    let seal = config.sealed.as_ref().map(|sealed| Seal::found(Arc::clone(sealed), &state));
+    Ok(Home { root, state, layout: Layout::new(Arc::clone(&config.manifest)), seal, edition, _lock: Some(lock) })
 }
 
 /// The folders of a release and of a delivery, made if they are not there. The first may be removed in the same moment, with another edition of it.
@@ -181,6 +189,7 @@ fn find_content(home: &Home, replay: &Replay, cancelled: &AtomicBool) -> Result<
     }
     home.state.remove(COMPLETE).doing("remove", &home.state.path_of(COMPLETE))?;
     let part = make_part(home, PART, Open::Write)?;
+    seal::restore(home, &part)?;
     let mut source = Source::Part(part);
     let held = verify(home, &mut source, &replay.held, cancelled)?;
     Ok((source, held, None))
@@ -202,7 +211,7 @@ fn find_laid_out(home: &Home, complete: &Complete, replay: &Replay, cancelled: &
     for held in &held {
         go_on(cancelled)?;
         let Some((offset, _)) = home.layout.chunk(held.chunk) else { continue };
-        if let Some(bytes) = source.chunk(&home.layout, held.chunk).doing("read", home.root.path())? {
+        if let Some(bytes) = source.chunk(home.into(), held.chunk).doing("read", home.root.path())? {
             sparse::write(&part, offset, &bytes).doing("write", &home.state.path_of(SALVAGE))?;
         }
     }
@@ -233,7 +242,7 @@ fn verify(home: &Home, source: &mut Source, promised: &[Held], cancelled: &Atomi
     let (mut held, mut zeros) = (Vec::with_capacity(promised.len()), ZeroHashes::default());
     for promise in promised {
         go_on(cancelled)?;
-        if source.has(&home.layout, promise.chunk, &mut zeros).doing("read", home.state.path())? {
+        if source.has(home.into(), promise.chunk, &mut zeros).doing("read", home.state.path())? {
             held.push(*promise);
         }
     }
@@ -254,7 +263,7 @@ fn rewrite_journal(home: &Home, held: &[Held]) -> Result<Journal, StoreError> {
 }
 
 /// Writes a small file so that it is either the old or the new one, whenever the machine stops.
-fn replace(folder: &Folder, name: &str, content: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), StoreError> {
+pub(super) fn replace(folder: &Folder, name: &str, content: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), StoreError> {
     let new = format!("{name}{NEW_SUFFIX}");
     let path = folder.path_of(&new);
     let mut file = folder.open(&new, Open::Fresh).doing("open", &path)?;
@@ -274,6 +283,11 @@ pub(super) fn read_complete(state: &Folder) -> Option<Complete> {
 }
 
 impl Home {
+    /// How the content is laid out as files; of what is sealed still, as the one file that travels.
+    pub(super) fn files(&self) -> &Layout {
+        self.seal.as_ref().and_then(Seal::plain).unwrap_or(&self.layout)
+    }
+
     /// The room that this delivery still needs, and what there is: both at most what the file system says at the moment.
     pub(super) fn room(&self) -> Room {
         let allocated = self.state.open(PART, Open::Read).and_then(|part| part.metadata()).map_or(0, |metadata| metadata.blocks() * 512);
@@ -289,7 +303,7 @@ impl Home {
 
     /// Where the content lies when its files are below `root`.
     pub(super) fn finished(&self, root: &str) -> Finished {
-        let manifest = self.layout.manifest();
+        let manifest = self.files().manifest();
         let mut path: PathBuf = self.root.path().to_owned();
         if !root.is_empty() {
             path.push(root);

@@ -166,7 +166,7 @@ impl Edition {
 
     /// A chunk, if it is as it was.
     fn read(&mut self, chunk: u32) -> Option<Vec<u8>> {
-        match self.source.chunk(&self.layout, chunk) {
+        match self.source.chunk((&self.layout).into(), chunk) {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::debug!(%error, chunk, "a chunk of another edition cannot be read");

@@ -3,6 +3,7 @@
 mod evicting;
 mod holding;
 mod kept;
+mod sealed;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -48,7 +49,7 @@ fn tree() -> (Arc<Manifest>, Vec<u8>) {
 
 fn config(dir: &Path, manifest: &Arc<Manifest>) -> StoreConfig {
     let release_id = ReleaseId::from_bytes([1; 16]);
-    StoreConfig { dir: dir.to_owned(), release_id, manifest: Arc::clone(manifest), me: source(200), others: Vec::new() }
+    StoreConfig { dir: dir.to_owned(), release_id, manifest: Arc::clone(manifest), sealed: None, me: source(200), others: Vec::new() }
 }
 
 fn state(dir: &Path, manifest: &Manifest) -> PathBuf {

@@ -202,6 +202,7 @@ impl State {
             parents: vec![],
             children: vec![],
             serves: vec![],
+            sealed: None,
         }
     }
 
@@ -408,7 +409,8 @@ impl Server {
             ClientMessage::Missing { chunks, .. } => state.missing(from, &chunks),
             ClientMessage::Signal { to, signal } => state.signal(from, to, signal),
             ClientMessage::Suspect { terminal_id, reason, .. } => state.suspects.push((from, terminal_id, reason)),
-            // Nobody asks this server for anything on demand.
+            // Nothing that this server sends is sealed, and nobody asks it for anything on demand.
+            ClientMessage::WantKey { swarm_id } => return Some(ServerMessage::NoKey { swarm_id, code: ErrorCode::NotInSwarm }),
             ClientMessage::Holds { .. } => {}
             ClientMessage::Sync => state.push(from, PushMessage::Plan(Box::new(state.plan(from, self.manifest.edition_id())))),
             ClientMessage::Notices { .. }

@@ -25,6 +25,7 @@ mod release;
 mod reports;
 mod ring;
 mod scene;
+mod sealed;
 mod sparse;
 mod turn;
 mod updates;

@@ -28,7 +28,8 @@ pub(super) struct Swarms {
 /// Notes what an event says of them. Called by the engine itself, so that no event is missed.
 pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
     match event {
-        EngineEvent::Plan { swarm_id, .. } => {
+        // What was received before and is opened now has no plan.
+        EngineEvent::Plan { swarm_id, .. } | EngineEvent::Sealed { swarm_id, .. } => {
             swarms.send_if_modified(|swarms| swarms.active.insert(*swarm_id));
         }
         EngineEvent::Left { swarm_id, .. } => {
@@ -49,6 +50,7 @@ pub(super) fn note(swarms: &watch::Sender<Swarms>, event: &EngineEvent) {
         | EngineEvent::QuotaRoom { .. }
         | EngineEvent::Progress { .. }
         | EngineEvent::Replaced { .. }
+        | EngineEvent::KeyCame { .. }
         | EngineEvent::Completed { .. }
         | EngineEvent::Settled { .. }
         | EngineEvent::Earned { .. }

@@ -48,6 +48,10 @@ pub(super) fn event_json(event: &EngineEvent, now: OffsetDateTime) -> Value {
             "event": "completed", "swarm_id": swarm_id, "release_id": release_id, "path": path.display().to_string(),
             "blake3": blake3, "length": length, "elapsed_ms": elapsed.map(|elapsed| elapsed.as_millis()),
         }),
+        EngineEvent::Sealed { swarm_id, release_id, key_at } => {
+            json!({ "event": "sealed", "swarm_id": swarm_id, "release_id": release_id, "key_at_ms": key_at })
+        }
+        EngineEvent::KeyCame { swarm_id } => json!({ "event": "key_came", "swarm_id": swarm_id }),
         EngineEvent::Settled { swarm_id, delivery_id, charged, earned } => {
             json!({ "event": "settled", "swarm_id": swarm_id, "delivery_id": delivery_id, "charged": charged, "earned": earned })
         }

@@ -79,6 +79,8 @@ fn every_event() -> Vec<EngineEvent> {
         EngineEvent::Progress { swarm_id: SWARM, progress: Progress::default(), total: Bytes(2) },
         replaced(TerminalId::from_bytes([8; 16])),
         completed(),
+        EngineEvent::Sealed { swarm_id: SWARM, release_id: ReleaseId::from_bytes([2; 16]), key_at: None },
+        EngineEvent::KeyCame { swarm_id: SWARM },
         settled(),
         EngineEvent::Earned { swarm_id: SWARM, earned: Amount(3) },
         EngineEvent::Left { swarm_id: SWARM, reason: LeaveReason::Settled },
@@ -101,7 +103,7 @@ fn every_event_is_one_line_of_json_with_its_own_word_and_its_swarm() {
             json["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    let expected = "connected disconnected plan opened disk_full disk_room evicted quota_full quota_room progress replaced completed settled earned left failed warning";
+    let expected = "connected disconnected plan opened disk_full disk_room evicted quota_full quota_room progress replaced completed sealed key_came settled earned left failed warning";
     assert_eq!(words.join(" "), expected);
 }
 
@@ -143,9 +145,9 @@ fn summary(path: Option<&str>) -> SwarmSummary {
 
 #[test]
 fn the_last_line_says_whether_everything_came() {
-    let whole = summary_json(&Summary { swarms: vec![summary(Some("a"))] }, NOW);
+    let whole = summary_json(&Summary { swarms: vec![summary(Some("a"))], opened: 0 }, NOW);
     assert_eq!((&whole["event"], &whole["complete"], &whole["swarms"][0]["charged"]), (&"finished".into(), &true.into(), &220.into()));
-    let part = summary_json(&Summary { swarms: vec![summary(Some("a")), summary(None)] }, NOW);
+    let part = summary_json(&Summary { swarms: vec![summary(Some("a")), summary(None)], opened: 0 }, NOW);
     assert_eq!((&part["complete"], &part["swarms"][1]["path"]), (&false.into(), &serde_json::Value::Null));
 }
 
@@ -225,4 +227,21 @@ fn rates_are_shown_with_one_decimal() {
     for (rate, text) in [(0, "0.0"), (99_999, "0.0"), (1_950_000, "1.9"), (20_000_000, "20.0")] {
         assert_eq!(mbit(BitsPerSecond(rate)), text);
     }
+}
+
+#[test]
+fn x02_what_is_here_and_sealed_says_when_it_opens() {
+    let screen = RunScreen::new(false, Currency::EUR, String::new());
+    let release_id = ReleaseId::from_bytes([2; 16]);
+    let key_at = TimestampMs(u64::try_from(NOW.unix_timestamp()).unwrap() * 1_000 + 7_200_000);
+    let line = |key_at| screen.line(&EngineEvent::Sealed { swarm_id: SWARM, release_id, key_at }, false, NOW).unwrap();
+    assert_eq!(line(Some(key_at)), "all of it is here, sealed: opens in 2h");
+    assert_eq!(line(None), "all of it is here, sealed: opens when its key comes");
+    assert_eq!(screen.line(&EngineEvent::KeyCame { swarm_id: SWARM }, false, NOW), None);
+    let [received, _] = screen.summary_lines(&SwarmSummary {
+        progress: Progress { verified: Bytes(9), ..Progress::default() },
+        total: Some(Bytes(9)),
+        ..summary(None)
+    });
+    assert_eq!(received, "received, and not opened yet");
 }

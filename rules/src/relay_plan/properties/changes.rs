@@ -24,6 +24,7 @@ fn told(view: &TerminalView, epoch: u64) -> SwarmPlan {
         parents: view.parents.clone(),
         children: view.children.clone(),
         serves: view.serves.clone(),
+        sealed: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn message_length(view: TerminalView) -> usize {
         parents: view.parents,
         children: view.children,
         serves: view.serves,
+        sealed: None,
     };
     let position = PushPosition { epoch: u64::MAX >> 11, offset: u64::MAX >> 11 };
     serde_json::to_string(&ServerMessage::Push { position, message: PushMessage::Plan(Box::new(plan)) }).unwrap().len()

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::manifest::Manifest;
-use protocol::ws::SwarmPlan;
+use protocol::sealing::Sealing;
+use protocol::ws::{SealedPlan, SwarmPlan};
 use protocol::{DeliveryId, GroupId, SwarmId, TerminalId, UserId};
 use rules::relay_plan::{PlannedGroup, SwarmTree, TerminalView};
 use rules::scale::UNKNOWN_UPLINK;
 use time::OffsetDateTime;
 
+use crate::app::sealing::sealing_of;
 use crate::clock::to_timestamp_ms;
 use crate::error::ApiError;
 use crate::live::GroupSpec;
 use crate::origin::{ChunkStore, memory_of};
+use crate::secrets::SecretsKey;
 use crate::store::Store;
 use crate::store::holders::StoredSource;
 use crate::store::plan::SwarmFacts;
+use crate::store::sealing::Unsealed;
 
 /// How long a group's table is kept in Redis beyond the deadline, should nobody remove it.
 const KEEP_BEYOND: Duration = Duration::from_secs(3600);
@@ -33,6 +37,8 @@ pub struct Place {
     /// Whether the origin feeds its group.
     pub root: bool,
     pub wave: u32,
+    /// The one that its place was awarded for; another one only in a sealed release.
+    pub awarded: u32,
     pub opens_at: OffsetDateTime,
     /// It holds the edition already and is here to serve it: it is owed nothing.
     pub serves_only: bool,
@@ -47,6 +53,8 @@ pub struct KnownSwarm {
     pub epoch: u64,
     pub manifest: Arc<Manifest>,
     pub chunk_lengths: Vec<u32>,
+    /// What the origin's chunks are encrypted with; none if they are sent as they are.
+    pub sealing: Option<Arc<Sealing>>,
     /// Of a download all that it ever had.
     sources: Vec<StoredSource>,
     places: HashMap<TerminalId, Place>,
@@ -58,10 +66,16 @@ fn epoch_of(tree: &SwarmTree) -> u64 {
 }
 
 impl KnownSwarm {
-    pub(super) async fn load(store: &Store, chunks: &ChunkStore, swarm_id: SwarmId) -> Result<Self, ApiError> {
+    pub(super) async fn load(store: &Store, chunks: &ChunkStore, secrets: &SecretsKey, swarm_id: SwarmId) -> Result<Self, ApiError> {
         let facts = store.swarm_facts(swarm_id).await?;
         let plan = store.stored_plan(swarm_id).await?;
         let manifest = chunks.manifest(facts.edition_id).await?;
+        let sealing = match facts.sealed {
+            Some(_) => {
+                sealing_of(store, secrets, &Unsealed { release_id: facts.release_id, swarm_id, edition_id: facts.edition_id }).await?
+            }
+            None => None,
+        };
         let mut places = HashMap::with_capacity(plan.owners.len());
         for group in &plan.groups {
             let wave = usize::try_from(group.wave).unwrap_or(usize::MAX);
@@ -71,7 +85,9 @@ impl KnownSwarm {
                 let owner = plan.owners.get(&member.terminal_id).copied();
                 let owner = owner.ok_or_else(|| ApiError::internal(format!("terminal {} has no owner", member.terminal_id)))?;
                 let (delivery_id, group_id, root, wave) = (member.delivery_id, group.id, group.root, group.wave);
-                places.insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, opens_at, serves_only: false });
+                let awarded = plan.awarded.get(&member.terminal_id).copied().unwrap_or(wave);
+                places
+                    .insert(member.terminal_id, Place { owner, delivery_id, group_id, root, wave, awarded, opens_at, serves_only: false });
             }
         }
         let tree = SwarmTree::new(plan.groups).map_err(ApiError::internal)?;
@@ -79,7 +95,7 @@ impl KnownSwarm {
         let mut sources = Vec::new();
         if facts.on_demand {
             (epoch, sources) = store.stored_sources(swarm_id).await?;
-            add_places(&mut places, tree.groups(), &sources, facts.starts_at);
+            add_places(&mut places, tree.groups(), &sources, facts.begins_at);
         }
         Ok(Self {
             epoch,
@@ -88,6 +104,7 @@ impl KnownSwarm {
             chunk_lengths: manifest.chunks.iter().map(|chunk| chunk.length).collect(),
             facts,
             manifest,
+            sealing: sealing.map(Arc::new),
             places,
         })
     }
@@ -139,7 +156,7 @@ impl KnownSwarm {
             edition_id: self.facts.edition_id,
             delivery_id: place.delivery_id,
             epoch,
-            rank: self.facts.rank_of(place.wave),
+            rank: self.facts.rank_of(place.awarded),
             opens_at: to_timestamp_ms(place.opens_at),
             deadline_at: to_timestamp_ms(self.facts.deadline_at),
             group_id: view.group_id,
@@ -148,7 +165,19 @@ impl KnownSwarm {
             parents: view.parents,
             children: view.children,
             serves: view.serves,
+            sealed: self.sealed_plan(place),
         }
+    }
+
+    /// None if nothing is sealed, or not yet: no plan is told before it is.
+    fn sealed_plan(&self, place: Place) -> Option<SealedPlan> {
+        Some(SealedPlan { manifest: self.facts.sealed.as_ref()?.manifest?, key_at: to_timestamp_ms(self.key_at(place)?) })
+    }
+
+    /// When a member is given the key of a sealed release.
+    pub fn key_at(&self, place: Place) -> Option<OffsetDateTime> {
+        let wave = usize::try_from(place.awarded).ok()?;
+        self.facts.sealed.as_ref()?.keys.get(wave).map(|wave| wave.opens_at)
     }
 
     /// The receiver may pull from every source, and each source serves the receiver alone; who is no source any more has no plan.
@@ -215,6 +244,7 @@ fn add_places(places: &mut HashMap<TerminalId, Place>, groups: &[PlannedGroup], 
             group_id: group.id,
             root: false,
             wave: group.wave,
+            awarded: group.wave,
             opens_at,
             serves_only: true,
         };

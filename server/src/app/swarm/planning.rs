@@ -33,7 +33,11 @@ const TOLD_FOR: time::Duration = time::Duration::hours(1);
 /// A store fails; it is to be called again.
 pub async fn on_closed(state: &AppState, release_id: ReleaseId) -> Result<(), ApiError> {
     for swarm_id in state.store.swarms_of(release_id).await? {
-        plan(state, swarm_id, 0).await?;
+        // What is not sealed yet is planned when it is: its wave waits for that.
+        let sealed = state.store.swarm_facts(swarm_id).await?.sealed;
+        if sealed.is_none_or(|sealed| sealed.manifest.is_some()) {
+            plan(state, swarm_id, 0).await?;
+        }
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ pub async fn settle_left_over(state: &AppState) -> Result<(), ApiError> {
     const ROUND: u32 = 100;
     let (mut swarms, mut outcome, mut after) = (BTreeSet::new(), Ok(()), None);
     loop {
-        let round = state.store.unsettled_deliveries(after, ROUND).await?;
+        let round = state.store.unsettled_deliveries(after, ROUND, clock::now()).await?;
         let Some(&(last, _)) = round.last() else { break };
         after = Some(last);
         for (delivery_id, swarm_id) in round {

@@ -15,6 +15,7 @@ use super::known::KnownSwarm;
 use super::shelf::{Found, Shelf};
 use crate::error::ApiError;
 use crate::origin::ChunkStore;
+use crate::secrets::SecretsKey;
 use crate::store::Store;
 
 /// Memory for swarms: some of the largest, hundreds of common ones.
@@ -27,14 +28,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub struct Swarms {
     store: Store,
     chunks: ChunkStore,
+    secrets: SecretsKey,
     shelf: Arc<Mutex<Shelf<SwarmId, KnownSwarm>>>,
     /// One per swarm that is being loaded: the others wait for it.
     turns: Arc<Mutex<HashMap<SwarmId, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Swarms {
-    pub fn new(store: Store, chunks: ChunkStore) -> Self {
-        Self { store, chunks, shelf: Arc::new(Mutex::new(Shelf::new(MEMORY_MAX))), turns: Arc::default() }
+    pub fn new(store: Store, chunks: ChunkStore, secrets: SecretsKey) -> Self {
+        Self { store, chunks, secrets, shelf: Arc::new(Mutex::new(Shelf::new(MEMORY_MAX))), turns: Arc::default() }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf<SwarmId, KnownSwarm>> {
@@ -77,7 +79,7 @@ impl Swarms {
     async fn load(&self, swarm_id: SwarmId) -> Result<Arc<KnownSwarm>, ApiError> {
         // Taken before the read: what is added to the plan meanwhile may be missing from it.
         let loaded_at = Instant::now();
-        let swarm = Arc::new(KnownSwarm::load(&self.store, &self.chunks, swarm_id).await?);
+        let swarm = Arc::new(KnownSwarm::load(&self.store, &self.chunks, &self.secrets, swarm_id).await?);
         self.shelf().put(swarm_id, Arc::clone(&swarm), swarm.memory(), loaded_at);
         Ok(swarm)
     }

@@ -12,6 +12,7 @@ mod receipts;
 mod relays;
 mod repair;
 mod reports;
+mod sealed;
 pub(crate) mod stage;
 
 pub(crate) use machine::Machine;

@@ -202,6 +202,7 @@ pub(super) fn new_release(content_id: ContentId, editions: &[EditionId], ranks: 
         .collect();
     NewRelease {
         content_id,
+        sealed: false,
         title: "a release".to_owned(),
         editions: editions.to_vec(),
         ranks,

@@ -47,7 +47,7 @@ impl Coordinator {
         }
         match self.error.take() {
             Some(error) => Err(error),
-            None => Ok(Summary { swarms: self.done }),
+            None => Ok(Summary { swarms: self.done, opened: self.opened }),
         }
     }
 

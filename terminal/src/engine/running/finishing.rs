@@ -1,5 +1,6 @@
 //! How far a swarm is, and its end: progress reports, the check of the whole, and the files in their places.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Bytes as ByteCount;
@@ -7,7 +8,7 @@ use swarm::Now;
 use tokio::time::Instant;
 
 use super::{LOOK_FOR_ROOM_EVERY, Running};
-use crate::engine::EngineEvent;
+use crate::engine::{EngineEvent, unsealing};
 use crate::store::{Finished, StoreError};
 
 impl Running<'_> {
@@ -44,8 +45,16 @@ impl Running<'_> {
         self.completed_after =
             (*self.context.clock.borrow()).map(|clock| Duration::from_millis(clock.at(now).0.saturating_sub(opens_at.0)));
         self.report(now);
-        let store = self.store.clone();
-        self.finishing = Some(Box::pin(async move { store.finish().await }));
+        if self.store.wants_key() {
+            let (swarm_id, release_id) = (self.summary.swarm_id, self.summary.release_id);
+            let key_at = self.swarm.plan().sealed.map(|sealed| sealed.key_at);
+            self.context.tell(EngineEvent::Sealed { swarm_id, release_id, key_at });
+        }
+        self.finishing = Some(Box::pin(self.finish()));
+    }
+
+    fn finish(&self) -> impl Future<Output = Result<Finished, StoreError>> + Send + 'static {
+        unsealing::finish(Arc::clone(&self.context), self.summary.swarm_id, self.store.clone())
     }
 
     pub(super) async fn finished(&mut self, result: Result<Finished, StoreError>) {
@@ -56,10 +65,10 @@ impl Running<'_> {
             }
             Err(error) if error.is_full_for_now() && self.leaving.is_none() => {
                 self.tell_full(&error).await;
-                let store = self.store.clone();
+                let finish = self.finish();
                 self.finishing = Some(Box::pin(async move {
                     tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
-                    store.finish().await
+                    finish.await
                 }));
             }
             Err(error) => {
@@ -72,7 +81,7 @@ impl Running<'_> {
 
     pub(super) fn tell_completed(&mut self, finished: Finished) {
         self.context.keeping.received((self.summary.release_id, self.summary.edition_id));
-        let (blake3, length) = (self.swarm.manifest().blake3, self.total());
+        let (blake3, length) = (self.store.content_hash().unwrap_or(self.swarm.manifest().blake3), self.total());
         (self.summary.path, self.summary.blake3) = (Some(finished.path.clone()), Some(blake3));
         if self.context.shelf.add(self.summary.edition_id, self.summary.release_id) {
             self.context.tell_holdings();

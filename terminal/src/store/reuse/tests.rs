@@ -32,7 +32,7 @@ fn edition(kinds: &[u8], directory: bool) -> (Arc<Manifest>, Vec<u8>) {
 
 fn config(dir: &Path, release: u8, manifest: &Arc<Manifest>) -> StoreConfig {
     let release_id = ReleaseId::from_bytes([release; 16]);
-    StoreConfig { dir: dir.to_owned(), release_id, manifest: Arc::clone(manifest), me: ME, others: Vec::new() }
+    StoreConfig { dir: dir.to_owned(), release_id, manifest: Arc::clone(manifest), sealed: None, me: ME, others: Vec::new() }
 }
 
 async fn open(config: StoreConfig) -> Opened {

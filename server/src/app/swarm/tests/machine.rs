@@ -137,7 +137,11 @@ impl Machine {
         self.until(|message| match message {
             ServerMessage::Push { message, .. } => wanted(message),
             ServerMessage::Error { code, detail, pointer } => panic!("refused: {code} {detail} {pointer}"),
-            ServerMessage::Challenge { .. } | ServerMessage::Welcome { .. } | ServerMessage::Clock { .. } => None,
+            ServerMessage::Challenge { .. }
+            | ServerMessage::Welcome { .. }
+            | ServerMessage::Clock { .. }
+            | ServerMessage::Key { .. }
+            | ServerMessage::NoKey { .. } => None,
         })
         .await
     }

@@ -36,12 +36,13 @@ pub(crate) struct Script<'a> {
     pub(crate) chunks: usize,
     /// Beyond the edition's size; the hundredth that there must be at least is too little for one chunk more.
     pub(crate) spare_budget: usize,
+    pub(crate) sealed: bool,
     pub(crate) change: fn(&mut Config),
 }
 
 impl Default for Script<'_> {
     fn default() -> Self {
-        Self { ranks: &[3], chunks: 8, spare_budget: 4 * CHUNK, change: |_| {} }
+        Self { ranks: &[3], chunks: 8, spare_budget: 4 * CHUNK, sealed: false, change: |_| {} }
     }
 }
 
@@ -66,7 +67,7 @@ impl Stage {
             .map(|(rank, &places)| json!({"weight": 100 - 40 * rank, "delay_s": 60 * rank, "capacity": places.max(1)}))
             .collect();
         let body = json!({
-            "content_id": content.id, "title": "Premiere", "editions": [edition.id], "ranks": ranks,
+            "content_id": content.id, "title": "Premiere", "sealed": script.sealed, "editions": [edition.id], "ranks": ranks,
             "reserve": {"amount": 1_000, "currency": "EUR"}, "opens_at": at(-1), "closes_at": at(10), "starts_at": at(20),
             "origin_budget": bytes.len() + script.spare_budget.max(bytes.len().div_ceil(100)), "relay_share": 5_000, "fee": 1_000, "limit_s": 600
         });
