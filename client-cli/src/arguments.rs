@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and the text of `--help`.
 
 mod account;
+mod kit;
 mod market;
 mod publisher;
 mod webhook;
@@ -13,6 +14,7 @@ pub(crate) use account::{
     LoginArguments, NewVouchersArguments, PasswordArguments, RedeemArguments, RegisterArguments, RoleArguments, TerminalArguments,
     VoucherCommand, WalletArguments,
 };
+pub(crate) use kit::{KitCommand, NewKitArguments, PassphraseArguments};
 pub(crate) use market::{
     ApplyArguments, BookArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments,
 };
@@ -36,6 +38,10 @@ pub(crate) struct Arguments {
     /// The folder of the account and the terminal key [default: the platform's configuration folder]
     #[arg(long, global = true, env = "SPILLWAY_CONFIG", value_name = "DIR")]
     pub config: Option<PathBuf>,
+
+    /// Run from the kit in DIR instead of a configuration folder; its passphrase is asked for, or taken from SPILLWAY_KIT_PASSPHRASE
+    #[arg(long, global = true, value_name = "DIR")]
+    pub kit: Option<PathBuf>,
 
     /// Print JSON: one object or array, or one event per line for `run` and `get`; errors as one JSON object on standard error
     #[arg(long, global = true)]
@@ -79,6 +85,9 @@ pub(crate) enum Command {
     /// Have addresses told of what happens: places won, deliveries paid, releases begun
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// A terminal on a stick, with the account's balance: make, show or list kits
+    #[command(subcommand)]
+    Kit(KitCommand),
     /// List the releases, or show one of them
     List(ListArguments),
     /// Apply to a release, or change or withdraw the application
@@ -168,6 +177,12 @@ mod tests {
             &format!("webhook delete {RELEASE}"),
             &format!("webhook enable {RELEASE}"),
             &format!("webhook disable {RELEASE}"),
+            "kit create /mnt/stick --name stick --password-stdin",
+            "--kit /mnt/stick kit show",
+            "kit show --kit /mnt/stick --json",
+            "kit passphrase --kit /mnt/stick --password-stdin",
+            "kit list",
+            "--kit /mnt/stick run --dir out",
             "status --all",
             "measure",
             "measure --region 7",
@@ -252,6 +267,10 @@ mod tests {
             &format!("webhook retry {RELEASE} {RELEASE} --dead"),
             &format!("webhook deliveries {RELEASE} --state lost"),
             &format!("webhook deliveries {RELEASE} --entries 0"),
+            "kit",
+            "kit create",
+            "kit show /mnt/stick",
+            "--kit",
             "status --release",
             "measure --region 65536",
             "report",

@@ -7,6 +7,7 @@ mod book;
 mod contents;
 mod credentials;
 mod getting;
+mod kit;
 mod listing;
 mod measure;
 mod money;
@@ -19,6 +20,8 @@ mod status;
 mod tariff;
 mod webhook;
 
+use std::path::{Path, PathBuf};
+
 use protocol::rest::{Content, Edition, Page, Release, ReleaseEdition};
 use protocol::{Currency, EditionId, ReleaseId};
 use terminal::api::{Api, ApiError, PageQuery};
@@ -26,17 +29,52 @@ use terminal::api::{Api, ApiError, PageQuery};
 use crate::arguments::{Command, ReleaseCommand, VoucherCommand};
 use crate::failure::{Failure, Outcome};
 use crate::folder::Folder;
+use crate::kit::Kit;
+use crate::password;
 use crate::screen::clean;
+use crate::session::Login;
 
 /// What every command needs.
 #[derive(Debug)]
 pub(crate) struct Setting {
+    /// The kit's, if there is one.
     pub folder: Folder,
+    pub kit: Option<Kit>,
     pub json: bool,
 }
 
-/// Runs one command and prints its result.
+impl Setting {
+    /// Opens the kit, or finds the configuration folder.
+    pub(crate) fn open(config: Option<PathBuf>, kit: Option<&Path>, json: bool) -> Outcome<Self> {
+        let Some(dir) = kit else { return Ok(Self { folder: Folder::locate(config)?, kit: None, json }) };
+        Kit::expect(dir)?;
+        let kit = Kit::open(dir, &password::kit_passphrase()?)?;
+        Ok(Self { folder: kit.folder.clone(), kit: Some(kit), json })
+    }
+}
+
+/// Runs one command and prints its result. A kit's balance is brought up to date before, which finds out a copy, and after.
 pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
+    let Some(kit) = setting.kit.as_ref().filter(|_| asks_for_the_balance(&command)) else {
+        return run_command(command, setting).await;
+    };
+    let api = Login::from_folder(&setting.folder)?.api;
+    if let Some(fault) = kit.catch_up(&api).await? {
+        kit::warn(&format!("{fault}; the service's stands there again"));
+    }
+    let outcome = run_command(command, setting).await;
+    if let Err(failure) = kit.catch_up(&api).await {
+        kit::warn(&format!("the balance in the kit is not the last one: {failure}"));
+    }
+    outcome
+}
+
+/// Whether a command needs the service anyway, with the login that the kit has.
+fn asks_for_the_balance(command: &Command) -> bool {
+    !matches!(command, Command::Kit(_) | Command::Register(_) | Command::Login(_) | Command::Logout)
+}
+
+async fn run_command(command: Command, setting: &Setting) -> Outcome<()> {
     let folder = &setting.folder;
     let report = match command {
         // Prints while it runs.
@@ -58,6 +96,7 @@ pub(crate) async fn run(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Role(arguments) => account::change_role(arguments, folder).await,
         Command::Redeem(arguments) => money::redeem(arguments, folder).await,
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
+        Command::Kit(command) => kit::kit(command, setting).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
         Command::Measure(arguments) => measure::measure(arguments, folder).await,

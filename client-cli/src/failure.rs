@@ -47,6 +47,14 @@ impl Failure {
         }
     }
 
+    /// What the server refused it with, if it did.
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            Self::Usage(_) | Self::NotLoggedIn(_) | Self::Unavailable(_) | Self::Interrupted | Self::Failed(_) => None,
+        }
+    }
+
     /// A problem that the server answered with.
     pub(crate) fn from_problem(problem: Problem) -> Self {
         match problem.status {
@@ -115,6 +123,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::UnknownEdition | ErrorCode::UnknownRank | ErrorCode::BelowReserve | ErrorCode::ReleaseNotOpen => {
             Some("see `spillway list RELEASE`")
         }
+        ErrorCode::KitForked => Some("make a new kit with `spillway kit create`; the credit is the account's, and none is lost"),
         ErrorCode::WebhookLimit => Some("remove one with `spillway webhook delete`"),
         ErrorCode::PreconditionFailed => Some("it has changed meanwhile: try again"),
         ErrorCode::PriceAboveMaximum => Some("give a higher `--maximum`"),

@@ -8,16 +8,21 @@
 //! run.lock        held by `run`, with its process id
 //! ```
 //!
+//! A kit's folder has a [`Vault`]: the three files are locked by it there and end in `.locked`, and beside them lie those of [`kit`].
+//!
 //! Several processes may share a folder (a `run` and a `wallet` beside it): they read without the lock, and take it around every change, because a
 //! refresh token is good for one use only.
 
 mod claim;
 mod file;
+mod kit;
 mod received;
+mod vault;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::ws::Capabilities;
 use protocol::{Bytes, TerminalId, TerminalKey, UserId};
@@ -25,8 +30,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::failure::{Failure, Outcome, while_doing};
+use file::Guard;
 
 pub(crate) use claim::RunClaim;
+pub(crate) use kit::{KitState, Moved, SyncLock};
+pub(crate) use vault::Vault;
 
 const ACCOUNT_FILE: &str = "account.json";
 const TERMINAL_FILE: &str = "terminal.json";
@@ -91,6 +99,7 @@ impl TerminalFile {
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
+    vault: Option<Arc<Vault>>,
 }
 
 /// The right to change the folder's files, until it is dropped.
@@ -108,7 +117,17 @@ impl Folder {
                 .map(|dirs| dirs.config_dir().to_owned())
                 .ok_or_else(|| Failure::Failed("there is no home directory for the configuration: give --config DIR".into()))?,
         };
-        Ok(Self { path })
+        Ok(Self { path, vault: None })
+    }
+
+    /// Where a file lies.
+    fn file(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
+        if self.vault.is_some() { path.with_extension("locked") } else { path }
+    }
+
+    fn guard(&self) -> Guard<'_> {
+        self.vault.as_deref().map_or(Guard::Mode, Guard::Locked)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -116,20 +135,24 @@ impl Folder {
     }
 
     pub(crate) fn account(&self) -> Outcome<Option<Account>> {
-        file::read(&self.path.join(ACCOUNT_FILE), "log in again with `spillway login`")
+        file::read(&self.file(ACCOUNT_FILE), self.guard(), "log in again with `spillway login`")
     }
 
     pub(crate) fn terminal(&self) -> Outcome<Option<TerminalFile>> {
-        file::read(&self.path.join(TERMINAL_FILE), "restore it from a copy, or remove it to register this machine as a new terminal")
+        let remedy = match self.vault {
+            None => "restore it from a copy, or remove it to register this machine as a new terminal",
+            Some(_) => "make a new kit with `spillway kit create`",
+        };
+        file::read(&self.file(TERMINAL_FILE), self.guard(), remedy)
     }
 
     pub(crate) fn write_account(&self, account: &Account, _lock: &FolderLock) -> Outcome<()> {
-        file::write(&self.path.join(ACCOUNT_FILE), account)
+        file::write(&self.file(ACCOUNT_FILE), account, self.guard())
     }
 
     /// Forgets the login; the terminal's key stays.
     pub(crate) fn remove_account(&self, _lock: &FolderLock) -> Outcome<()> {
-        file::remove(&self.path.join(ACCOUNT_FILE))
+        file::remove(&self.file(ACCOUNT_FILE))
     }
 
     /// The right to run this folder's terminal; refused while another process has it. The folder must exist.
@@ -138,19 +161,22 @@ impl Folder {
     }
 
     pub(crate) fn write_terminal(&self, terminal: &TerminalFile, _lock: &FolderLock) -> Outcome<()> {
-        file::write(&self.path.join(TERMINAL_FILE), terminal)
+        file::write(&self.file(TERMINAL_FILE), terminal, self.guard())
     }
 
     /// Waits until no other process is changing the folder. Creates the folder.
     pub(crate) async fn lock(&self) -> Outcome<FolderLock> {
-        let path = self.path.clone();
+        self.lock_file(LOCK_FILE).await
+    }
+
+    async fn lock_file(&self, name: &str) -> Outcome<FolderLock> {
+        let (path, lock) = (self.path.clone(), self.path.join(name));
         let locking = tokio::task::spawn_blocking(move || {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&path)
                 .map_err(while_doing(format_args!("cannot create the configuration folder {}", path.display())))?;
-            let lock = path.join(LOCK_FILE);
             let describe = |lock: &Path| format!("cannot lock {}", lock.display());
             let file =
                 File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock).map_err(while_doing(describe(&lock)))?;

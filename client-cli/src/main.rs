@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod folder;
+mod kit;
 mod layout;
 mod password;
 mod progress;
@@ -21,8 +22,6 @@ use tracing_subscriber::EnvFilter;
 use arguments::Arguments;
 use commands::Setting;
 use failure::{Failure, Outcome};
-
-use folder::Folder;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -52,7 +51,7 @@ fn tell(failure: &Failure, json: bool) {
 fn start(arguments: Arguments) -> Outcome<()> {
     let filter = EnvFilter::try_from_env("SPILLWAY_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let setting = Setting { folder: Folder::locate(arguments.config)?, json: arguments.json };
+    let setting = Setting::open(arguments.config, arguments.kit.as_deref(), arguments.json)?;
     // Disk, hashes and the packets of a fast line have threads of their own. A second worker is woken for what the first one is about to do anyway: a fifth more wake-ups and
     // a twelfth more processor time on a terminal with fifteen links.
     let runtime =

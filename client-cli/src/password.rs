@@ -39,6 +39,21 @@ fn line(input: &mut impl BufRead, which: &str) -> Outcome<String> {
     Ok(line.to_owned())
 }
 
+/// Where a kit's passphrase may stand, for programs.
+const PASSPHRASE_VARIABLE: &str = "SPILLWAY_KIT_PASSPHRASE";
+
+/// A kit's passphrase: from the environment, or asked for.
+pub(crate) fn kit_passphrase() -> Outcome<Password> {
+    match std::env::var(PASSPHRASE_VARIABLE) {
+        Ok(passphrase) => Ok(Password(passphrase)),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Failure::Usage(format!("{PASSPHRASE_VARIABLE} is not valid UTF-8"))),
+        Err(std::env::VarError::NotPresent) if !std::io::stdin().is_terminal() => {
+            Err(Failure::Usage(format!("there is no terminal to ask for the kit's passphrase: give it in {PASSPHRASE_VARIABLE}")))
+        }
+        Err(std::env::VarError::NotPresent) => ask_once("Passphrase of the kit: ").map(Password),
+    }
+}
+
 /// Asks on the terminal. With `twice`, for a new password, until both answers agree.
 pub(crate) fn ask(prompt: &str, twice: bool) -> Outcome<Password> {
     if !std::io::stdin().is_terminal() {

@@ -1,6 +1,7 @@
 //! What a command prints: the same facts as text for people or as JSON for programs.
 
 mod content;
+mod kit;
 mod market;
 mod money;
 mod report;
@@ -17,6 +18,7 @@ use time::OffsetDateTime;
 use crate::failure::{Failure, Outcome};
 
 pub(crate) use content::content_page;
+pub(crate) use kit::{kit_page, kits_table};
 pub(crate) use market::{
     application_line, deliveries_table, duty_line, explanations_page, left_out, percent, release_page, releases_table, tie_line,
 };

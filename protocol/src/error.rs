@@ -54,6 +54,8 @@ error_codes! {
     IdempotencyKeyReused, "idempotency_key_reused", 422, false, "This idempotency key was used with another request";
     IdempotencyKeyBusy, "idempotency_key_busy", 409, true, "The first request with this idempotency key is still running";
     VoucherUsed, "voucher_used", 409, false, "This voucher was redeemed before";
+    /// Two copies of the kit were used, or it was put back to an earlier state.
+    KitForked, "kit_forked", 409, false, "This kit was copied or put back; it is refused from now on";
     WebhookLimit, "webhook_limit", 409, false, "This account has as many webhooks as it may";
     VoucherExpired, "voucher_expired", 409, false, "This voucher has expired";
     PreconditionFailed, "precondition_failed", 412, false, "The resource was changed by somebody else";

@@ -85,6 +85,10 @@ uuid_id!(/// One double-entry transfer.
     TransferId);
 uuid_id!(/// A batch of prepaid vouchers made at once.
     VoucherBatchId);
+uuid_id!(/// A terminal that is carried on a stick.
+    KitId);
+uuid_id!(/// One attempt of a kit to get its next statement.
+    AttemptId);
 uuid_id!(/// An address of an owner's that outgoing events are sent to.
     WebhookId);
 uuid_id!(/// Something that happened, for one owner: the same in every sending of it.

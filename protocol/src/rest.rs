@@ -3,6 +3,7 @@
 mod account;
 mod book;
 mod content;
+mod kit;
 mod measurement;
 mod on_demand;
 mod release;
@@ -13,6 +14,7 @@ mod webhook;
 pub use account::*;
 pub use book::*;
 pub use content::*;
+pub use kit::*;
 pub use measurement::*;
 pub use on_demand::*;
 pub use release::*;

@@ -13,6 +13,7 @@ pub mod tariff;
 
 // Planning: how wide a release is, who copies to whom, who is given which chunk, who counts as gone, and what no schedule can beat.
 pub mod bound;
+pub mod kit;
 pub mod lease_table;
 pub mod relay_plan;
 pub mod report;

@@ -5,6 +5,7 @@ pub mod applications;
 pub mod contents;
 pub mod downloads;
 pub mod input;
+pub mod kits;
 pub(crate) mod limits;
 pub mod measurements;
 pub mod openapi;
@@ -35,6 +36,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(users::configure)
         .configure(sessions::configure)
         .configure(terminals::configure)
+        .configure(kits::configure)
         .configure(measurements::configure)
         .configure(contents::configure)
         .configure(uploads::configure)

@@ -1,5 +1,5 @@
 //! What the service must be able to read again and nobody else may read out of the database: wrapped with AES-256-GCM by a key that lies in a file
-//! beside the chunks, where all instances find it. Whoever has a copy of the database alone has no secret.
+//! beside the chunks, where all instances find it. Whoever has a copy of the database alone has no secret. What is signed for kits is signed by the same file.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,6 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use protocol::rest::{BalanceStatement, files_bytes};
+use protocol::{Blake3, KitId, PublicKey, Signature, TerminalKey};
+
+use crate::store::kits::KitSigner;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 /// The key file's name where none is stated.
@@ -26,7 +30,13 @@ pub enum SecretsError {
 
 /// The key. Cheap to clone.
 #[derive(Clone)]
-pub struct SecretsKey(Arc<LessSafeKey>);
+pub struct SecretsKey(Arc<Keys>);
+
+struct Keys {
+    wrapping: LessSafeKey,
+    /// Signs for kits: as stable as this file is, since kits check signatures offline for years.
+    kits: TerminalKey,
+}
 
 impl std::fmt::Debug for SecretsKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,8 +60,9 @@ impl SecretsKey {
         };
         let mut key = [0; KEY_BYTES];
         hex::decode_to_slice(text.trim(), &mut key).map_err(|_| SecretsError::Invalid(path.to_owned()))?;
-        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| SecretsError::Invalid(path.to_owned()))?;
-        Ok(Self(Arc::new(LessSafeKey::new(key))))
+        let kits = TerminalKey::from_secret(&blake3::derive_key("spillway 2026-11-24 kit statements", &key));
+        let wrapping = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| SecretsError::Invalid(path.to_owned()))?;
+        Ok(Self(Arc::new(Keys { wrapping: LessSafeKey::new(wrapping), kits })))
     }
 
     /// Wraps a secret; it is unwrapped with the same `context` only, which says whose it is.
@@ -62,7 +73,7 @@ impl SecretsKey {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce)?;
         let mut sealed = secret.to_vec();
-        let sealing = self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut sealed);
+        let sealing = self.0.wrapping.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut sealed);
         // Only a text of many GiB is too long.
         sealing.map_err(|_| getrandom::Error::UNEXPECTED)?;
         Ok([nonce.as_slice(), &sealed].concat())
@@ -73,9 +84,23 @@ impl SecretsKey {
         let (nonce, sealed) = wrapped.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut opened = sealed.to_vec();
-        let length = self.0.open_in_place(nonce, Aad::from(context), &mut opened).ok()?.len();
+        let length = self.0.wrapping.open_in_place(nonce, Aad::from(context), &mut opened).ok()?.len();
         opened.truncate(length);
         Some(opened)
+    }
+}
+
+impl KitSigner for SecretsKey {
+    fn public_key(&self) -> PublicKey {
+        self.0.kits.public()
+    }
+
+    fn sign_statement(&self, statement: &BalanceStatement) -> Signature {
+        self.0.kits.sign(&statement.signed_bytes())
+    }
+
+    fn sign_files(&self, kit: KitId, files: &Blake3) -> Signature {
+        self.0.kits.sign(&files_bytes(kit, files))
     }
 }
 

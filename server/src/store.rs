@@ -30,6 +30,7 @@ pub mod duties;
 pub mod holders;
 pub mod idempotency;
 pub mod keys;
+pub mod kits;
 pub mod ledger;
 pub mod lifecycle;
 pub mod on_demand;

@@ -105,11 +105,66 @@ impl Cli {
 
     /// Starts a command that runs for a while and prints events.
     fn start(&self, arguments: &[&str]) -> Running {
-        let name = self.config.file_name().expect("a name").to_string_lossy().into_owned();
-        let log = self.config.join("run.log");
-        let errors = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(built("SPILLWAY_BIN", "spillway"));
         command.args(arguments).args(["--json", "--dir"]).arg(self.received()).arg("--config").arg(&self.config);
+        Running::start(command, &self.config)
+    }
+
+    /// Makes a kit of this person's account in a folder beside the configuration.
+    pub async fn kit(&self, passphrase: &str) -> Kit {
+        let dir = self.config.join("stick");
+        let arguments = ["kit", "create", dir.to_str().expect("a path"), "--password-stdin", "--json"];
+        let output = spillway(&self.config, &arguments, &format!("{PASSWORD}\n{passphrase}\n")).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let terminal_id = made["terminal_id"].as_str().expect("a terminal").parse().expect("an id");
+        Kit { dir, passphrase: passphrase.to_owned(), terminal_id }
+    }
+}
+
+/// A kit, as it is used on any machine: by its directory and its passphrase.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    pub dir: PathBuf,
+    pub passphrase: String,
+    pub terminal_id: TerminalId,
+}
+
+impl Kit {
+    /// Runs the program that the kit carries.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.dir.join("read-only/spillway"));
+        command.arg("--kit").arg(&self.dir).args(arguments);
+        command.env("SPILLWAY_KIT_PASSPHRASE", &self.passphrase).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    pub async fn call(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        tokio::time::timeout(Duration::from_secs(60), output).await.expect("the program ends in time").expect("it starts")
+    }
+
+    /// The JSON that a command prints, which must succeed.
+    pub async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.call(&[arguments, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Starts `spillway run` from it.
+    pub fn run(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(&[&["run", "--exit-when-done", "--json"], arguments].concat());
+        command.arg("--dir").arg(self.dir.join("received"));
+        Running::start(command, &self.dir)
+    }
+}
+
+impl Running {
+    /// Starts a program that prints events; what it complains of goes to a log in the folder.
+    fn start(mut command: Command, folder: &Path) -> Self {
+        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        let log = folder.join("run.log");
+        let errors = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -119,11 +174,9 @@ impl Cli {
                 sink.lock().expect("no reader panics").push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
             }
         });
-        Running { child, name, events, log }
+        Self { child, name, events, log }
     }
-}
 
-impl Running {
     pub fn events(&self) -> Vec<Value> {
         self.events.lock().expect("no reader panics").clone()
     }

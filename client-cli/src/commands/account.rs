@@ -127,7 +127,7 @@ fn stated(wish: &TerminalArguments, known: Capabilities) -> Capabilities {
 }
 
 /// Makes this machine a terminal of the account. A key that an interrupted attempt has left is used again: the server may know it already.
-async fn register_terminal(
+pub(super) async fn register_terminal(
     api: &Api,
     account: &Account,
     left: Option<TerminalFile>,

@@ -127,7 +127,7 @@ mod tests {
         let parsed = <crate::arguments::Arguments as clap::Parser>::try_parse_from(line.split(' ')).unwrap();
         let crate::arguments::Command::Publish(arguments) = parsed.command else { panic!("another command") };
         let folder = crate::folder::Folder::locate(Some(root.path().join("config"))).unwrap();
-        let failure = publish(arguments, &Setting { folder, json: true }).await.unwrap_err();
+        let failure = publish(arguments, &Setting { folder, kit: None, json: true }).await.unwrap_err();
         assert_eq!(failure.exit_code(), 1);
         assert!(failure.to_string().contains("at least one byte"), "{failure}");
     }

@@ -1,11 +1,12 @@
 //! `run`: the terminal at work. Drives [`terminal::engine::Engine`], shows what happens, and stops in good order.
 
+mod carried;
 mod names;
 mod remaining;
 mod standing;
+mod telling;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use protocol::Bytes;
 use protocol::rest::Terminal;
@@ -21,7 +22,7 @@ use crate::failure::{Failure, Outcome, while_doing};
 use crate::folder::TerminalFile;
 use crate::screen::{RunScreen, clean};
 use crate::session::{Login, token_failure, with_causes};
-use names::Names;
+use telling::Telling;
 
 /// Events that wait to be shown. The engine must never wait for a slow screen, so what finds this full is dropped: progress is told again a second
 /// later, and the summary at the end repeats all that counts.
@@ -70,7 +71,8 @@ pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Sig
     let (file, id) = login.terminal(&setting.folder)?;
     let registered = login.api.terminal(id).await?;
     let connection = format!("{} as {}", login.account.server, clean(&registered.name));
-    let mut screen = RunScreen::new(setting.json, currency(&login.api).await?, connection);
+    let screen = RunScreen::new(setting.json, currency(&login.api).await?, connection);
+    let mut telling = Telling::start(screen, &login.api, setting.kit.as_ref())?;
 
     let (events_sender, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop_sender, stopped) = oneshot::channel::<()>();
@@ -86,7 +88,6 @@ pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Sig
         // A sender that is gone means that this task is gone: a reason to stop as well.
         let _ = stopped.await;
     }));
-    let mut names = Names::new(Arc::new(login.api.clone()));
     let nothing_left = remaining::nothing_left(&login.api, id, &arguments.releases, swarms);
     tokio::pin!(nothing_left);
     let (news_sender, mut news) = mpsc::channel(standing::CHANGES_MAX);
@@ -94,21 +95,25 @@ pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Sig
     tokio::pin!(watching);
     let (mut is_connected, mut is_first) = (false, true);
 
-    let (mut stop_sender, mut stop) = (Some(stop_sender), None);
+    let (mut stop_sender, mut stop, mut refused) = (Some(stop_sender), None, None);
     let outcome = loop {
         let asked = tokio::select! {
             joined = &mut running => break joined,
             Some(event) = events.recv() => {
                 is_connected |= matches!(event, EngineEvent::Connected { .. });
-                show(event, &mut names, &mut screen)?;
+                telling.event(event).await?;
                 continue;
             }
-            Some(named) = names.next() => {
-                screen.named(named)?;
+            Some(named) = telling.names.next() => {
+                telling.named(named)?;
                 continue;
+            }
+            failure = telling.carried.failure() => {
+                refused = telling.behind(failure)?;
+                if refused.is_none() { continue } else { Stop::Terminate }
             }
             Some(changed) = news.recv(), if stop.is_none() => {
-                screen.standings(&changed, std::mem::take(&mut is_first))?;
+                telling.screen.standings(&changed, std::mem::take(&mut is_first))?;
                 continue;
             }
             never = &mut watching, if work == Work::Releases && is_connected && stop.is_none() => match never {},
@@ -121,17 +126,17 @@ pub(super) async fn attend(arguments: RunArguments, work: Work, mut signals: Sig
         }
         stop = Some(asked);
         if let Some(sender) = stop_sender.take() {
-            screen.stopping(asked != Stop::NothingLeft)?;
+            telling.screen.stopping(asked != Stop::NothingLeft)?;
             // The engine may have ended by itself in the same moment.
             let _ = sender.send(());
         }
     };
     while let Ok(event) = events.try_recv() {
-        show(event, &mut names, &mut screen)?;
+        telling.event(event).await?;
     }
     let summary = outcome.map_err(|error| Failure::Failed(format!("the engine has failed: {error}")))?.map_err(engine_failure)?;
-    screen.finish(&summary)?;
-    conclusion(&summary, stop)
+    telling.finish(&summary).await?;
+    refused.map_or_else(|| conclusion(&summary, stop), Err)
 }
 
 /// Rates for this run alone stand in the arguments. Without them those count that were stated for this machine: the server's figures are the last
@@ -153,14 +158,6 @@ fn engine_config(arguments: &RunArguments, work: Work, login: &Login, registered
 /// The quota of this run, or that of this terminal; 0 says that there is none.
 pub(super) fn quota(given: Option<Bytes>, file: &TerminalFile) -> Option<Bytes> {
     given.or(file.store_quota).filter(|quota| quota.0 > 0)
-}
-
-/// A plan for a swarm that is new waits for its name; everything else is shown at once.
-fn show(event: EngineEvent, names: &mut Names, screen: &mut RunScreen) -> Outcome<()> {
-    if let EngineEvent::Plan { swarm_id, release_id, edition_id, .. } | EngineEvent::Serving { swarm_id, release_id, edition_id } = &event {
-        names.ask(*swarm_id, *release_id, *edition_id);
-    }
-    screen.show(&event)
 }
 
 /// What the exit code says of a run that ended without an error.

@@ -19,13 +19,13 @@ struct Received {
 impl Folder {
     /// Notes that contents go into `dir`. Answers the other folders that were noted before.
     pub(crate) fn note_received(&self, dir: &Path, _lock: &FolderLock) -> Outcome<Vec<PathBuf>> {
-        let path = self.path.join(RECEIVED_FILE);
-        let mut received: Received = file::read(&path, "remove it")?.unwrap_or_default();
+        let path = self.file(RECEIVED_FILE);
+        let mut received: Received = file::read(&path, self.guard(), "remove it")?.unwrap_or_default();
         received.folders.retain(|folder| folder != dir);
         let others = received.folders.clone();
         received.folders.insert(0, dir.to_owned());
         received.folders.truncate(FOLDERS_MAX);
-        file::write(&path, &received)?;
+        file::write(&path, &received, self.guard())?;
         Ok(others)
     }
 }

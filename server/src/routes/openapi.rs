@@ -15,7 +15,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
 use super::{
-    applications, contents, downloads, measurements, origin, releases, service, sessions, tariffs, terminals, uploads, users, wallet,
+    applications, contents, downloads, kits, measurements, origin, releases, service, sessions, tariffs, terminals, uploads, users, wallet,
     webhooks,
 };
 
@@ -31,6 +31,7 @@ use super::{
         users::create, users::list, users::me, users::change_password, users::change_role,
         sessions::create, sessions::refresh, sessions::end,
         terminals::create, terminals::list, terminals::get, crate::ws::open,
+        kits::create, kits::list, kits::next,
         measurements::downlink, measurements::uplink, measurements::record, measurements::get,
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,

@@ -4,6 +4,7 @@ mod auth;
 mod contents;
 mod documents;
 mod inputs;
+mod kits;
 mod limits;
 pub(crate) mod market;
 mod sessions;

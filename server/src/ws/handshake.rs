@@ -77,6 +77,9 @@ pub(super) async fn welcome(state: &AppState, outbox: &Outbox, caller: Caller, n
     if !known.terminal.public_key.verifies(&challenge_bytes(nonce, terminal), &claim.signature) {
         return Err(ApiError::new(ErrorCode::Unauthenticated).at("/signature", "the challenge is not signed by this terminal's key"));
     }
+    if state.store.is_forked(terminal).await? {
+        return Err(ApiError::new(ErrorCode::KitForked));
+    }
     let measured = merged(known.terminal.capabilities, claim.capabilities);
     if measured != known.terminal.capabilities {
         state.store.set_capabilities(terminal, measured).await?;

@@ -1,7 +1,7 @@
 //! Users, sessions, terminals, wallets, vouchers, and the ledger's totals.
 
 use protocol::rest::*;
-use protocol::{TerminalId, UserId};
+use protocol::{KitId, TerminalId, UserId};
 
 use super::request::Call;
 use super::{Api, ApiError, PageQuery};
@@ -59,6 +59,20 @@ impl Api {
 
     pub async fn terminal(&self, id: TerminalId) -> Result<Terminal, ApiError> {
         self.call(Call::get(format!("v1/terminals/{id}"))).await
+    }
+
+    /// Makes a terminal a kit's; the same again if it is asked for again.
+    pub async fn create_kit(&self, terminal: TerminalId, new: &NewKit) -> Result<Kit, ApiError> {
+        self.call(Call::put(format!("v1/terminals/{terminal}/kit")).json(new)).await
+    }
+
+    pub async fn kits(&self, page: &PageQuery) -> Result<Page<Kit>, ApiError> {
+        self.call(Call::get("v1/kits").page(page)).await
+    }
+
+    /// The balance statement after the one that is named. Its `attempt` makes it safe to repeat.
+    pub async fn next_statement(&self, kit: KitId, presented: &NextStatement) -> Result<SignedStatement, ApiError> {
+        self.call(Call::post(format!("v1/kits/{kit}/statements")).json(presented).repeatable()).await
     }
 
     pub async fn wallet(&self) -> Result<Wallet, ApiError> {

@@ -104,6 +104,12 @@ impl Call {
         self.header("Idempotency-Key", uuid::Uuid::new_v4().to_string())
     }
 
+    /// For a creation whose body says which one it is.
+    pub(super) fn repeatable(mut self) -> Self {
+        self.repeat = Repeat::Always;
+        self
+    }
+
     /// For a change that cannot be made a second time.
     pub(super) fn repeat_if_unreached(mut self) -> Self {
         self.repeat = Repeat::IfUnreached;

@@ -17,6 +17,7 @@ mod downloads;
 mod duties;
 mod hostile;
 mod interruptions;
+mod kits;
 mod market;
 mod measurements;
 mod quotas;
