@@ -4,6 +4,7 @@ mod account;
 mod kit;
 mod market;
 mod publisher;
+mod quarantine;
 mod webhook;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use market::{
     ApplyArguments, BookArguments, GetArguments, ListArguments, MeasureArguments, ReportArguments, RunArguments, StatusArguments,
 };
 pub(crate) use publisher::{ContentsArguments, NewReleaseArguments, OfferArguments, PublishArguments, ReleaseCommand, TariffCommand};
+pub(crate) use quarantine::{DecideArguments, QuarantineCommand};
 pub(crate) use webhook::{DeliveriesArguments, RetryArguments, WebhookCommand};
 
 const EXIT_CODES: &str = "\
@@ -88,6 +90,9 @@ pub(crate) enum Command {
     /// A terminal on a stick, with the account's balance: make, show or list kits
     #[command(subcommand)]
     Kit(KitCommand),
+    /// Terminals that are shut out for a while: show them, appeal; impose and decide (operator)
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// List the releases, or show one of them
     List(ListArguments),
     /// Apply to a release, or change or withdraw the application
@@ -182,6 +187,11 @@ mod tests {
             "kit show --kit /mnt/stick --json",
             "kit passphrase --kit /mnt/stick --password-stdin",
             "kit list",
+            "quarantine list --open",
+            &format!("quarantine appeal {RELEASE} sorry"),
+            &format!("quarantine impose {RELEASE} --reason denial --note unsigned --until +7d"),
+            &format!("quarantine lift {RELEASE} --note believed"),
+            &format!("quarantine uphold {RELEASE}"),
             "--kit /mnt/stick run --dir out",
             "status --all",
             "measure",
@@ -269,6 +279,9 @@ mod tests {
             &format!("webhook deliveries {RELEASE} --entries 0"),
             "kit",
             "kit create",
+            &format!("quarantine appeal {RELEASE}"),
+            &format!("quarantine impose {RELEASE} --reason anger --note x"),
+            &format!("quarantine impose {RELEASE} --reason denial"),
             "kit show /mnt/stick",
             "--kit",
             "status --release",
@@ -312,6 +325,8 @@ mod tests {
             "tariff change 42 terms.json",
             "report 42",
             "webhook test 42",
+            "quarantine lift 42",
+            "quarantine impose 42 --reason other --note x",
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains("looks like 01") && !error.contains("Id "), "{line}: {error}");

@@ -13,6 +13,7 @@ mod measure;
 mod money;
 mod offering;
 mod publication;
+mod quarantine;
 mod release;
 mod report;
 mod running;
@@ -97,6 +98,7 @@ async fn run_command(command: Command, setting: &Setting) -> Outcome<()> {
         Command::Redeem(arguments) => money::redeem(arguments, folder).await,
         Command::Wallet(arguments) => money::wallet(arguments, folder).await,
         Command::Kit(command) => kit::kit(command, setting).await,
+        Command::Quarantine(command) => quarantine::quarantine(command, folder).await,
         Command::List(arguments) => listing::list(arguments, folder).await,
         Command::Apply(arguments) => application::apply(arguments, folder).await,
         Command::Measure(arguments) => measure::measure(arguments, folder).await,

@@ -124,6 +124,7 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
             Some("see `spillway list RELEASE`")
         }
         ErrorCode::KitForked => Some("make a new kit with `spillway kit create`; the credit is the account's, and none is lost"),
+        ErrorCode::TerminalQuarantined => Some("see `spillway quarantine list`, and appeal with `spillway quarantine appeal`"),
         ErrorCode::WebhookLimit => Some("remove one with `spillway webhook delete`"),
         ErrorCode::PreconditionFailed => Some("it has changed meanwhile: try again"),
         ErrorCode::PriceAboveMaximum => Some("give a higher `--maximum`"),

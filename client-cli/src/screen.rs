@@ -4,6 +4,7 @@ mod content;
 mod kit;
 mod market;
 mod money;
+mod quarantine;
 mod report;
 mod running;
 mod table;
@@ -23,6 +24,7 @@ pub(crate) use market::{
     application_line, deliveries_table, duty_line, explanations_page, left_out, percent, release_page, releases_table, tie_line,
 };
 pub(crate) use money::wallet_page;
+pub(crate) use quarantine::quarantines_page;
 pub(crate) use report::report_page;
 #[cfg(test)]
 pub(crate) use running::standing_for_tests;

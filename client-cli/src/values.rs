@@ -12,7 +12,7 @@ mod share;
 pub(crate) use amount::{amount, balance, signed};
 pub(crate) use budget::{OriginBudget, origin_budget, store_quota};
 pub(crate) use duty::{DutyOfRank, duty};
-pub(crate) use id::{content_id, release_id, tariff_id, webhook_delivery_id, webhook_id};
+pub(crate) use id::{content_id, quarantine_id, release_id, tariff_id, terminal_id, webhook_delivery_id, webhook_id};
 pub(crate) use moment::{Moment, moment, seconds};
 pub(crate) use rank::rank;
 pub(crate) use share::share;

@@ -56,6 +56,7 @@ error_codes! {
     VoucherUsed, "voucher_used", 409, false, "This voucher was redeemed before";
     /// Two copies of the kit were used, or it was put back to an earlier state.
     KitForked, "kit_forked", 409, false, "This kit was copied or put back; it is refused from now on";
+    TerminalQuarantined, "terminal_quarantined", 403, false, "This terminal is in quarantine";
     WebhookLimit, "webhook_limit", 409, false, "This account has as many webhooks as it may";
     VoucherExpired, "voucher_expired", 409, false, "This voucher has expired";
     PreconditionFailed, "precondition_failed", 412, false, "The resource was changed by somebody else";

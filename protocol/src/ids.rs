@@ -89,6 +89,8 @@ uuid_id!(/// A terminal that is carried on a stick.
     KitId);
 uuid_id!(/// One attempt of a kit to get its next statement.
     AttemptId);
+uuid_id!(/// The time for which a terminal is shut out.
+    QuarantineId);
 uuid_id!(/// An address of an owner's that outgoing events are sent to.
     WebhookId);
 uuid_id!(/// Something that happened, for one owner: the same in every sending of it.

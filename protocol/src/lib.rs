@@ -3,6 +3,7 @@
 //!
 //! JSON integers stay below 2^53 so that a browser reads them exactly.
 
+pub mod audit;
 pub mod bitmap;
 pub mod error;
 pub mod frame;

@@ -7,6 +7,7 @@ pub mod contents;
 pub mod downloads;
 pub mod duties;
 pub mod measurements;
+pub mod quarantines;
 pub mod releases;
 pub mod reports;
 pub mod sealing;

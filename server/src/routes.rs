@@ -11,6 +11,7 @@ pub mod measurements;
 pub mod openapi;
 pub mod origin;
 pub mod problems;
+pub mod quarantines;
 mod refusals;
 pub mod releases;
 pub mod service;
@@ -37,6 +38,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(sessions::configure)
         .configure(terminals::configure)
         .configure(kits::configure)
+        .configure(quarantines::configure)
         .configure(measurements::configure)
         .configure(contents::configure)
         .configure(uploads::configure)

@@ -38,6 +38,7 @@ pub(crate) mod outbox;
 pub mod outgoing;
 pub mod page;
 pub mod plan;
+pub mod quarantines;
 pub mod receipts;
 #[cfg(test)]
 pub(crate) mod rehearsal;

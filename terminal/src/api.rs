@@ -10,6 +10,7 @@ mod content;
 mod download;
 mod error;
 mod measurement;
+mod quarantine;
 mod release;
 mod request;
 mod session;

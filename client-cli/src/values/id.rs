@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use protocol::{ContentId, ReleaseId, TariffId, WebhookDeliveryId, WebhookId};
+use protocol::{ContentId, QuarantineId, ReleaseId, TariffId, TerminalId, WebhookDeliveryId, WebhookId};
 
 /// What an id looks like, for people who have not seen one.
 const EXAMPLE: &str = "01a1fc1f-9f34-72a5-bbb5-2ca69802b664";
@@ -30,6 +30,16 @@ pub(crate) fn webhook_id(text: &str) -> Result<WebhookId, String> {
 /// The id of what was sent to a webhook, as `webhook deliveries` shows it.
 pub(crate) fn webhook_delivery_id(text: &str) -> Result<WebhookDeliveryId, String> {
     id(text, "a delivery id", "webhook deliveries")
+}
+
+/// A quarantine's id, as `quarantine list` shows it.
+pub(crate) fn quarantine_id(text: &str) -> Result<QuarantineId, String> {
+    id(text, "a quarantine id", "quarantine list")
+}
+
+/// A terminal's id, as `status` and a release's report show it.
+pub(crate) fn terminal_id(text: &str) -> Result<TerminalId, String> {
+    id(text, "a terminal id", "report RELEASE")
 }
 
 fn id<T: FromStr>(text: &str, what: &str, shown_by: &str) -> Result<T, String> {

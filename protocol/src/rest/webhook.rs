@@ -56,6 +56,10 @@ event_types! {
     DutyEnded, "duty.ended";
     /// To whoever redeemed it: its value is in the wallet.
     VoucherRedeemed, "voucher.redeemed";
+    /// To its owner: a terminal is shut out for a while, and why.
+    TerminalQuarantined, "terminal.quarantined";
+    /// To its owner: what an operator has decided about that.
+    QuarantineDecided, "quarantine.decided";
     /// Sent when the owner asks for it.
     WebhookTest, "webhook.test";
 }

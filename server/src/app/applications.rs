@@ -10,8 +10,9 @@ use crate::state::AppState;
 use crate::store::idempotency::{Answer, Idempotency};
 
 /// Which part of an application each refusal of the store is about.
-const PARTS: [(ErrorCode, &str); 5] = [
+const PARTS: [(ErrorCode, &str); 6] = [
     (ErrorCode::InvalidRequest, "/terminal_id"),
+    (ErrorCode::TerminalQuarantined, "/terminal_id"),
     (ErrorCode::UnknownEdition, "/edition_id"),
     (ErrorCode::UnknownRank, "/rank"),
     (ErrorCode::BelowReserve, "/maximum"),
@@ -54,7 +55,7 @@ pub async fn change(
     state
         .to_the_end(async move { store.change_application(id, version, &change, &request, now).await })
         .await
-        .map_err(|error| error.about(&PARTS[1..]))
+        .map_err(|error| error.about(&PARTS[2..]))
 }
 
 pub async fn withdraw(state: &AppState, id: ApplicationId, request: Idempotency, now: OffsetDateTime) -> Result<Answer, ApiError> {

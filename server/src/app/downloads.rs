@@ -18,8 +18,9 @@ use crate::store::idempotency::{Answer, Idempotency};
 /// The longest that a download may take: a week, as for a release.
 const LIMIT_MAX: u64 = 7 * 24 * 3600;
 /// Which part of a request for a download each refusal of the store is about.
-const PARTS: [(ErrorCode, &str); 4] = [
+const PARTS: [(ErrorCode, &str); 5] = [
     (ErrorCode::InvalidRequest, "/terminal_id"),
+    (ErrorCode::TerminalQuarantined, "/terminal_id"),
     (ErrorCode::UnknownEdition, "/edition_id"),
     (ErrorCode::PriceAboveMaximum, "/maximum"),
     (ErrorCode::InsufficientFunds, "/maximum"),

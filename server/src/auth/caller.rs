@@ -59,6 +59,14 @@ impl Caller {
     }
 
     /// The role at this moment: a role that was taken away must not live on in a token.
+    /// Whether the caller is an operator at this moment.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn is_operator(self, state: &AppState) -> Result<bool, ApiError> {
+        Ok(self.present_role(state).await? == Role::Operator)
+    }
+
     async fn present_role(self, state: &AppState) -> Result<Role, ApiError> {
         let user = state.store.user(self.user_id).await?;
         user.map(|user| user.role).ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated))

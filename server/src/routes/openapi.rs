@@ -15,8 +15,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::refusals::problem;
 use super::{
-    applications, contents, downloads, kits, measurements, origin, releases, service, sessions, tariffs, terminals, uploads, users, wallet,
-    webhooks,
+    applications, contents, downloads, kits, measurements, origin, quarantines, releases, service, sessions, tariffs, terminals, uploads,
+    users, wallet, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -32,6 +32,7 @@ use super::{
         sessions::create, sessions::refresh, sessions::end,
         terminals::create, terminals::list, terminals::get, crate::ws::open,
         kits::create, kits::list, kits::next,
+        quarantines::impose, quarantines::list, quarantines::get, quarantines::appeal, quarantines::decide,
         measurements::downlink, measurements::uplink, measurements::record, measurements::get,
         contents::create, contents::list, contents::get, contents::edition, contents::manifest,
         uploads::announce, uploads::receive,
@@ -57,6 +58,7 @@ use super::{
         (name = "downloads", description = "Contents at any time, from terminals that have them."),
         (name = "applications", description = "Bids for an edition and a rank."),
         (name = "wallet", description = "Prepaid money."),
+        (name = "quarantines", description = "Terminals that are shut out for a while, why, what their owners say to it, and what operators decide."),
         (name = "webhooks", description = "Being told of events: signed as Standard Webhooks has it, at least once, in no order. The body is an `Event`."),
         (name = "service", description = "For machines: health, metrics, keys."),
     ),

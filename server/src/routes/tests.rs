@@ -7,6 +7,7 @@ mod inputs;
 mod kits;
 mod limits;
 pub(crate) mod market;
+mod quarantines;
 mod sessions;
 mod terminals;
 mod uploads;

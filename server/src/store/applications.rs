@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::conversions::{bigint, byte_array, integer, small};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
 use super::lifecycle::{Lock, standing};
+use super::quarantines::refuse_quarantined;
 use super::{PageRequest, Store, StoreError, ledger};
 
 #[derive(sqlx::FromRow)]
@@ -92,6 +93,7 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         owned.ok_or_else(|| StoreError::refused_because(ErrorCode::InvalidRequest, "You have no such terminal."))?;
+        refuse_quarantined(&mut tx, new.terminal_id, now).await?;
         let bid = self.bid(&mut tx, release_id, new.edition_id, new.rank, new.maximum).await?;
         let hold_id = set_aside(&mut tx, request.user_id, bid.held(), now).await?;
         let id = ApplicationId(Uuid::now_v7());

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::conversions::{basis_points, bigint, byte_array, bytes, integer, stored_time};
 use super::idempotency::{Answer, Begun, Idempotency, commit_once};
+use super::quarantines::refuse_quarantined;
 use super::settlement::read_receipts;
 use super::tariffs::{Priced, tariff_version};
 use super::{PageRequest, Store, StoreError, Tx, ledger};
@@ -95,6 +96,7 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?;
         owned.ok_or_else(|| StoreError::refused_because(ErrorCode::InvalidRequest, "You have no such terminal."))?;
+        refuse_quarantined(&mut tx, new.terminal_id, now).await?;
         if let Some(running) = running_download(&mut tx, content_id, new).await? {
             let running = self.download_in(&mut tx, running).await?;
             return commit_once(tx, request, 200, &running, now).await;

@@ -80,6 +80,7 @@ pub(super) async fn welcome(state: &AppState, outbox: &Outbox, caller: Caller, n
     if state.store.is_forked(terminal).await? {
         return Err(ApiError::new(ErrorCode::KitForked));
     }
+    state.store.check_quarantine(terminal, clock::now()).await?;
     let measured = merged(known.terminal.capabilities, claim.capabilities);
     if measured != known.terminal.capabilities {
         state.store.set_capabilities(terminal, measured).await?;

@@ -30,6 +30,8 @@ pub(super) enum Closing {
     Slow,
     /// A newer WebSocket stands for it.
     Replaced,
+    /// It is in quarantine.
+    ShutOut,
     Expired,
     /// This instance stops.
     Stopping,
@@ -47,6 +49,7 @@ impl Closing {
             Self::Silent => (CloseCode::Policy, "no answer to pings"),
             Self::Slow => (CloseCode::Again, "too slow; come back and resume"),
             Self::Replaced => (CloseCode::Policy, "replaced by a newer connection of this terminal"),
+            Self::ShutOut => (CloseCode::Policy, "in quarantine"),
             Self::Expired => (CloseCode::Policy, "the access token has expired"),
             Self::Stopping => (CloseCode::Restart, "this instance stops; come back"),
             Self::TooLarge => (CloseCode::Size, "a message is too large"),

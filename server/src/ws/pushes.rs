@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::plan_change::PlanChange;
 use protocol::ws::{PushMessage, PushPosition, ServerMessage, SwarmPlan};
-use protocol::{SwarmId, TerminalId};
+use protocol::{ErrorCode, SwarmId, TerminalId};
 
 use super::outbox::{Closing, Outbox};
 use crate::app::swarm::{self, Member, allocation, planning};
@@ -140,7 +140,7 @@ impl Forwarder<'_> {
                     self.reload_at(PushPosition { epoch: end.epoch, offset: 0 });
                     self.refresh().await;
                 }
-                Pushes::Replaced => self.outbox.close(Closing::Replaced),
+                Pushes::Replaced => self.replaced().await,
             }
             // After a replacement the session ends at the next point of waiting; it must not spin until then.
             tokio::task::yield_now().await;
@@ -177,7 +177,7 @@ impl Forwarder<'_> {
     async fn refresh(&mut self) {
         match self.state.live.refresh(self.terminal, self.token, clock::now()).await {
             Ok(Refreshed::Owner(_)) => {}
-            Ok(Refreshed::Replaced) => return self.outbox.close(Closing::Replaced),
+            Ok(Refreshed::Replaced) => return self.replaced().await,
             Err(error) => return tracing::debug!(error = &error as &dyn std::error::Error, "the presence could not be refreshed"),
         }
         for swarm_id in self.links.swarms() {
@@ -191,6 +191,18 @@ impl Forwarder<'_> {
             if let Err(error) = joined {
                 tracing::debug!(error = &error as &dyn std::error::Error, %swarm_id, "the group could not be told that the terminal is there");
             }
+        }
+    }
+
+    /// Something else stands for the terminal: a newer WebSocket, or a quarantine.
+    async fn replaced(&self) {
+        match self.state.store.check_quarantine(self.terminal, clock::now()).await.map_err(ApiError::from) {
+            Ok(()) => self.outbox.close(Closing::Replaced),
+            Err(error) if error.code == ErrorCode::TerminalQuarantined => {
+                self.outbox.refuse(&error);
+                self.outbox.close(Closing::ShutOut);
+            }
+            Err(_) => self.outbox.close(Closing::Unavailable),
         }
     }
 

@@ -20,6 +20,7 @@ use super::messages::{self, Desk};
 use super::observing::Observed;
 use super::outbox::{Closing, Outbox};
 use super::pushes::{Forwarder, Links};
+use crate::app::quarantines::SHUT_OUT;
 use crate::app::swarm::{self, allocation};
 use crate::auth::Caller;
 use crate::clock;
@@ -80,7 +81,9 @@ async fn converse(state: &AppState, caller: Caller, region: Option<u16>, outbox:
     if let Err(error) = messages::note_rates(state, terminal, observed.rest()).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "the last rates seen are not kept");
     }
-    give_up(state, terminal, &token, &links).await;
+    // A quarantine stands in the WebSocket's place, and ends with it.
+    let token = if ended == Closing::ShutOut { SHUT_OUT } else { token.as_str() };
+    give_up(state, terminal, token, &links).await;
     ended
 }
 

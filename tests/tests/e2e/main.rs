@@ -20,6 +20,7 @@ mod interruptions;
 mod kits;
 mod market;
 mod measurements;
+mod quarantines;
 mod quotas;
 mod refusals;
 mod release;
