@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{AuditAnswer, AuditQuestion};
 use crate::error::ErrorCode;
 use crate::ids::*;
 use crate::plan_change::PlanChange;
@@ -73,6 +74,8 @@ pub enum ClientMessage {
     /// Asks for the key of a sealed swarm. It comes by [`ServerMessage::Key`] at the second of the terminal's rank, or at once if that is over; to whom it
     /// does not come is to ask again after a reconnection.
     WantKey { swarm_id: SwarmId },
+    /// The answer to [`ServerMessage::Audit`].
+    Audited { question: AuditQuestion, answer: AuditAnswer },
     /// Complete editions that this terminal holds and serves to others (a01, a22). `whole`: these and no others; else these as well. Told after every
     /// connection, and whenever it changes.
     Holds { editions: Vec<EditionId>, whole: bool },
@@ -168,6 +171,10 @@ pub enum ServerMessage {
     NoKey {
         swarm_id: SwarmId,
         code: ErrorCode,
+    },
+    /// Asks for the keyed hash of a chunk that the terminal has signed for, as it travels.
+    Audit {
+        question: AuditQuestion,
     },
     /// The answer to a message that was refused. Nothing was changed by it.
     Error {

@@ -70,6 +70,10 @@ pub struct Config {
     #[arg(long, env = "SPILLWAY_ICE_SERVERS", hide_env_values = true, default_value = "[]", value_parser = parse_ice_servers)]
     pub ice_servers: IceServers,
 
+    /// Seconds between two audits of a connected terminal, in the mean: it is asked for the hash of a chunk that it has signed for; 0 is never.
+    #[arg(long, value_name = "SECONDS", env = "SPILLWAY_AUDIT_EVERY", default_value_t = 600)]
+    pub audit_every: u32,
+
     /// Logins, and registrations, that one client address may try in a minute; 0 is unlimited.
     #[arg(long, env = "SPILLWAY_LOGIN_LIMIT", default_value_t = 120)]
     pub login_limit: u32,

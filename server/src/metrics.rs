@@ -16,6 +16,9 @@ pub const UPLOADED_CHUNKS: &str = "spillway_uploaded_chunks_total";
 /// Bytes of manifests sent.
 pub const MANIFEST_BYTES: &str = "spillway_manifest_bytes_total";
 
+/// Audits of terminals by result: right, false, gone, unanswered.
+pub const AUDITS: &str = "spillway_audits_total";
+
 /// Attempts to tell a webhook of an event, by outcome.
 pub const WEBHOOK_ATTEMPTS: &str = "spillway_webhook_attempts_total";
 /// Events that wait to be sent, in the whole service.

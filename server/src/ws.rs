@@ -4,6 +4,7 @@
 //! terminal ([`messages`]) and pushes to it ([`pushes`]) side by side, until either end closes ([`session`]). The terminal's place in its swarms, what is
 //! pushed to it, and what it is owed live in Redis and Postgres: a session holds nothing that its successor, on any instance, does not find there.
 
+mod audits;
 mod handshake;
 mod keys;
 mod messages;

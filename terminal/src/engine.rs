@@ -31,8 +31,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::audit::AuditQuestion;
 use protocol::ws::Capabilities;
-use protocol::{BitsPerSecond, Bytes, ReleaseId, TerminalId, TerminalKey};
+use protocol::{BitsPerSecond, Blake3, Bytes, ReleaseId, TerminalId, TerminalKey};
 use tokio::sync::watch;
 
 use crate::api::{Api, ApiError};
@@ -173,6 +174,11 @@ impl Context {
 
     fn tell_all(&self, events: impl IntoIterator<Item = EngineEvent>) {
         events.into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// Answers an audit; without a digest the chunk is not here any more.
+    fn audited(&self, question: AuditQuestion, digest: Option<Blake3>) {
+        self.outbox.audited(question, question.answered(self.me, &self.key, digest));
     }
 
     /// The server is told everything that is held and served.

@@ -20,6 +20,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::audit::AuditQuestion;
 use protocol::ws::{Capabilities, IceServer, PushMessage};
 use protocol::{ErrorCode, SwarmId, TerminalId, TerminalKey};
 use tokio::sync::{mpsc, watch};
@@ -101,6 +102,8 @@ pub enum SocketEvent {
         swarm_id: SwarmId,
         code: ErrorCode,
     },
+    /// The server asks whether a chunk is here.
+    Audit(AuditQuestion),
     /// A better estimate of the server's clock.
     Clock(ServerClock),
     /// The server refused a message; nothing was changed by it.

@@ -102,6 +102,7 @@ impl Hostile {
                 | ServerMessage::Welcome { .. }
                 | ServerMessage::Clock { .. }
                 | ServerMessage::Push { .. }
+                | ServerMessage::Audit { .. }
                 | ServerMessage::Key { .. }
                 | ServerMessage::NoKey { .. } => {}
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -57,6 +58,20 @@ async fn seal_chunk(chunks: ChunkStore, sealing: Arc<Sealing>, index: u32, entry
     let sealed = tokio::task::spawn_blocking(move || {
         let tag = sealing.seal(index, &mut bytes)?;
         Ok::<_, protocol::sealing::NotSealed>(SealedChunk { length: entry.length, hash: Blake3::of(&bytes), tag })
+    });
+    sealed.await.map_err(ApiError::internal)?.map_err(ApiError::internal)
+}
+
+/// A chunk as it travels: the ciphertext if the swarm is sealed.
+///
+/// # Errors
+/// The chunk is not to be had.
+pub async fn as_it_travels(chunks: &ChunkStore, entry: ChunkEntry, sealing: Option<Arc<Sealing>>, index: u32) -> Result<Bytes, ApiError> {
+    let bytes = chunks.chunk(entry.hash).await?;
+    let Some(sealing) = sealing else { return Ok(bytes) };
+    let sealed = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::from(bytes);
+        sealing.seal(index, &mut bytes).map(|_| Bytes::from(bytes))
     });
     sealed.await.map_err(ApiError::internal)?.map_err(ApiError::internal)
 }

@@ -1,18 +1,17 @@
 //! `/v1/swarms/{swarm_id}/chunks/{index}`: the origin's payload, to who holds a lease and within the budget.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream;
-use protocol::sealing::Sealing;
 use protocol::{ErrorCode, SwarmId, TerminalId};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::refusals::{Conflict, NotFound, TooMany};
+use crate::app::sealing;
 use crate::app::swarm::{self, Member, allocation};
 use crate::auth::Caller;
 use crate::clock;
@@ -68,25 +67,12 @@ pub async fn chunk(
     let fetch = Fetch { state: AppState::clone(&state), sender: allocation::sender(&state, &member), chunk: path.index };
     // A client that leaves in between must neither keep the mark of sending nor the bytes that were taken for it.
     let paid = state.to_the_end(async move { fetch.pay(&member, entry.length).await }).await?;
-    let bytes = state.chunks.chunk(entry.hash).await?;
-    let bytes = match sealing {
-        Some(sealing) => sealed(sealing, path.index, bytes).await?,
-        None => bytes,
-    };
+    let bytes = sealing::as_it_travels(&state.chunks, entry, sealing, path.index).await?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .no_chunking(u64::from(entry.length))
         .streaming(paid.body(bytes)))
-}
-
-/// A chunk of a sealed release as it travels.
-async fn sealed(sealing: Arc<Sealing>, index: u32, bytes: Bytes) -> Result<Bytes, ApiError> {
-    let sealed = web::block(move || {
-        let mut bytes = Vec::from(bytes);
-        sealing.seal(index, &mut bytes).map(|_| Bytes::from(bytes))
-    });
-    sealed.await.map_err(ApiError::internal)?.map_err(ApiError::internal)
 }
 
 /// The sealed manifest of a swarm of a sealed release, in the fixed binary layout of the protocol: what a terminal needs to receive what it cannot read

@@ -78,6 +78,7 @@ impl Service {
             origin_up: protocol::BitsPerSecond(0),
             allowed_origins: Vec::new(),
             ice_servers: IceServers::default(),
+            audit_every: 0,
             login_limit: 0,
             behind_proxy: false,
             regions: crate::regions::Regions::default(),

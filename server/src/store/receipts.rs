@@ -178,6 +178,23 @@ impl Store {
         Ok(bitmap)
     }
 
+    /// Chunks that a terminal has signed for in a swarm: those of one receipt, whichever.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn signed_chunks(&self, terminal: TerminalId, swarm_id: SwarmId) -> Result<Vec<u32>, StoreError> {
+        let row: Option<(i32, Vec<u8>)> = sqlx::query_as(
+            "SELECT segment, credited FROM receipts JOIN deliveries ON deliveries.id = delivery_id
+             WHERE terminal_id = $1 AND swarm_id = $2 AND credited_bytes > 0 ORDER BY random() LIMIT 1",
+        )
+        .bind(terminal.0)
+        .bind(swarm_id.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((segment, credited)) = row else { return Ok(Vec::new()) };
+        Ok(protocol::bitmap::segment_chunks(small(segment)?, &byte_array(&credited)?).collect())
+    }
+
     /// Which of the chunks the receipts of these deliveries contain.
     ///
     /// # Errors

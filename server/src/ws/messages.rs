@@ -7,6 +7,7 @@ use protocol::ws::{ClientMessage, MESSAGE_MAX, ServerMessage};
 use protocol::{BitsPerSecond, ErrorCode, TerminalId};
 use tokio::time::Instant;
 
+use super::audits::Audits;
 use super::keys::Keys;
 use super::observing::Observed;
 use super::outbox::Outbox;
@@ -27,6 +28,7 @@ pub(super) struct Desk<'session> {
     pub(super) links: &'session Links,
     pub(super) observed: &'session Observed,
     pub(super) keys: &'session Keys,
+    pub(super) audits: &'session Audits,
     pub(super) terminal: TerminalId,
     /// When the plans were last asked for.
     pub(super) synced_at: &'session Cell<Option<Instant>>,
@@ -90,6 +92,7 @@ impl Desk<'_> {
                 state.live.set_progress(member.place.delivery_id, &progress).await?;
                 note_rates(state, terminal, self.observed.progress(&progress, Instant::now())).await
             }
+            ClientMessage::Audited { question, answer } => self.audits.answered(state, terminal, question, answer).await,
             ClientMessage::WantKey { swarm_id } => self.keys.want(state, self.outbox, swarm_id, terminal).await,
             ClientMessage::Holds { editions, whole } => swarm::sources::holds(state, terminal, editions, whole).await,
             ClientMessage::Sync => {

@@ -14,6 +14,7 @@ use protocol::ws::{ClientMessage, MESSAGE_MAX, RECEIPTS_MAX};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::audits::Audits;
 use super::handshake::{self, Claim, Greeted, HELLO_WITHIN};
 use super::keys::Keys;
 use super::messages::{self, Desk};
@@ -151,8 +152,8 @@ async fn serve(
     }
     let heard_at = Cell::new(Instant::now());
     let synced_at = Cell::new(None);
-    let keys = Keys::default();
-    let desk = Desk { state, outbox, links, observed, keys: &keys, terminal, synced_at: &synced_at };
+    let (keys, audits) = (Keys::default(), Audits::default());
+    let desk = Desk { state, outbox, links, observed, keys: &keys, audits: &audits, terminal, synced_at: &synced_at };
     let forwarder =
         Forwarder { state, outbox, links, terminal, token: &token, listener: attachment.listener, position, untold: BTreeMap::new() };
     let expiry = (caller.expires_at - clock::now()).try_into().unwrap_or(Duration::ZERO);
@@ -160,6 +161,7 @@ async fn serve(
         closing = listen(desk, stream, &heard_at) => closing,
         () = forwarder.run() => Closing::Gone,
         () = keys.send_when_due(state, outbox, terminal) => Closing::Gone,
+        () = audits.ask_now_and_then(state, outbox, links, terminal) => Closing::Gone,
         () = watch_silence(outbox, &heard_at, observed) => Closing::Silent,
         () = tokio::time::sleep(expiry) => Closing::Expired,
         () = stopped(state) => Closing::Stopping,

@@ -175,6 +175,11 @@ impl Coordinator {
             SocketEvent::Push(message) => self.push(message).await,
             SocketEvent::Key { swarm_id, envelope } => self.context.keys.given(&self.context, swarm_id, &envelope),
             SocketEvent::NoKey { swarm_id, code } => self.context.keys.refused(swarm_id, code),
+            SocketEvent::Audit(question) => match self.active.get(&question.swarm_id) {
+                // An error means that the task is ending: a question without an answer is no false one.
+                Some(active) => drop(active.mailbox.try_send(Input::Audit(question))),
+                None => self.context.audited(question, None),
+            },
             SocketEvent::Clock(clock) => drop(self.clock.send_replace(Some(clock))),
             SocketEvent::Refused { code, detail, pointer } => self.refused(code, &detail, &pointer),
             SocketEvent::Disconnected { reason } => self.context.tell(EngineEvent::Disconnected { reason }),
@@ -238,6 +243,7 @@ impl Coordinator {
             | Input::RepairRefused { .. }
             | Input::PeerGone(_)
             | Input::ReportHoldings
+            | Input::Audit(_)
             | Input::Connected
             | Input::Leave(_)
             | Input::Stop => None,

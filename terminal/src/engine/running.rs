@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use protocol::audit::AuditQuestion;
 use protocol::ws::{GrantKind, LeaveReason, Progress, SwarmPlan};
 use protocol::{Amount, DeliveryId, ErrorCode, TerminalId};
 use swarm::{Action, Now, Swarm};
@@ -60,6 +61,8 @@ pub(super) enum Input {
     Earned {
         earned: Amount,
     },
+    /// The server asks whether a chunk is here.
+    Audit(AuditQuestion),
     Leave(LeaveReason),
     Stop,
 }
@@ -298,6 +301,14 @@ impl<'a> Running<'a> {
             }
             Input::PeerGone(peer) => self.swarm.handle_peer_gone(peer, now),
             Input::ReportHoldings => self.swarm.handle_report_holdings(now),
+            Input::Audit(question) => {
+                let (store, context) = (self.store.clone(), Arc::clone(&self.context));
+                // Beside the machine: a disk may take a while. What cannot be read is said to be gone, which is no fault.
+                tokio::spawn(async move {
+                    let digest = store.read(question.chunk).await.ok().map(|bytes| question.digest(&bytes));
+                    context.audited(question, digest);
+                });
+            }
             Input::Connected => {
                 self.swarm.handle_connected(now);
                 self.reported = None;

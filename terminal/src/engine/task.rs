@@ -129,6 +129,7 @@ impl Task {
                         | Input::RepairRefused { .. }
                         | Input::PeerGone(_)
                         | Input::ReportHoldings
+                        | Input::Audit(_)
                         | Input::Connected
                         | Input::Settled { .. }
                         | Input::Earned { .. }),

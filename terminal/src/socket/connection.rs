@@ -213,6 +213,7 @@ impl Connection<'_> {
             | ServerMessage::Clock { .. }
             | ServerMessage::Push { .. }
             | ServerMessage::Key { .. }
+            | ServerMessage::Audit { .. }
             | ServerMessage::NoKey { .. } => Err(Ending::lost("the server did not answer the hello with a welcome")),
         }
     }
@@ -277,6 +278,7 @@ impl Connection<'_> {
                 let envelope = STANDARD.decode(envelope).unwrap_or_default();
                 self.tell(SocketEvent::Key { swarm_id, envelope }).await
             }
+            ServerMessage::Audit { question } => self.tell(SocketEvent::Audit(question)).await,
             ServerMessage::NoKey { swarm_id, code } => self.tell(SocketEvent::NoKey { swarm_id, code }).await,
             ServerMessage::Error { code, detail, pointer } => {
                 if code.is_retryable() && self.outbox.keep_back() && self.again_at.is_none() {

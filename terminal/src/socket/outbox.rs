@@ -8,6 +8,7 @@
 //! | keys wanted | each swarm once | asked for again by whoever waits |
 //! | signals | [`SIGNALS_MAX`], the oldest give way | stays; an attempt that is over is ignored by its session |
 //! | complete editions held | the latest replaces the one before | stays, and is sent next time |
+//! | answers to audits | [`AUDITS_MAX`], the oldest give way | dropped: the question has gone with it |
 //! | suspicions | [`SUSPECTS_MAX`], the oldest give way | dropped: a terminal that was cut off itself has nothing to say about others |
 //!
 //! The server reads in order. A clock request that is sent behind receipts and notices and is answered therefore proves that they were read: only then
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use protocol::audit::{AuditAnswer, AuditQuestion};
 use protocol::receipt::Receipt;
 use protocol::ws::{ChunkNotice, ClientMessage, LIST_MAX, Progress, RECEIPTS_MAX, Signal, SuspectReason};
 use protocol::{DeliveryId, SwarmId, TerminalId};
@@ -28,6 +30,8 @@ const NOTICES_MAX: usize = 16_384;
 /// Four attempts for each of the largest plan's links.
 const SIGNALS_MAX: usize = 256;
 const SUSPECTS_MAX: usize = 64;
+/// The server asks one question at a time.
+const AUDITS_MAX: usize = 4;
 
 type ReceiptKey = (DeliveryId, TerminalId, u32);
 
@@ -80,6 +84,7 @@ impl Kept {
 struct State {
     sync: bool,
     keys: BTreeSet<SwarmId>,
+    audited: VecDeque<(AuditQuestion, AuditAnswer)>,
     signals: VecDeque<(TerminalId, Signal)>,
     credits: BTreeMap<SwarmId, u32>,
     missing: BTreeMap<SwarmId, Vec<u32>>,
@@ -155,6 +160,11 @@ impl Outbox {
     /// Asks for the key of a sealed swarm.
     pub fn want_key(&self, swarm: SwarmId) {
         self.add(|state| _ = state.keys.insert(swarm));
+    }
+
+    /// Answers an audit.
+    pub fn audited(&self, question: AuditQuestion, answer: AuditAnswer) {
+        self.add(|state| push_bounded(&mut state.audited, (question, answer), AUDITS_MAX));
     }
 
     /// Asks for all plans again.
@@ -233,6 +243,8 @@ impl Outbox {
     pub(super) fn connection_lost(&self) {
         let mut state = self.state();
         state.suspects.clear();
+        // A question belongs to the connection that it came by.
+        state.audited.clear();
         let kept_back = std::mem::take(&mut state.kept_back);
         state.waiting.merge(kept_back);
         let (sent, behind) = (std::mem::take(&mut state.sent), state.behind_barrier.take());
@@ -260,6 +272,9 @@ impl State {
         }
         if let Some(swarm_id) = self.keys.pop_first() {
             return Some(ClientMessage::WantKey { swarm_id });
+        }
+        if let Some((question, answer)) = self.audited.pop_front() {
+            return Some(ClientMessage::Audited { question, answer });
         }
         if let Some((swarm_id, open)) = self.credits.pop_first() {
             return Some(ClientMessage::Credits { swarm_id, open });

@@ -415,6 +415,7 @@ impl Server {
             ClientMessage::Sync => state.push(from, PushMessage::Plan(Box::new(state.plan(from, self.manifest.edition_id())))),
             ClientMessage::Notices { .. }
             | ClientMessage::Holdings { .. }
+            | ClientMessage::Audited { .. }
             | ClientMessage::Progress { .. }
             | ClientMessage::Hello { .. } => {}
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use protocol::ErrorCode;
 use serde_json::{Value, json};
-use tests::{Plan, Stack};
+use tests::{Plan, Stack, eventually};
+
+use crate::scene::Scene;
 
 async fn impose(operator: &tests::Person, terminal: protocol::TerminalId) -> String {
     let expires_at = tests::release::rfc3339(time::OffsetDateTime::now_utc() + time::Duration::days(30));
@@ -44,4 +46,20 @@ async fn x03_a_terminal_in_quarantine_is_disconnected_refused_and_let_in_again_b
     let text = String::from_utf8(cli.call(&["quarantine", "list"]).await.stdout).unwrap();
     assert!(text.contains("lifted") && text.contains("believed"), "{text}");
     running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn x03_honest_terminals_answer_audits_while_a_release_runs() {
+    let mut scene = Scene::set_on(&["--audit-every", "1"], 3, 6 << 20, &Plan::default()).await;
+    scene.run_all();
+    let audits = async |result: &str| {
+        let metrics = scene.publisher.http.get(format!("{}/metrics", scene.stack.url)).send().await.unwrap().text().await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("spillway_audits_total") && line.contains(result)).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    eventually("audits are answered", Duration::from_secs(60), || async { (audits("right").await >= 2).then_some(()) }).await;
+    scene.all_complete(&[0, 1, 2]).await;
+    assert_eq!(audits("false").await, 0);
+    let all: Value = scene.operator.get("/v1/quarantines").await.expect_ok();
+    assert_eq!(all["items"], json!([]));
 }

@@ -10,7 +10,7 @@ use protocol::bitmap::{ChunkSet, SEGMENT_CHUNKS};
 use protocol::receipt::ReceiptBody;
 use protocol::rest::Terminal;
 use protocol::ws::{Capabilities, ClientMessage, PushMessage, PushPosition, ServerMessage, SwarmPlan, challenge_bytes};
-use protocol::{DeliveryId, PROTOCOL_VERSION, SwarmId, TerminalId, TerminalKey, TimestampMs};
+use protocol::{Blake3, DeliveryId, PROTOCOL_VERSION, SwarmId, TerminalId, TerminalKey, TimestampMs};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -70,18 +70,26 @@ impl Machine {
         self.terminal.id
     }
 
+    /// The answer to a challenge.
+    pub(crate) fn hello(&self, nonce: &Blake3) -> ClientMessage {
+        ClientMessage::Hello {
+            protocol: PROTOCOL_VERSION,
+            terminal_id: self.id(),
+            signature: self.key.sign(&challenge_bytes(nonce, self.id())),
+            capabilities: Capabilities::default(),
+            resume: None,
+        }
+    }
+
     /// Connects; answers whether the pushes go on where they ended.
     pub(crate) async fn connect(&mut self, service: &Service, resume: Option<PushPosition>) -> bool {
         let bearer = format!("Bearer {}", self.account.tokens.access_token);
         let mut socket = open(service, &[("Authorization", &bearer)]).await.unwrap();
         let Some(ServerMessage::Challenge { nonce, .. }) = receive(&mut socket).await else { panic!("no challenge") };
-        let hello = ClientMessage::Hello {
-            protocol: PROTOCOL_VERSION,
-            terminal_id: self.id(),
-            signature: self.key.sign(&challenge_bytes(&nonce, self.id())),
-            capabilities: Capabilities::default(),
-            resume,
-        };
+        let mut hello = self.hello(&nonce);
+        if let ClientMessage::Hello { resume: after, .. } = &mut hello {
+            *after = resume;
+        }
         socket.send(Message::text(serde_json::to_string(&hello).unwrap())).await.unwrap();
         let Some(ServerMessage::Welcome { position, resumed, .. }) = receive(&mut socket).await else { panic!("no welcome") };
         self.position = position;
@@ -140,6 +148,7 @@ impl Machine {
             ServerMessage::Challenge { .. }
             | ServerMessage::Welcome { .. }
             | ServerMessage::Clock { .. }
+            | ServerMessage::Audit { .. }
             | ServerMessage::Key { .. }
             | ServerMessage::NoKey { .. } => None,
         })
