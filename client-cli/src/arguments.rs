@@ -197,13 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn kits_and_quarantines_are_understood_and_half_a_line_of_them_is_not() {
+    fn kits_webhooks_and_quarantines_are_understood_and_half_a_line_of_them_is_not() {
         let lines = [
             "kit create /mnt/stick --name stick --password-stdin",
             "--kit /mnt/stick kit show",
             "kit show --kit /mnt/stick --json",
             "kit passphrase --kit /mnt/stick --password-stdin",
             "kit list",
+            &format!("webhook change {RELEASE} --url https://b.example/x --event release.live --description more"),
+            &format!("webhook change {RELEASE} --all-events"),
             "quarantine list --open",
             &format!("quarantine appeal {RELEASE} sorry"),
             &format!("quarantine impose {RELEASE} --reason denial --note unsigned --until +7d"),
@@ -219,6 +221,8 @@ mod tests {
         let lines = [
             "kit",
             "kit create",
+            &format!("webhook change {RELEASE}"),
+            &format!("webhook change {RELEASE} --all-events --event release.live"),
             &format!("quarantine appeal {RELEASE}"),
             &format!("quarantine impose {RELEASE} --reason anger --note x"),
             &format!("quarantine impose {RELEASE} --reason denial"),

@@ -12,6 +12,8 @@ pub(crate) enum WebhookCommand {
     Create(NewWebhookArguments),
     /// Show the own webhooks, and what waits for them or was given up
     List,
+    /// Change where a webhook is sent to, for what, or what it says it is for
+    Change(ChangeWebhookArguments),
     /// Draw another secret and print it, once; the one before signs, too, for a day
     Rotate(WebhookArguments),
     /// Show what was sent to a webhook, newest first
@@ -39,6 +41,26 @@ pub(crate) struct NewWebhookArguments {
     /// What it is for
     #[arg(long, default_value = "", hide_default_value = true)]
     pub description: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["url", "events", "all_events", "description"])))]
+pub(crate) struct ChangeWebhookArguments {
+    /// The webhook's id, as `webhook list` shows it
+    #[arg(value_parser = webhook_id)]
+    pub webhook: WebhookId,
+    /// Where to send from now on
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Send only events of this type from now on; may be given several times
+    #[arg(long = "event", value_name = "TYPE", value_parser = |text: &str| text.parse::<EventType>())]
+    pub events: Vec<EventType>,
+    /// Send events of all types
+    #[arg(long, conflicts_with = "events")]
+    pub all_events: bool,
+    /// What it is for
+    #[arg(long)]
+    pub description: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,11 @@ pub(super) async fn webhook(command: WebhookCommand, folder: &Folder) -> Outcome
             api.remove_webhook(arguments.webhook).await?;
             Report::new(&arguments.webhook, format!("Removed {}. Nothing more is sent there.", arguments.webhook))
         }
+        WebhookCommand::Change(arguments) => {
+            let events = (arguments.all_events || !arguments.events.is_empty()).then_some(arguments.events);
+            let change = ChangeWebhook { url: arguments.url, events, description: arguments.description, ..ChangeWebhook::default() };
+            changed(&api, arguments.webhook, &change).await
+        }
         WebhookCommand::Enable(arguments) => enable(&api, arguments.webhook, true).await,
         WebhookCommand::Disable(arguments) => enable(&api, arguments.webhook, false).await,
     }
@@ -49,8 +54,12 @@ fn secret(made: &WebhookSecret) -> Outcome<Report> {
 }
 
 async fn enable(api: &Api, id: WebhookId, enabled: bool) -> Outcome<Report> {
+    changed(api, id, &ChangeWebhook { enabled: Some(enabled), ..ChangeWebhook::default() }).await
+}
+
+async fn changed(api: &Api, id: WebhookId, change: &ChangeWebhook) -> Outcome<Report> {
     let present = api.webhook(id).await?;
-    let changed = api.change_webhook(id, &ChangeWebhook { enabled: Some(enabled), ..ChangeWebhook::default() }, present.version).await?;
+    let changed = api.change_webhook(id, change, present.version).await?;
     Report::new(&changed, webhooks_page(std::slice::from_ref(&changed)))
 }
 

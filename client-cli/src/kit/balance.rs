@@ -1,5 +1,7 @@
 //! The balance that a kit carries: read without the service, and brought up to date with it.
 
+use std::time::Duration;
+
 use protocol::rest::{NextStatement, SignedStatement};
 use protocol::{AttemptId, ErrorCode};
 use terminal::api::Api;
@@ -7,6 +9,10 @@ use terminal::api::Api;
 use super::Kit;
 use crate::failure::{Failure, Outcome};
 use crate::folder::{KitState, SyncLock};
+
+/// A process beside this one may be between writing the statement and the state: what is wrong for a moment only is nothing.
+const LOOKS: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What is wrong with the statement that lies in the kit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +57,17 @@ fn judge(state: &KitState, stored: Option<SignedStatement>) -> Result<SignedStat
 impl Kit {
     /// The balance as of the last connection, without the service.
     pub(crate) fn balance(&self) -> Outcome<(SignedStatement, KitState)> {
-        let state = self.folder.kit_state()?;
-        let statement = judge(&state, self.folder.statement()).map_err(|fault| {
+        let mut state = self.folder.kit_state()?;
+        let mut judged = judge(&state, self.folder.statement());
+        for _ in 0..LOOKS {
+            if judged.is_ok() {
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+            state = self.folder.kit_state()?;
+            judged = judge(&state, self.folder.statement());
+        }
+        let statement = judged.map_err(|fault| {
             Failure::Failed(format!(
                 "{}; the true one comes with the next connection: `spillway --kit {} wallet`",
                 fault.told(),

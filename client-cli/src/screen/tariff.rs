@@ -39,7 +39,7 @@ pub(crate) fn tariff_page(tariff: &Tariff) -> String {
     if !terms.received.is_empty() {
         page.push_str(&format!("\nWho received so much since the {period} began (in {})\n", clean(&terms.time_zone)));
         let row = |step: &protocol::rest::ReceivedStep| thresholds(step.from_deliveries, step.from_bytes, hundredths(step.price_bp));
-        page.push_str(&table(&["DOWNLOADS", "OR BYTES", "PRICE"], &terms.received.iter().map(row).collect::<Vec<_>>()));
+        page.push_str(&table(&["DELIVERIES", "OR BYTES", "PRICE"], &terms.received.iter().map(row).collect::<Vec<_>>()));
     }
     if !terms.sent.is_empty() {
         page.push_str(&format!("\nWhat relays sent since the {period} began (in {})\n", clean(&terms.time_zone)));

@@ -202,6 +202,11 @@ async fn a_webhook_is_made_tested_rotated_retried_and_removed_by_the_program() {
     assert!(redeemed.is_signed_by(first) && redeemed.is_signed_by(second) && first != second);
     assert_eq!(redeemed.event()["data"]["amount"]["amount"], json!(500));
 
+    let changed = told(&cli, &["webhook", "change", id, "--all-events", "--description", "everything"]).await;
+    assert_eq!((&changed["description"], &changed["events"], &changed["url"]), (&json!("everything"), &json!([]), &json!(receiver.url)));
+    let refused = cli.call(&["webhook", "change", id, "--url", "http://example.org"]).await;
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+
     // A receiver that wants no more: the letter is dead, and sent again when it wants it after all.
     receiver.answers(410);
     let failed = cli.call(&["webhook", "test", id]).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for one message among many; a new kind changes nothing for it")]
 
 mod audits;
+mod cheats;
 mod downloads;
 mod loss;
 pub(crate) mod machine;

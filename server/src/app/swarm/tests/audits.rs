@@ -141,3 +141,22 @@ async fn x03_of_a_sealed_chunk_the_ciphertext_is_asked_for() {
     stage.question(0).await;
     assert!(stage.quarantines(0).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn x03_a_damaged_copy_at_the_origin_judges_nobody() {
+    let mut stage = Stage::started(Script { change: audited, ..Script::default() }).await;
+    stage.connect(0..2).await;
+    stage.take(0, 3).await;
+    let question = stage.question(0).await;
+    let mut folders = vec![stage.service.state.config.data_dir.join("chunks")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { std::fs::write(path, b"damaged").unwrap() }
+        }
+    }
+    let right = question.digest(stage.chunk_bytes(question.chunk));
+    stage.answer(0, question, Some(right)).await;
+    assert_eq!(refusals(&stage.machines[0].settle_down().await), [ErrorCode::Internal]);
+    assert!(stage.quarantines(0).await.is_empty());
+}
