@@ -8,6 +8,7 @@ mod kit;
 mod layout;
 mod password;
 mod progress;
+mod random;
 mod screen;
 mod session;
 mod upload;

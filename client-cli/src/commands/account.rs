@@ -15,6 +15,7 @@ use crate::arguments::{LoginArguments, RegisterArguments, RoleArguments, Termina
 use crate::failure::{Failure, Outcome};
 use crate::folder::{Account, Folder, FolderLock, TerminalFile};
 use crate::password;
+use crate::random::random;
 use crate::screen::{Report, clean};
 
 /// The longest terminal name that the server takes, in characters.
@@ -164,9 +165,7 @@ pub(super) async fn register_terminal(
 }
 
 fn new_key() -> Outcome<TerminalKey> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| Failure::Failed(format!("this system gives no randomness for a key: {error}")))?;
-    Ok(TerminalKey::from_secret(&secret))
+    Ok(TerminalKey::from_secret(&random()?))
 }
 
 /// The name that was asked for, or the host's.

@@ -16,6 +16,7 @@ use crate::failure::{Failure, Outcome, while_doing};
 use crate::folder::{Account, Folder, Moved};
 use crate::kit::{Draft, Identity, Kit};
 use crate::password;
+use crate::random::random;
 use crate::screen::{Report, clean, kit_page, kits_table};
 use crate::session::{Login, not_logged_in};
 
@@ -91,7 +92,7 @@ async fn fill(
     let wish = TerminalArguments { name: Some(arguments.name.clone()), up_mbit: None, down_mbit: None, store_quota: None };
     let terminal = register_terminal(api, &own, None, &wish, &folder, &lock).await?;
     let identity = Identity {
-        kit_id: new_id()?,
+        kit_id: KitId::from_bytes(random()?),
         terminal_id: terminal.id,
         server: account.server.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -111,12 +112,6 @@ fn expect_long(passphrase: &Password) -> Outcome<()> {
         return Err(Failure::Usage(format!("a passphrase has at least {PASSPHRASE_CHARACTERS_MIN} characters")));
     }
     Ok(())
-}
-
-fn new_id() -> Outcome<KitId> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("this system gives no randomness: {error}")))?;
-    Ok(KitId::from_bytes(bytes))
 }
 
 #[derive(Debug, Serialize)]

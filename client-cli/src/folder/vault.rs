@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
+use crate::random::random;
 
 const CONTEXT: &[u8; 18] = b"spillway vault v1\n";
 const KEY_CONTEXT: &str = "key";
@@ -126,12 +127,6 @@ fn damaged() -> Failure {
 
 fn authenticated(name: &str) -> Vec<u8> {
     [CONTEXT.as_slice(), name.as_bytes()].concat()
-}
-
-fn random<const N: usize>() -> Outcome<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("this system gives no randomness: {error}")))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

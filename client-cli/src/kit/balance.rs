@@ -9,6 +9,7 @@ use terminal::api::Api;
 use super::Kit;
 use crate::failure::{Failure, Outcome};
 use crate::folder::{KitState, SyncLock};
+use crate::random::random;
 
 /// A process beside this one may be between writing the statement and the state: what is wrong for a moment only is nothing.
 const LOOKS: u32 = 2;
@@ -106,7 +107,7 @@ impl Kit {
     async fn next_statement(&self, api: &Api, state: &mut KitState, lock: &SyncLock) -> Outcome<()> {
         let attempt = match state.attempt {
             Some(attempt) => attempt,
-            None => drawn()?,
+            None => AttemptId::from_bytes(random()?),
         };
         // Before it is asked for: whoever asks once more without it would be taken for a copy.
         state.attempt = Some(attempt);
@@ -146,12 +147,6 @@ fn adopt(state: &mut KitState, statement: &SignedStatement) {
 
 fn forked() -> Failure {
     Failure::from_refusal(ErrorCode::KitForked, String::new())
-}
-
-fn drawn() -> Outcome<AttemptId> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("this system gives no randomness: {error}")))?;
-    Ok(AttemptId::from_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -57,9 +57,9 @@ event_types! {
     /// To whoever redeemed it: its value is in the wallet.
     VoucherRedeemed, "voucher.redeemed";
     /// To its owner: a terminal is shut out for a while, and why.
-    TerminalQuarantined, "terminal.quarantined";
+    TerminalShutOut, "terminal.shut_out";
     /// To its owner: what an operator has decided about that.
-    QuarantineDecided, "quarantine.decided";
+    QuarantineRuled, "quarantine.ruled";
     /// Sent when the owner asks for it.
     WebhookTest, "webhook.test";
 }

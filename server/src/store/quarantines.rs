@@ -137,7 +137,7 @@ async fn begin(tx: &mut PgConnection, new: &NewQuarantine, found: Found<'_>, now
         "quarantine_id": quarantine.id, "terminal_id": quarantine.terminal_id, "reason": quarantine.reason, "note": quarantine.note,
         "expires_at": quarantine.expires_at.format(&Rfc3339).unwrap_or_default(),
     });
-    outbox::tell(tx, &[Told::new(owner, EventType::TerminalQuarantined, quarantine.id, data)], now).await?;
+    outbox::tell(tx, &[Told::new(owner, EventType::TerminalShutOut, quarantine.id, data)], now).await?;
     Ok(quarantine)
 }
 
@@ -270,7 +270,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         let data = json!({ "quarantine_id": id, "terminal_id": present.terminal_id, "lifted": decision.lift, "note": decision.note });
-        outbox::tell(&mut tx, &[Told::new(owner, EventType::QuarantineDecided, id, data)], now).await?;
+        outbox::tell(&mut tx, &[Told::new(owner, EventType::QuarantineRuled, id, data)], now).await?;
         let quarantine = read(&mut tx, id, QuarantineViewer::Operator, false).await?.quarantine()?;
         tx.commit().await?;
         Ok(quarantine)

@@ -1,5 +1,6 @@
 //! Kits as people carry them: a directory and a passphrase.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -208,6 +209,15 @@ async fn a05_a_kit_with_a_changed_read_only_area_is_refused_and_one_mounted_read
     command.args(["--map-root-user", "--mount", "sh", "-c", mounted, "sh"]).arg(&area).arg(&program).arg("--kit").arg(&kit.dir);
     command.args(["wallet", "--json"]).env("SPILLWAY_KIT_PASSPHRASE", PASSPHRASE).stdin(Stdio::null());
     let output = command.output().await.unwrap();
+    if String::from_utf8_lossy(&output.stderr).starts_with("unshare:") {
+        // Where no mount may be made, the files' modes say the same to everybody but root.
+        for path in [area.clone(), program.clone(), area.join("kit.json"), area.join("files.json"), area.join("signature.json")] {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o555;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        kit.json(&["wallet"]).await;
+        return;
+    }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -76,6 +76,26 @@ async fn x03_an_owner_appeals_and_an_operator_decides_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn x03_the_owner_is_told_of_both_and_nobody_else_is() {
+    let service = Service::start().await;
+    let operator = service.account("olga", Role::Operator).await;
+    let (anna, bert) = (service.account("anna", Role::User).await, service.account("bert", Role::User).await);
+    for owner in [&anna, &bert, &operator] {
+        let made = service.post(owner, "/v1/webhooks", &json!({"url": "https://example.org/a"})).header("Idempotency-Key", "w");
+        assert_eq!(made.send().await.unwrap().status(), StatusCode::CREATED);
+    }
+    let terminal = service.terminal(&anna, 1).await.id;
+    let path = format!("/v1/quarantines/{}", imposed(&service, &operator, terminal).await.id);
+    for _ in 0..2 {
+        answer::<Quarantine>(service.put(&operator, &format!("{path}/decision"), &json!({"lift": false})), StatusCode::OK).await;
+    }
+    let told =
+        service.state.store.peek("SELECT (kind || ' ' || email)::bytea FROM outbox JOIN users ON users.id = user_id ORDER BY kind").await;
+    let told: Vec<String> = told.into_iter().map(|row| String::from_utf8(row).unwrap()).collect();
+    assert_eq!(told, ["quarantine.ruled anna@example.org", "terminal.shut_out anna@example.org"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn x03_one_that_is_over_is_neither_appealed_nor_decided() {
     let service = Service::start().await;
     let operator = service.account("olga", Role::Operator).await;
